@@ -1,0 +1,231 @@
+/* The CPU device: a pool of threads and the kernels of one instruction set, chosen when it opens. */
+#include "engine/cpu/cpu.h"
+
+#include "engine/base/memory.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+static const noc_cpu_kernels *const instruction_sets[] = { /* best first */
+#if defined(__x86_64__)
+    &noc_cpu_kernels_avx512,
+    &noc_cpu_kernels_avx2,
+#endif
+    &noc_cpu_kernels_portable,
+};
+enum { INSTRUCTION_SETS = sizeof instruction_sets / sizeof instruction_sets[0], THREADS_MAX = 1024 };
+
+static bool cpu_has(const noc_cpu_kernels *kernels)
+{
+#if defined(__x86_64__)
+    if (kernels == &noc_cpu_kernels_avx512)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (kernels == &noc_cpu_kernels_avx2)
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    return kernels == &noc_cpu_kernels_portable;
+}
+
+static noc_status choose_kernels(const char *isa, const noc_cpu_kernels **kernels, noc_error *err)
+{
+    if (!isa || !isa[0])
+        isa = getenv("NOC_CPU_ISA");
+    for (int i = 0; i < INSTRUCTION_SETS; i++) {
+        bool is_named = isa && isa[0];
+        if (is_named && strcmp(isa, instruction_sets[i]->name) != 0)
+            continue;
+        if (cpu_has(instruction_sets[i])) {
+            *kernels = instruction_sets[i];
+            return NOC_OK;
+        }
+        if (is_named)
+            return noc_fail(err, NOC_EUNAVAILABLE, "this CPU has no %s",
+                            strcmp(isa, "avx512") == 0 ? "AVX-512 (F, BW, VL and DQ)" : "AVX2 with FMA");
+    }
+#if !defined(__x86_64__)
+    if (strcmp(isa, "avx512") == 0 || strcmp(isa, "avx2") == 0)
+        return noc_fail(err, NOC_EUNAVAILABLE, "%s is an instruction set of another kind of CPU", isa);
+#endif
+    return noc_fail(err, NOC_EUSAGE, "unknown instruction set \"%s\": avx512, avx2 and portable are known", isa);
+}
+
+/* CPUs that the cgroup's quota amounts to, rounded up; `limit` without one. */
+static int quota_of(const char *path, const char *period_path, int limit)
+{
+    long long quota = 0, period = 0;
+    FILE *file = fopen(path, "r");
+    if (!file)
+        return limit;
+    int found = fscanf(file, "%lld %lld", &quota, &period);
+    fclose(file);
+    if (period_path && (file = fopen(period_path, "r"))) {
+        found += fscanf(file, "%lld", &period) == 1;
+        fclose(file);
+    }
+    if (found < 2 || quota <= 0 || period <= 0)
+        return limit;
+    long long cpus = (quota + period - 1) / period;
+    return cpus < limit ? (int)cpus : limit;
+}
+
+/* The folder of this process in the unified hierarchy, or "". */
+static void own_cgroup(char *folder, size_t size)
+{
+    char line[512];
+    folder[0] = '\0';
+    FILE *file = fopen("/proc/self/cgroup", "r");
+    if (!file)
+        return;
+    while (fgets(line, sizeof line, file))
+        if (strncmp(line, "0::", 3) == 0) {
+            line[strcspn(line, "\n")] = '\0';
+            snprintf(folder, size, "%s", line + 3);
+        }
+    fclose(file);
+}
+
+static int default_threads(void)
+{
+    cpu_set_t set;
+    int threads = 1;
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        threads = CPU_COUNT(&set);
+    char folder[512], path[600];
+    own_cgroup(folder, sizeof folder);
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", folder);
+    threads = quota_of(path, NULL, threads);
+    threads = quota_of("/sys/fs/cgroup/cpu.max", NULL, threads);
+    threads = quota_of("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us", threads);
+    return threads > 0 ? threads : 1;
+}
+
+static void read_name(char *name, size_t size)
+{
+    char line[256];
+    struct utsname system;
+    snprintf(name, size, "%s", uname(&system) == 0 ? system.machine : "CPU");
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    if (!file)
+        return;
+    while (fgets(line, sizeof line, file)) {
+        const char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) != 0 || !colon)
+            continue;
+        line[strcspn(line, "\n")] = '\0';
+        snprintf(name, size, "%s", colon + 1 + strspn(colon + 1, " \t"));
+        break;
+    }
+    fclose(file);
+}
+
+static void cpu_close(noc_device *device)
+{
+    if (!device)
+        return;
+    noc_pool_free(device->pool);
+    free(device);
+}
+
+static noc_status cpu_open(const noc_device_options *options, noc_device **device, noc_error *err)
+{
+    if (options->index != 0)
+        return noc_fail(err, NOC_EUNAVAILABLE, "there is one CPU device, not a number %d", options->index);
+    if (options->threads < 0 || options->threads > THREADS_MAX)
+        return noc_fail(err, NOC_EUSAGE, "%d threads: 1 to %d can be had", options->threads, THREADS_MAX);
+    const noc_cpu_kernels *kernels = NULL;
+    noc_status status = choose_kernels(options->isa, &kernels, err);
+    if (status != NOC_OK)
+        return status;
+    noc_device *made = noc_alloc_zeroed(1, sizeof *made, err);
+    if (!made)
+        return NOC_ENOMEMORY;
+    made->kernels = kernels;
+    read_name(made->name, sizeof made->name);
+    int threads = options->threads > 0 ? options->threads : default_threads();
+    status = noc_pool_create(threads < THREADS_MAX ? threads : THREADS_MAX, &made->pool, err);
+    if (status != NOC_OK) {
+        cpu_close(made);
+        return status;
+    }
+    *device = made;
+    return NOC_OK;
+}
+
+static void cpu_describe(const noc_device *device, noc_device_info *info)
+{
+    memset(info, 0, sizeof *info);
+    snprintf(info->kind, sizeof info->kind, "cpu");
+    snprintf(info->name, sizeof info->name, "%s", device->name);
+    snprintf(info->isa, sizeof info->isa, "%s", device->kernels->name);
+    snprintf(info->precision, sizeof info->precision, "f32");
+    snprintf(info->library, sizeof info->library, "nocturne kernels 1");
+    info->threads = noc_pool_threads(device->pool);
+}
+
+typedef struct flushed {
+    void (*piece)(void *argument, int i, int thread);
+    void *argument;
+} flushed;
+
+/* Denormals cost a hundred times a normal product; the thread's own mode comes back afterwards. */
+static void flushed_piece(void *argument, int i, int thread)
+{
+    const flushed *f = argument;
+#if defined(__x86_64__)
+    unsigned mode = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(mode | 0x8040);
+    f->piece(f->argument, i, thread);
+    __builtin_ia32_ldmxcsr(mode);
+#else
+    f->piece(f->argument, i, thread);
+#endif
+}
+
+void noc_cpu_run(noc_device *device, int count, void (*piece)(void *argument, int i, int thread), void *argument)
+{
+    flushed f = {piece, argument};
+    noc_pool_run(device->pool, count, flushed_piece, &f);
+}
+
+static noc_status cpu_buffer_create(noc_device *device, size_t bytes, noc_buffer **buffer, noc_error *err)
+{
+    (void)device;
+    noc_buffer *made = noc_alloc_zeroed(1, sizeof *made, err);
+    if (!made)
+        return NOC_ENOMEMORY;
+    made->bytes = bytes;
+    made->data = noc_alloc(bytes, 1, err);
+    if (!made->data) {
+        free(made);
+        return NOC_ENOMEMORY;
+    }
+    *buffer = made;
+    return NOC_OK;
+}
+
+static void cpu_buffer_free(noc_buffer *buffer)
+{
+    if (!buffer)
+        return;
+    free(buffer->data);
+    free(buffer);
+}
+
+const noc_device_ops noc_cpu_ops = {
+    .kind = "cpu",
+    .open = cpu_open,
+    .close = cpu_close,
+    .describe = cpu_describe,
+    .network_create = noc_cpu_network_create,
+    .network_free = noc_cpu_network_free,
+    .network_bytes = noc_cpu_network_bytes,
+    .network_run = noc_cpu_network_run,
+    .network_read = noc_cpu_network_read,
+    .buffer_create = cpu_buffer_create,
+    .buffer_free = cpu_buffer_free,
+    .gather = noc_cpu_gather,
+};

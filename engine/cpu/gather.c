@@ -1,0 +1,178 @@
+/* Gathering on the CPU, a row of voxels at a time: the decoder rows around it are blended along D and H, spread along W and
+ * added to the row's sums window by window, so no full-size logits of a window ever exist. */
+#include "engine/cpu/cpu.h"
+
+#include "engine/base/memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROWS_PER_PIECE = 8 };
+
+typedef struct gather_job {
+    const noc_cpu_kernels *kernels;
+    const noc_gather *gather;
+    noc_cpu_axis axes[3]; /* of a window's voxels; W: from the base of each block of lanes */
+    int *base;
+    void *tables;
+    float *scratch;       /* of each thread: lines, sums, weights, best, labels */
+    size_t scratch_floats, line_step, sum_step;
+    int width;            /* of the box */
+} gather_job;
+
+static int64_t smaller_of(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* A window's part of the row (d, h) of the padded volume. */
+static void add_window(const gather_job *job, const noc_gather_window *window, int64_t d, int64_t h, float *lines,
+                       float *sums, float *weights)
+{
+    const noc_gather *g = job->gather;
+    int64_t local[2] = {d - window->start[0], h - window->start[1]}, lanes = job->kernels->lanes;
+    int64_t from = g->from[2] - window->start[2], to = smaller_of(g->window[2], g->to[2] - window->start[2]);
+    if (local[0] < 0 || local[0] >= g->window[0] || local[1] < 0 || local[1] >= g->window[1] || from >= to || to <= 0)
+        return;
+    from = from > 0 ? from / lanes * lanes : 0;
+    size_t line = (size_t)g->grid[2], plane = line * (size_t)g->grid[1], volume = plane * (size_t)g->grid[0];
+    size_t d0 = (size_t)job->axes[0].low[local[0]] * plane, d1 = (size_t)job->axes[0].high[local[0]] * plane;
+    size_t h0 = (size_t)job->axes[1].low[local[1]] * line, h1 = (size_t)job->axes[1].high[local[1]] * line;
+    float fd = job->axes[0].fraction[local[0]], fh = job->axes[1].fraction[local[1]];
+    const float factor[4] = {(1 - fd) * (1 - fh), (1 - fd) * fh, fd * (1 - fh), fd * fh};
+    for (int c = 0; c < g->classes; c++) {
+        const float *logits = window->logits->data + window->offset + (size_t)c * volume;
+        const float *const rows[4] = {logits + d0 + h0, logits + d0 + h1, logits + d1 + h0, logits + d1 + h1};
+        job->kernels->blend(rows, factor, line, lines + (size_t)c * job->line_step);
+    }
+    int64_t column = lanes + window->start[2] + from - g->from[2]; /* sums have room for a block before the box */
+    noc_cpu_spread s = {
+        .lines = lines, .line_step = job->line_step, .classes = g->classes, .base = job->base, .low = job->axes[2].low,
+        .high = job->axes[2].high, .fraction = job->axes[2].fraction, .from = (int)from, .to = (int)to,
+        .weight = g->importance ? g->importance + (local[0] * g->window[1] + local[1]) * g->window[2] : NULL,
+        .sums = sums + column, .sum_step = job->sum_step, .weights = weights + column};
+    job->kernels->spread(&s);
+}
+
+static void write_elements(void *out, int64_t step, int element_bytes, const uint32_t *values, int count)
+{
+    if (element_bytes == 1)
+        for (int i = 0; i < count; i++)
+            ((uint8_t *)out)[i * step] = (uint8_t)values[i];
+    else if (element_bytes == 2)
+        for (int i = 0; i < count; i++)
+            ((uint16_t *)out)[i * step] = (uint16_t)values[i];
+    else
+        for (int i = 0; i < count; i++)
+            ((uint32_t *)out)[i * step] = values[i];
+}
+
+static void write_row(const gather_job *job, int64_t at, const float *sums, float *best, uint32_t *values)
+{
+    const noc_gather *g = job->gather;
+    if (g->kind == NOC_GATHER_LOGITS) {
+        float *out = (float *)g->out + at;
+        for (int c = 0; c < g->classes; c++)
+            for (int i = 0; i < job->width; i++)
+                out[c * g->out_class_step + i * g->out_step[2]] = sums[(size_t)c * job->sum_step + (size_t)i];
+        return;
+    }
+    if (g->kind == NOC_GATHER_LABELS)
+        job->kernels->argmax(sums, job->sum_step, g->classes, job->width, values, best);
+    else
+        job->kernels->threshold(sums, job->sum_step, g->classes, job->width, g->threshold, values);
+    write_elements((char *)g->out + at * g->element_bytes, g->out_step[2], g->element_bytes, values, job->width);
+}
+
+static void gather_piece(void *argument, int piece, int thread)
+{
+    const gather_job *job = argument;
+    const noc_gather *g = job->gather;
+    size_t classes = (size_t)g->classes;
+    int lanes = job->kernels->lanes;
+    float *lines = job->scratch + (size_t)thread * job->scratch_floats, *sums = lines + classes * job->line_step;
+    float *weights = sums + classes * job->sum_step, *best = weights + job->sum_step;
+    int64_t height = g->to[1] - g->from[1], rows = (g->to[0] - g->from[0]) * height;
+    int64_t first = (int64_t)piece * ROWS_PER_PIECE, last = smaller_of(first + ROWS_PER_PIECE, rows);
+    memset(lines, 0, classes * job->line_step * sizeof *lines);
+    for (int64_t row = first; row < last; row++) {
+        int64_t d = row / height, h = row % height;
+        memset(sums, 0, (classes + 1) * job->sum_step * sizeof *sums);
+        for (int i = 0; i < g->window_count; i++)
+            add_window(job, &g->windows[i], g->from[0] + d, g->from[1] + h, lines, sums, weights);
+        job->kernels->divide(sums + lanes, job->sum_step, weights + lanes, g->classes, job->width);
+        write_row(job, d * g->out_step[0] + h * g->out_step[1], sums + lanes, best,
+                  (uint32_t *)(best + job->sum_step));
+    }
+}
+
+/* Positions within a window; those along W are kept from the first sample of each block of lanes, a vector's reach. */
+static noc_status fill_tables(gather_job *job, noc_error *err)
+{
+    const noc_gather *g = job->gather;
+    int lanes = job->kernels->lanes, size[3], blocks;
+    for (int a = 0; a < 3; a++)
+        size[a] = g->grid[a] * g->upsample[a];
+    blocks = (size[2] + lanes - 1) / lanes;
+    size_t count = 3 * ((size_t)size[0] + (size_t)size[1] + (size_t)blocks * (size_t)lanes) + (size_t)blocks;
+    int *table = job->tables = noc_alloc_zeroed(count, sizeof *table, err);
+    if (!table)
+        return NOC_ENOMEMORY;
+    for (int a = 0; a < 3; a++) {
+        int n = a == 2 ? blocks * lanes : size[a];
+        job->axes[a] = (noc_cpu_axis){.low = table, .high = table + n, .fraction = (float *)(table + 2 * n)};
+        noc_cpu_axis_fill(g->grid[a], size[a], &job->axes[a]);
+        table += 3 * n;
+    }
+    job->base = table;
+    for (int i = 0; i < size[2]; i++) {
+        if (i % lanes == 0)
+            job->base[i / lanes] = job->axes[2].low[i];
+        job->axes[2].low[i] -= job->base[i / lanes];
+        job->axes[2].high[i] -= job->base[i / lanes];
+    }
+    return NOC_OK;
+}
+
+static noc_status check(const noc_gather *g, noc_error *err)
+{
+    int bits = 8 * g->element_bytes;
+    bool is_sized = g->element_bytes == 1 || g->element_bytes == 2 || g->element_bytes == 4;
+    if (!is_sized || (g->kind == NOC_GATHER_REGIONS && g->classes > bits) || (g->kind == NOC_GATHER_LOGITS && bits != 32) ||
+        (g->kind == NOC_GATHER_LABELS && bits < 32 && g->classes > 1 << bits))
+        return noc_fail(err, NOC_EINTERNAL, "%d classes do not fit into elements of %d bytes", g->classes,
+                        g->element_bytes);
+    for (int a = 0; a < 3; a++)
+        if (g->window[a] < 1 || g->window[a] > (int64_t)g->grid[a] * g->upsample[a])
+            return noc_fail(err, NOC_EINTERNAL, "a window of %lld voxels from %d logits times %d",
+                            (long long)g->window[a], g->grid[a], g->upsample[a]);
+    return NOC_OK;
+}
+
+noc_status noc_cpu_gather(noc_device *device, const noc_gather *gather, noc_error *err)
+{
+    noc_status status = check(gather, err);
+    if (status != NOC_OK)
+        return status;
+    for (int a = 0; a < 3; a++)
+        if (gather->from[a] >= gather->to[a])
+            return NOC_OK;
+    gather_job job = {.kernels = device->kernels, .gather = gather};
+    size_t lanes = (size_t)job.kernels->lanes, classes = (size_t)gather->classes;
+    int64_t rows = (gather->to[0] - gather->from[0]) * (gather->to[1] - gather->from[1]);
+    job.width = (int)(gather->to[2] - gather->from[2]);
+    job.line_step = (size_t)gather->grid[2] + lanes;
+    job.sum_step = (size_t)job.width + 2 * lanes;
+    job.scratch_floats = (classes * (job.line_step + job.sum_step) + 3 * job.sum_step + 31) / 16 * 16;
+    status = fill_tables(&job, err);
+    if (status != NOC_OK)
+        return status;
+    job.scratch = noc_alloc((size_t)noc_pool_threads(device->pool), job.scratch_floats * sizeof(float), err);
+    if (job.scratch)
+        noc_cpu_run(device, (int)((rows + ROWS_PER_PIECE - 1) / ROWS_PER_PIECE), gather_piece, &job);
+    else
+        status = NOC_ENOMEMORY;
+    free(job.scratch);
+    free(job.tables);
+    return status;
+}

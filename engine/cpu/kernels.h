@@ -1,0 +1,118 @@
+/* The hot loops of the CPU device, one table an instruction set. kernels.c is compiled once for each and exports nothing but
+ * its table. Kernels know rows and panels, no plans and no threads: every output element is computed whole by one call, in
+ * one order of additions, so where a caller cuts the work cannot change a bit. */
+#ifndef NOC_CPU_KERNELS_H
+#define NOC_CPU_KERNELS_H
+
+#include "engine/plan.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* out = activation((in * weights + bias) * norm + residual) for the column panels [first, last). Weights are packed as
+ * [panel][depth][panel width], zeros behind the last column; `tail` columns stand in panels of their own after the others
+ * and give norm = 1 / sqrt(tail_constant + sum of their squares); without tail, norm = 1. */
+typedef struct noc_cpu_product {
+    const float *in;
+    size_t in_step; /* floats from row to row */
+    int rows, depth;
+    const float *panels, *bias; /* bias: a value for each packed column */
+    int columns, tail;
+    float tail_constant;
+    int first, last;
+    const float *residual; /* laid out as out; may be out; NULL: none */
+    float *out;
+    size_t out_step;
+    noc_activation activation;
+} noc_cpu_product;
+
+/* Patches of a convolution as rows [kd][kh][kw][channels], zeros outside the map. */
+typedef struct noc_cpu_patches {
+    const float *in;
+    int grid[3], out_grid[3], channels;
+    int kernel[3], stride[3], padding[3];
+} noc_cpu_patches;
+
+/* Softmax attention of one head. keys: [panel of keys][dim][panel width], already times scale * log2(e);
+ * values: [panel of dim][keys][panel width]. */
+typedef struct noc_cpu_attention {
+    const float *queries;
+    size_t query_step;
+    int rows, keys, dim;
+    const float *key_panels, *value_panels;
+    float *scores; /* rows of a tile * keys, rounded up to panels */
+    float *out;
+    size_t out_step;
+} noc_cpu_attention;
+
+/* Depthwise 3x3x3, padding 1. weight: [channel group][27][lanes]. */
+typedef struct noc_cpu_depthwise {
+    const float *in;
+    float *out;
+    int grid[3], channels;
+    const float *weight, *bias;
+    noc_activation activation;
+} noc_cpu_depthwise;
+
+/* Positions of a resized axis: value = (1 - fraction) * in[low] + fraction * in[high]. */
+typedef struct noc_cpu_axis {
+    int *low, *high;
+    float *fraction;
+} noc_cpu_axis;
+
+/* A line of tokens: out[w] = activation(bias + sum over terms of line[w], resized along W where `axis` is there). */
+typedef struct noc_cpu_mix {
+    int count, width, channels;
+    const float *lines[NOC_OP_INPUTS];
+    const noc_cpu_axis *axes[NOC_OP_INPUTS]; /* NULL: as wide as the output */
+    const float *bias;                       /* NULL: none */
+    noc_activation activation;
+    float *out;
+    size_t out_step;
+} noc_cpu_mix;
+
+/* One row of one window's logits, added to sums. Columns count from the window's start. */
+typedef struct noc_cpu_spread {
+    const float *lines; /* [class][line_step], `lanes` floats more than a line readable */
+    size_t line_step;
+    int classes;
+    const int *base;       /* of each block of `lanes` columns */
+    const int *low, *high; /* of each column, from its block's base */
+    const float *fraction;
+    const float *weight;   /* of each column; NULL: 1 */
+    int from, to;          /* from: a multiple of `lanes` */
+    float *sums;           /* [class][sum_step], of column `from` */
+    size_t sum_step;
+    float *weights;        /* of column `from` */
+} noc_cpu_spread;
+
+typedef struct noc_cpu_kernels {
+    const char *name;
+    int lanes;   /* floats of a vector */
+    int rows;    /* of a tile of products */
+    int columns; /* of a panel */
+    void (*product)(const noc_cpu_product *product);
+    void (*patches)(const noc_cpu_patches *patches, int64_t first, int count, float *out);
+    void (*layer_norm)(const float *in, float *out, int rows, int channels, const float *scale, const float *shift,
+                       float eps);
+    void (*affine)(const float *in, float *out, int rows, int channels, const float *scale, const float *shift);
+    void (*activate)(const float *in, float *out, size_t count, noc_activation activation);
+    void (*attention)(const noc_cpu_attention *attention);
+    /* Lines [h_from, h_to) of plane d. */
+    void (*depthwise)(const noc_cpu_depthwise *depthwise, int d, int h_from, int h_to);
+    /* out = sum of weight[i] * rows[i] */
+    void (*blend)(const float *const rows[4], const float weight[4], size_t count, float *out);
+    void (*mix)(const noc_cpu_mix *mix);
+    void (*spread)(const noc_cpu_spread *spread);
+    /* sums /= weights, in place */
+    void (*divide)(float *sums, size_t step, const float *weights, int classes, int count);
+    void (*argmax)(const float *sums, size_t step, int classes, int count, uint32_t *labels, float *best);
+    void (*threshold)(const float *sums, size_t step, int classes, int count, float threshold, uint32_t *bits);
+} noc_cpu_kernels;
+
+extern const noc_cpu_kernels noc_cpu_kernels_portable;
+#if defined(__x86_64__)
+extern const noc_cpu_kernels noc_cpu_kernels_avx2, noc_cpu_kernels_avx512;
+#endif
+
+#endif

@@ -1,0 +1,53 @@
+/* Which device a text means, and what stands in for CUDA where it was not built. */
+#include "engine/device.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#if !defined(NOC_CUDA)
+/* Every other member stays NULL: nothing opens, so nothing else can be called. */
+static noc_status cuda_open(const noc_device_options *options, noc_device **device, noc_error *err)
+{
+    (void)options;
+    (void)device;
+    return noc_fail(err, NOC_EUNAVAILABLE, "built without CUDA");
+}
+
+const noc_device_ops noc_cuda_ops = {.kind = "cuda", .open = cuda_open};
+#endif
+
+static bool cuda_opens(void)
+{
+    noc_device *device = NULL;
+    if (noc_cuda_ops.open(&(noc_device_options){.index = 0}, &device, NULL) != NOC_OK)
+        return false;
+    noc_cuda_ops.close(device);
+    return true;
+}
+
+static bool read_index(const char *text, int *index)
+{
+    char *end;
+    if (text[0] < '0' || text[0] > '9')
+        return false;
+    long value = strtol(text, &end, 10);
+    if (*end || value > 1023)
+        return false;
+    *index = (int)value;
+    return true;
+}
+
+noc_status noc_device_find(const char *text, const noc_device_ops **ops, int *index, noc_error *err)
+{
+    int number = 0;
+    if (strcmp(text, "cpu") == 0)
+        *ops = &noc_cpu_ops;
+    else if (strcmp(text, "cuda") == 0 || (strncmp(text, "cuda:", 5) == 0 && read_index(text + 5, &number)))
+        *ops = &noc_cuda_ops;
+    else if (strcmp(text, "auto") == 0)
+        *ops = cuda_opens() ? &noc_cuda_ops : &noc_cpu_ops;
+    else
+        return noc_fail(err, NOC_EUSAGE, "unknown device \"%s\": cpu, cuda, cuda:N and auto are known", text);
+    *index = number;
+    return NOC_OK;
+}

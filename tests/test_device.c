@@ -1,0 +1,693 @@
+/* Every op of the CPU device at awkward shapes against plain loops over doubles, and gathering against a naive loop; with
+ * every instruction set that opens here, and with the same bits for 1, 2 and 3 threads. */
+#include "engine/device.h"
+#include "tests/reference_plan.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { VALUES = 16, OPS = 16, THREADS = 3 };
+
+static const char *const sets[] = {"avx512", "avx2", "portable"};
+enum { SETS = sizeof sets / sizeof sets[0] };
+
+static uint64_t random_state;
+
+static double uniform(void)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(random_state >> 40) / 8388608.0 - 1;
+}
+
+/* NULL when this machine lacks the instruction set. */
+static noc_device *open_device(const char *isa, int threads)
+{
+    noc_device *device = NULL;
+    noc_error err;
+    noc_status status = noc_cpu_ops.open(&(noc_device_options){.threads = threads, .isa = isa}, &device, &err);
+    if (status == NOC_EUNAVAILABLE && strcmp(isa, "portable") != 0)
+        return NULL;
+    ck_assert_int_eq(status, NOC_OK);
+    return device;
+}
+
+/* A plan made by hand: value 0 is the input, the last value the logits. */
+typedef struct graph {
+    noc_plan plan;
+    noc_value values[VALUES];
+    noc_op ops[OPS];
+} graph;
+
+static int add_value(graph *g, int d, int h, int w, int channels)
+{
+    noc_value *v = &g->values[g->plan.value_count];
+    *v = (noc_value){.grid = {d, h, w}, .channels = channels};
+    if (g->plan.value_count > 0) {
+        v->offset = g->plan.arena_floats;
+        g->plan.arena_floats += ((size_t)(d * h * w) * (size_t)channels + 15) / 16 * 16;
+    }
+    g->plan.logits = g->plan.value_count;
+    return g->plan.value_count++;
+}
+
+static void start_graph(graph *g, int d, int h, int w, int channels)
+{
+    memset(g, 0, sizeof *g);
+    random_state = (uint64_t)(d * 31 + h * 37 + w * 41 + channels);
+    g->plan.values = g->values;
+    g->plan.ops = g->ops;
+    add_value(g, d, h, w, channels);
+}
+
+static noc_weights weights_of(size_t count, double scale)
+{
+    noc_weights w = {malloc(count * sizeof(double) + 1), count};
+    for (size_t i = 0; i < count; i++)
+        w.data[i] = uniform() * scale;
+    return w;
+}
+
+static noc_op *add_op(graph *g, noc_op_kind kind, int input, int output)
+{
+    noc_op *op = &g->ops[g->plan.op_count++];
+    *op = (noc_op){.kind = kind, .input = {input}, .input_count = 1, .residual = -1, .output = output};
+    return op;
+}
+
+/* Returns the new value. */
+static int add_linear(graph *g, int input, int columns, int tail)
+{
+    const noc_value *in = &g->values[input];
+    int out = add_value(g, in->grid[0], in->grid[1], in->grid[2], columns);
+    noc_op *op = add_op(g, NOC_OP_LINEAR, input, out);
+    op->weight = weights_of((size_t)(columns + tail) * (size_t)in->channels, 1);
+    op->bias = weights_of((size_t)(columns + tail), 1);
+    op->tail = tail;
+    op->tail_constant = tail ? 0.01 : 0;
+    return out;
+}
+
+static int add_conv(graph *g, int input, int columns, int kernel, int stride, int padding)
+{
+    const noc_value *in = &g->values[input];
+    int grid[3];
+    for (int a = 0; a < 3; a++)
+        grid[a] = (in->grid[a] + 2 * padding - kernel) / stride + 1;
+    int out = add_value(g, grid[0], grid[1], grid[2], columns);
+    noc_op *op = add_op(g, NOC_OP_CONV, input, out);
+    op->weight = weights_of((size_t)(columns * kernel * kernel * kernel * g->values[input].channels), 1);
+    op->bias = weights_of((size_t)columns, 1);
+    for (int a = 0; a < 3; a++) {
+        op->kernel[a] = kernel;
+        op->stride[a] = stride;
+        op->padding[a] = padding;
+    }
+    return out;
+}
+
+static int add_like(graph *g, noc_op_kind kind, int input)
+{
+    const noc_value *in = &g->values[input];
+    int out = add_value(g, in->grid[0], in->grid[1], in->grid[2], in->channels);
+    add_op(g, kind, input, out);
+    return out;
+}
+
+static size_t value_count(const noc_value *v)
+{
+    return (size_t)v->grid[0] * (size_t)v->grid[1] * (size_t)v->grid[2] * (size_t)v->channels;
+}
+
+/* Logits of one device, planar, newly allocated. */
+static float *run_on(noc_device *device, const graph *g, const float *input)
+{
+    noc_network *network = NULL;
+    noc_buffer *buffer = NULL;
+    noc_error err;
+    size_t count = value_count(&g->values[g->plan.logits]), offset = 5;
+    float *out = malloc(count * sizeof *out);
+    ck_assert_int_eq(noc_cpu_ops.network_create(device, &g->plan, 1, &network, &err), NOC_OK);
+    ck_assert_int_eq(noc_cpu_ops.buffer_create(device, (count + offset) * sizeof(float), &buffer, &err), NOC_OK);
+    ck_assert_int_eq(noc_cpu_ops.network_run(network, 1, &input, &buffer, &offset, &err), NOC_OK);
+    ck_assert_int_eq(noc_cpu_ops.network_read(network, g->plan.logits, out, &err), NOC_OK);
+    ck_assert_uint_ge(noc_cpu_ops.network_bytes(network), g->plan.arena_floats * sizeof(float));
+    noc_cpu_ops.buffer_free(buffer);
+    noc_cpu_ops.network_free(network);
+    return out;
+}
+
+/* Largest difference of planar `out` to the token matrix `expected`, over the largest expected value. */
+static double error_of(const graph *g, const float *out, const double *expected)
+{
+    const noc_value *v = &g->values[g->plan.logits];
+    size_t count = value_count(v), channels = (size_t)v->channels, tokens = count / channels;
+    double worst = 0, largest = 0;
+    for (size_t i = 0; i < count; i++) {
+        double difference = fabs(expected[i] - out[i % channels * tokens + i / channels]);
+        largest = fmax(largest, fabs(expected[i]));
+        worst = difference > worst || isnan(difference) ? difference : worst;
+    }
+    return worst / largest;
+}
+
+/* Runs the graph everywhere; frees its weights. */
+static void check_graph(graph *g, double tolerance)
+{
+    size_t count = value_count(&g->values[0]), out_count = value_count(&g->values[g->plan.logits]);
+    float *input = malloc(count * sizeof *input);
+    double *exact = malloc(count * sizeof *exact), **expected = NULL;
+    for (size_t i = 0; i < count; i++)
+        exact[i] = input[i] = (float)uniform();
+    ck_assert_int_eq(reference_plan_run(&g->plan, exact, &expected, NULL), NOC_OK);
+    for (int s = 0; s < SETS; s++) {
+        float *first = NULL;
+        for (int threads = 1; threads <= THREADS; threads++) {
+            noc_device *device = open_device(sets[s], threads);
+            if (!device)
+                break;
+            float *out = run_on(device, g, input);
+            if (!first) {
+                double error = error_of(g, out, expected[g->plan.logits]);
+                ck_assert_msg(error <= tolerance, "%s: error %g of a %s, %d values", sets[s], error,
+                              noc_op_name(g->ops[g->plan.op_count - 1].kind), (int)out_count);
+                first = out;
+            } else {
+                ck_assert_msg(memcmp(first, out, out_count * sizeof *out) == 0, "%s: other bits with %d threads",
+                              sets[s], threads);
+                free(out);
+            }
+            noc_cpu_ops.close(device);
+        }
+        free(first);
+    }
+    reference_plan_free(&g->plan, expected);
+    for (int i = 0; i < g->plan.op_count; i++) {
+        free(g->ops[i].weight.data);
+        free(g->ops[i].bias.data);
+    }
+    free(exact);
+    free(input);
+}
+
+START_TEST(linear)
+{
+    static const int shapes[][4] = {{1, 1, 1, 0},    {3, 5, 31, 0},   {13, 32, 32, 0},  {14, 33, 33, 0},  {15, 8, 64, 0},
+                                    {127, 40, 3, 0}, {300, 130, 70, 0}, {29, 600, 100, 0}, {17, 16, 24, 16}, {130, 40, 96, 41},
+                                    {5, 3, 1, 1},    {64, 64, 288, 64}, {113, 7, 33, 0}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        for (int variant = 0; variant < 4; variant++) {
+            graph g;
+            start_graph(&g, 1, 1, shapes[i][0], shapes[i][1]);
+            int first = add_linear(&g, 0, shapes[i][2], 0);
+            add_linear(&g, 0, shapes[i][2], shapes[i][3]);
+            noc_op *op = &g.ops[1];
+            if (variant & 1)
+                op->residual = first;
+            op->activation = variant == 2 ? NOC_ACTIVATION_GELU : variant == 3 ? NOC_ACTIVATION_RELU : NOC_ACTIVATION_NONE;
+            if (variant == 2) {
+                free(op->bias.data);
+                op->bias = (noc_weights){0};
+            }
+            check_graph(&g, 3e-6);
+        }
+}
+END_TEST
+
+START_TEST(conv)
+{
+    static const int shapes[][8] = {/* D, H, W, in, out, kernel, stride, padding */
+                                    {13, 9, 21, 3, 5, 7, 4, 3},  {8, 8, 8, 4, 32, 7, 4, 3},  {1, 1, 1, 2, 3, 7, 4, 3},
+                                    {5, 6, 7, 17, 70, 3, 2, 1},  {4, 5, 9, 8, 16, 2, 2, 0},  {9, 4, 11, 5, 33, 4, 4, 0},
+                                    {3, 3, 3, 160, 40, 3, 2, 1}, {2, 3, 17, 6, 10, 1, 1, 0}, {6, 7, 19, 1, 1, 3, 1, 1},
+                                    {3, 2, 2, 9, 4, 5, 3, 2}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        const int *s = shapes[i];
+        graph g;
+        start_graph(&g, s[0], s[1], s[2], s[3]);
+        add_conv(&g, 0, s[4], s[5], s[6], s[7]);
+        check_graph(&g, 3e-6);
+    }
+}
+END_TEST
+
+START_TEST(layer_norm)
+{
+    static const int channels[] = {2, 7, 8, 16, 33, 40, 64, 160, 257};
+    for (size_t i = 0; i < sizeof channels / sizeof channels[0]; i++)
+        for (int affine = 0; affine < 2; affine++) {
+            graph g;
+            start_graph(&g, 3, 5, 11 * (1 + affine * 20), channels[i]);
+            add_like(&g, NOC_OP_LAYER_NORM, 0);
+            g.ops[0].eps = 1e-5;
+            if (affine) {
+                g.ops[0].weight = weights_of((size_t)channels[i], 2);
+                g.ops[0].bias = weights_of((size_t)channels[i], 2);
+            }
+            check_graph(&g, 3e-6);
+        }
+}
+END_TEST
+
+START_TEST(pointwise)
+{
+    static const int channels[] = {1, 5, 16, 37, 128};
+    for (size_t i = 0; i < sizeof channels / sizeof channels[0]; i++)
+        for (int kind = 0; kind < 3; kind++) {
+            graph g;
+            start_graph(&g, 3, 7, 25, channels[i]);
+            int wide = add_like(&g, NOC_OP_AFFINE, 0);
+            g.ops[0].weight = weights_of((size_t)channels[i], 12);
+            g.ops[0].bias = weights_of((size_t)channels[i], 2);
+            if (kind > 0) {
+                add_like(&g, NOC_OP_ACTIVATION, wide);
+                g.ops[1].activation = kind == 1 ? NOC_ACTIVATION_GELU : NOC_ACTIVATION_RELU;
+            }
+            check_graph(&g, 1e-6);
+        }
+}
+END_TEST
+
+START_TEST(attention)
+{
+    static const int shapes[][7] = {/* D, H, W, in, heads, dim, stride of the keys' grid */
+                                    {2, 3, 5, 4, 1, 4, 1},   {3, 3, 7, 3, 2, 5, 2},  {1, 1, 1, 2, 3, 7, 1},
+                                    {4, 4, 32, 3, 1, 32, 1}, {6, 8, 15, 3, 2, 32, 1}, {5, 7, 9, 4, 3, 20, 2},
+                                    {1, 1, 33, 3, 1, 64, 1}, {2, 5, 13, 3, 2, 40, 1}, {3, 4, 5, 3, 5, 8, 2}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        for (int steep = 0; steep < 2; steep++) {
+            const int *s = shapes[i];
+            graph g;
+            start_graph(&g, s[0], s[1], s[2], s[3]);
+            int q = add_linear(&g, 0, s[4] * s[5], 0), kv = add_conv(&g, 0, 2 * s[4] * s[5], 1, s[6], 0);
+            int out = add_value(&g, s[0], s[1], s[2], s[4] * s[5]);
+            noc_op *op = add_op(&g, NOC_OP_ATTENTION, q, out);
+            op->input[1] = kv;
+            op->input_count = 2;
+            op->heads = s[4];
+            op->scale = steep ? 3.0 : 1 / sqrt(s[5]);
+            /* scores of hundreds: their rounding, times e^score, is the error */
+            check_graph(&g, steep ? 1e-4 : 5e-6);
+        }
+}
+END_TEST
+
+START_TEST(depthwise)
+{
+    static const int channels[] = {1, 5, 16, 33, 48};
+    for (size_t i = 0; i < sizeof channels / sizeof channels[0]; i++)
+        for (int w = 1; w <= 19; w++) {
+            graph g;
+            start_graph(&g, 1 + w % 4, 1 + w % 7, w, channels[i]);
+            add_like(&g, NOC_OP_DWCONV, 0);
+            g.ops[0].weight = weights_of((size_t)channels[i] * 27, 1);
+            g.ops[0].bias = weights_of((size_t)channels[i], 1);
+            g.ops[0].activation = w % 2 ? NOC_ACTIVATION_GELU : NOC_ACTIVATION_NONE;
+            for (int a = 0; a < 3; a++) {
+                g.ops[0].kernel[a] = 3;
+                g.ops[0].stride[a] = g.ops[0].padding[a] = 1;
+            }
+            check_graph(&g, 3e-6);
+        }
+}
+END_TEST
+
+START_TEST(joined)
+{
+    static const int shapes[][4] = {{8, 8, 8, 16}, {5, 7, 9, 3}, {2, 3, 17, 40}, {1, 1, 1, 5}, {13, 4, 10, 33}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        for (int is_sum = 0; is_sum < 2; is_sum++) {
+            const int *s = shapes[i];
+            graph g;
+            start_graph(&g, s[0], s[1], s[2], 2);
+            int inputs[4] = {add_conv(&g, 0, s[3], 3, 4, 1), add_conv(&g, 0, is_sum ? s[3] : 7, 3, 2, 1),
+                             add_linear(&g, 0, is_sum ? s[3] : 1, 0), add_conv(&g, 0, is_sum ? s[3] : 16, 1, 1, 1)};
+            int channels = 0;
+            for (int t = 0; t < 4; t++)
+                channels += g.values[inputs[t]].channels;
+            int out = add_value(&g, s[0], s[1], s[2], is_sum ? s[3] : channels);
+            noc_op *op = add_op(&g, is_sum ? NOC_OP_SUM : NOC_OP_CONCAT, 0, out);
+            memcpy(op->input, inputs, sizeof inputs);
+            op->input_count = 4;
+            if (is_sum) {
+                op->bias = weights_of((size_t)s[3], 1);
+                op->activation = i % 2 ? NOC_ACTIVATION_RELU : NOC_ACTIVATION_NONE;
+            }
+            check_graph(&g, 3e-6);
+        }
+}
+END_TEST
+
+/* A gathering with its windows' logits in one buffer, filled through a network that passes its input on. */
+typedef struct scene {
+    noc_gather gather;
+    noc_gather_window windows[64];
+    int64_t volume[3];
+    float *importance;
+    float *logits; /* what the buffer holds: window after window, planar */
+    size_t floats; /* of one window */
+} scene;
+
+static void start_scene(scene *s, const int grid[3], const int upsample[3], const int64_t window[3],
+                        const int64_t volume[3], int classes, bool is_weighted)
+{
+    memset(s, 0, sizeof *s);
+    noc_gather *g = &s->gather;
+    g->classes = classes;
+    s->floats = (size_t)(grid[0] * grid[1] * grid[2] * classes);
+    random_state = s->floats;
+    for (int a = 0; a < 3; a++) {
+        g->grid[a] = grid[a];
+        g->upsample[a] = upsample[a];
+        g->window[a] = window[a];
+        s->volume[a] = volume[a];
+    }
+    size_t voxels = (size_t)(window[0] * window[1] * window[2]);
+    s->importance = malloc(voxels * sizeof *s->importance);
+    for (size_t i = 0; i < voxels; i++)
+        s->importance[i] = 0.01f + (float)fabs(uniform());
+    g->importance = is_weighted ? s->importance : NULL;
+    g->windows = s->windows;
+    int64_t start[3];
+    for (start[0] = 0;; start[0] += (window[0] + 1) / 2) {
+        for (start[1] = 0;; start[1] += (window[1] + 1) / 2) {
+            for (start[2] = 0;; start[2] += (window[2] + 1) / 2) {
+                ck_assert_int_lt(g->window_count, 64);
+                noc_gather_window *w = &s->windows[g->window_count++];
+                for (int a = 0; a < 3; a++)
+                    w->start[a] = start[a] < volume[a] - window[a] ? start[a] : volume[a] - window[a];
+                if (start[2] >= volume[2] - window[2])
+                    break;
+            }
+            if (start[1] >= volume[1] - window[1])
+                break;
+        }
+        if (start[0] >= volume[0] - window[0])
+            break;
+    }
+    s->logits = malloc((size_t)g->window_count * s->floats * sizeof *s->logits);
+    for (size_t i = 0; i < (size_t)g->window_count * s->floats; i++)
+        s->logits[i] = (float)(int)(uniform() * 8) * 0.5f; /* few values, so that ties occur */
+}
+
+static noc_buffer *fill_buffer(noc_device *device, const scene *s)
+{
+    const noc_gather *g = &s->gather;
+    graph pass;
+    noc_network *network = NULL;
+    noc_buffer *buffer = NULL;
+    memset(&pass, 0, sizeof pass);
+    pass.plan.values = pass.values;
+    pass.plan.ops = pass.ops;
+    add_value(&pass, g->grid[0], g->grid[1], g->grid[2], g->classes);
+    add_like(&pass, NOC_OP_ACTIVATION, 0);
+    ck_assert_int_eq(noc_cpu_ops.network_create(device, &pass.plan, 1, &network, NULL), NOC_OK);
+    size_t bytes = (size_t)g->window_count * s->floats * sizeof(float), tokens = s->floats / (size_t)g->classes;
+    ck_assert_int_eq(noc_cpu_ops.buffer_create(device, bytes, &buffer, NULL), NOC_OK);
+    float *rows = malloc(s->floats * sizeof *rows);
+    const float *input = rows;
+    for (int i = 0; i < g->window_count; i++) {
+        size_t offset = (size_t)i * s->floats;
+        for (size_t t = 0; t < s->floats; t++)
+            rows[t % tokens * (size_t)g->classes + t / tokens] = s->logits[offset + t];
+        ck_assert_int_eq(noc_cpu_ops.network_run(network, 1, &input, &buffer, &offset, NULL), NOC_OK);
+    }
+    free(rows);
+    noc_cpu_ops.network_free(network);
+    return buffer;
+}
+
+static double sample(const float *plane, const int grid[3], const int upsample[3], const int64_t at[3])
+{
+    int low[3], high[3];
+    double share[3], sum = 0;
+    for (int a = 0; a < 3; a++) {
+        double x = fmax(0, (at[a] + 0.5) / upsample[a] - 0.5);
+        low[a] = (int)fmin(x, grid[a] - 1);
+        high[a] = low[a] + 1 < grid[a] ? low[a] + 1 : low[a];
+        share[a] = x - low[a];
+    }
+    for (int corner = 0; corner < 8; corner++) {
+        double factor = 1;
+        int at_corner[3];
+        for (int a = 0; a < 3; a++) {
+            bool is_high = corner >> a & 1;
+            factor *= is_high ? share[a] : 1 - share[a];
+            at_corner[a] = is_high ? high[a] : low[a];
+        }
+        sum += factor * plane[((size_t)at_corner[0] * (size_t)grid[1] + (size_t)at_corner[1]) * (size_t)grid[2] +
+                              (size_t)at_corner[2]];
+    }
+    return sum;
+}
+
+/* The blended logit of a voxel of the volume. */
+static double blended(const scene *s, int class, const int64_t at[3])
+{
+    const noc_gather *g = &s->gather;
+    double sum = 0, weights = 0;
+    for (int i = 0; i < g->window_count; i++) {
+        int64_t local[3];
+        bool is_inside = true;
+        for (int a = 0; a < 3; a++) {
+            local[a] = at[a] - s->windows[i].start[a];
+            is_inside = is_inside && local[a] >= 0 && local[a] < g->window[a];
+        }
+        if (!is_inside)
+            continue;
+        double weight =
+            g->importance ? g->importance[(local[0] * g->window[1] + local[1]) * g->window[2] + local[2]] : 1;
+        const float *plane = s->logits + (size_t)i * s->floats + (size_t)class * (s->floats / (size_t)g->classes);
+        sum += weight * sample(plane, g->grid, g->upsample, local);
+        weights += weight;
+    }
+    return sum / weights;
+}
+
+enum { NEAR_NANO = 4000 }; /* 4e-6: closer than that, f32 may decide otherwise */
+
+static void check_voxel(const scene *s, const int64_t at[3], uint32_t value, const float *logits)
+{
+    const noc_gather *g = &s->gather;
+    double near = NEAR_NANO * 1e-9, best = -INFINITY, chosen = 0;
+    for (int c = 0; c < g->classes; c++) {
+        double logit = blended(s, c, at);
+        best = fmax(best, logit);
+        chosen = g->kind == NOC_GATHER_LABELS && (uint32_t)c == value ? logit : chosen;
+        if (g->kind == NOC_GATHER_LOGITS)
+            ck_assert_double_le(fabs(logit - (double)logits[c * g->out_class_step]), near);
+        else if (g->kind == NOC_GATHER_REGIONS && fabs(logit - (double)g->threshold) > near)
+            ck_assert_int_eq((int)(value >> c & 1), logit >= (double)g->threshold);
+    }
+    if (g->kind == NOC_GATHER_LABELS) {
+        ck_assert_uint_lt(value, (unsigned)g->classes);
+        ck_assert_double_le(best - chosen, near);
+    }
+}
+
+static uint32_t element(const void *data, int bytes, int64_t at)
+{
+    if (bytes == 1)
+        return ((const uint8_t *)data)[at];
+    return bytes == 2 ? ((const uint16_t *)data)[at] : ((const uint32_t *)data)[at];
+}
+
+/* Gathers into memory filled with 0xA5, laid out as axes `order` (slowest first), some of them backwards. */
+static void *gather_into(noc_device *device, scene *s, const int order[3], int flips, int64_t *origin, size_t *bytes)
+{
+    noc_gather *g = &s->gather;
+    int64_t step = 1, planes = g->kind == NOC_GATHER_LOGITS ? g->classes : 1;
+    *origin = 0;
+    for (int i = 2; i >= 0; i--) {
+        int a = order[i];
+        int64_t size = g->to[a] - g->from[a];
+        g->out_step[a] = flips >> a & 1 ? -step : step;
+        *origin += flips >> a & 1 ? (size - 1) * step : 0;
+        step *= size;
+    }
+    g->out_class_step = step;
+    *bytes = (size_t)(step * planes * g->element_bytes);
+    char *out = malloc(*bytes);
+    memset(out, 0xA5, *bytes);
+    g->out = out + *origin * g->element_bytes;
+    ck_assert_int_eq(noc_cpu_ops.gather(device, g, NULL), NOC_OK);
+    return out;
+}
+
+static void check_scene(scene *s, const int order[3], int flips)
+{
+    noc_gather *g = &s->gather;
+    for (int set = 0; set < SETS; set++) {
+        void *first = NULL;
+        for (int threads = 1; threads <= THREADS; threads++) {
+            noc_device *device = open_device(sets[set], threads);
+            if (!device)
+                break;
+            noc_buffer *buffer = fill_buffer(device, s);
+            for (int i = 0; i < g->window_count; i++) {
+                s->windows[i].logits = buffer;
+                s->windows[i].offset = (size_t)i * s->floats;
+            }
+            int64_t origin, at[3];
+            size_t bytes;
+            void *out = gather_into(device, s, order, flips, &origin, &bytes);
+            for (at[0] = g->from[0]; !first && at[0] < g->to[0]; at[0]++)
+                for (at[1] = g->from[1]; at[1] < g->to[1]; at[1]++)
+                    for (at[2] = g->from[2]; at[2] < g->to[2]; at[2]++) {
+                        int64_t place = origin;
+                        for (int a = 0; a < 3; a++)
+                            place += (at[a] - g->from[a]) * g->out_step[a];
+                        check_voxel(s, at, element(out, g->element_bytes, place), (float *)out + place);
+                    }
+            if (first)
+                ck_assert_mem_eq(first, out, bytes);
+            noc_cpu_ops.buffer_free(buffer);
+            noc_cpu_ops.close(device);
+            if (first)
+                free(out);
+            else
+                first = out;
+        }
+        free(first);
+    }
+}
+
+static void set_box(scene *s, int shrink)
+{
+    for (int a = 0; a < 3; a++) {
+        s->gather.from[a] = shrink * (a + 1);
+        s->gather.to[a] = s->volume[a] - shrink * (3 - a);
+    }
+}
+
+static void check_kinds(scene *s)
+{
+    static const int orders[][3] = {{0, 1, 2}, {2, 1, 0}, {1, 2, 0}};
+    static const noc_gather_kind kinds[] = {NOC_GATHER_LABELS, NOC_GATHER_REGIONS, NOC_GATHER_LOGITS};
+    for (int i = 0; i < 3; i++)
+        for (int shrink = 0; shrink < 2; shrink++) {
+            noc_gather *g = &s->gather;
+            g->kind = kinds[i];
+            g->threshold = 0.3f;
+            g->element_bytes = kinds[i] == NOC_GATHER_LOGITS ? 4 : g->classes > 8 ? 2 << shrink : 1 << shrink;
+            set_box(s, shrink);
+            check_scene(s, orders[(i + shrink) % 3], (i * 3 + shrink * 5) & 7);
+        }
+    free(s->importance);
+    free(s->logits);
+}
+
+START_TEST(gather)
+{
+    static const int grids[][3] = {{4, 3, 5}, {2, 3, 9}, {3, 2, 4}, {2, 2, 17}};
+    static const int upsamples[][3] = {{4, 4, 4}, {1, 2, 3}, {2, 1, 1}, {4, 3, 2}};
+    static const int64_t windows[][3] = {{14, 12, 17}, {2, 5, 27}, {6, 2, 4}, {8, 6, 33}};
+    static const int64_t volumes[][3] = {{14, 20, 41}, {5, 9, 40}, {9, 6, 6}, {8, 9, 60}};
+    static const int classes[] = {3, 14, 1, 2};
+    for (int i = 0; i < 4; i++)
+        for (int is_weighted = 0; is_weighted < 2; is_weighted++) {
+            scene s;
+            start_scene(&s, grids[i], upsamples[i], windows[i], volumes[i], classes[i], is_weighted);
+            check_kinds(&s);
+        }
+}
+END_TEST
+
+START_TEST(gather_ties)
+{
+    noc_device *device = open_device("portable", 1);
+    scene s;
+    static const int grid[3] = {2, 2, 2}, upsample[3] = {2, 2, 2}, order[3] = {0, 1, 2};
+    static const int64_t size[3] = {4, 4, 4};
+    start_scene(&s, grid, upsample, size, size, 4, false);
+    for (size_t i = 0; i < s.floats; i++)
+        s.logits[i] = i < 8 ? -1 : 1; /* classes 1, 2 and 3 are equal everywhere */
+    noc_buffer *buffer = fill_buffer(device, &s);
+    s.windows[0].logits = buffer;
+    s.gather.kind = NOC_GATHER_LABELS;
+    s.gather.element_bytes = 1;
+    set_box(&s, 0);
+    int64_t origin;
+    size_t bytes;
+    uint8_t *out = gather_into(device, &s, order, 0, &origin, &bytes);
+    for (size_t i = 0; i < bytes; i++)
+        ck_assert_uint_eq(out[i], 1);
+    s.gather.kind = NOC_GATHER_REGIONS;
+    s.gather.classes = 9;
+    ck_assert_int_eq(noc_cpu_ops.gather(device, &s.gather, NULL), NOC_EINTERNAL);
+    free(out);
+    free(s.importance);
+    free(s.logits);
+    noc_cpu_ops.buffer_free(buffer);
+    noc_cpu_ops.close(device);
+}
+END_TEST
+
+START_TEST(find)
+{
+    const noc_device_ops *ops = NULL;
+    int index = -1;
+    noc_error err;
+    ck_assert_int_eq(noc_device_find("cpu", &ops, &index, &err), NOC_OK);
+    ck_assert(ops == &noc_cpu_ops && index == 0);
+    ck_assert_int_eq(noc_device_find("cuda:3", &ops, &index, &err), NOC_OK);
+    ck_assert(ops == &noc_cuda_ops && index == 3);
+    ck_assert_int_eq(noc_device_find("auto", &ops, &index, &err), NOC_OK);
+    ck_assert_int_eq(index, 0);
+    static const char *const wrong[] = {"", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1x", "cpu:0", "cuda:99999"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        ck_assert_int_eq(noc_device_find(wrong[i], &ops, &index, &err), NOC_EUSAGE);
+}
+END_TEST
+
+START_TEST(choice)
+{
+    noc_device *device = NULL;
+    noc_error err;
+    noc_device_info info;
+    noc_device_options options = {.isa = "sse9"};
+    ck_assert_int_eq(noc_cpu_ops.open(&options, &device, &err), NOC_EUSAGE);
+    ck_assert_ptr_nonnull(strstr(err.text, "sse9"));
+    options = (noc_device_options){.index = 1};
+    ck_assert_int_eq(noc_cpu_ops.open(&options, &device, &err), NOC_EUNAVAILABLE);
+    setenv("NOC_CPU_ISA", "portable", 1);
+    options = (noc_device_options){.precision = NOC_PRECISION_BF16};
+    ck_assert_int_eq(noc_cpu_ops.open(&options, &device, &err), NOC_OK);
+    noc_cpu_ops.describe(device, &info);
+    ck_assert_str_eq(info.kind, "cpu");
+    ck_assert_str_eq(info.isa, "portable");
+    ck_assert_str_eq(info.precision, "f32");
+    ck_assert_int_ge(info.threads, 1);
+    ck_assert_int_gt((int)strlen(info.name), 0);
+    noc_cpu_ops.close(device);
+    unsetenv("NOC_CPU_ISA");
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("device");
+    TCase *ops = tcase_create("ops");
+    tcase_set_timeout(ops, 300);
+    tcase_add_test(ops, linear);
+    tcase_add_test(ops, conv);
+    tcase_add_test(ops, layer_norm);
+    tcase_add_test(ops, pointwise);
+    tcase_add_test(ops, attention);
+    tcase_add_test(ops, depthwise);
+    tcase_add_test(ops, joined);
+    suite_add_tcase(suite, ops);
+    TCase *rest = tcase_create("device");
+    tcase_set_timeout(rest, 300);
+    tcase_add_test(rest, gather);
+    tcase_add_test(rest, gather_ties);
+    tcase_add_test(rest, find);
+    tcase_add_test(rest, choice);
+    suite_add_tcase(suite, rest);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
