@@ -1,5 +1,5 @@
-/* Every op of the CPU device at awkward shapes against plain loops over doubles, and gathering against a naive loop; with
- * every instruction set that opens here, and with the same bits for 1, 2 and 3 threads. */
+/* Every op of the CPU device at awkward shapes against plain loops over doubles, and gathering against a
+ * naive loop; with every instruction set that opens here, and with the same bits for 1, 2 and 3 threads. */
 #include "engine/device.h"
 #include "tests/reference_plan.h"
 
@@ -26,7 +26,8 @@ static noc_device *open_device(const char *isa, int threads)
 {
     noc_device *device = NULL;
     noc_error err;
-    noc_status status = noc_cpu_ops.open(&(noc_device_options){.threads = threads, .isa = isa}, &device, &err);
+    noc_status status =
+        noc_cpu_ops.open(&(noc_device_options){.threads = threads, .isa = isa}, &device, &err);
     if (status == NOC_EUNAVAILABLE && strcmp(isa, "portable") != 0)
         return NULL;
     ck_assert_int_eq(status, NOC_OK);
@@ -129,7 +130,8 @@ static float *run_on(noc_device *device, const graph *g, const float *input)
     size_t count = value_count(&g->values[g->plan.logits]), offset = 5;
     float *out = malloc(count * sizeof *out);
     ck_assert_int_eq(noc_cpu_ops.network_create(device, &g->plan, 1, &network, &err), NOC_OK);
-    ck_assert_int_eq(noc_cpu_ops.buffer_create(device, (count + offset) * sizeof(float), &buffer, &err), NOC_OK);
+    ck_assert_int_eq(noc_cpu_ops.buffer_create(device, (count + offset) * sizeof(float), &buffer, &err),
+                     NOC_OK);
     ck_assert_int_eq(noc_cpu_ops.network_run(network, 1, &input, &buffer, &offset, &err), NOC_OK);
     ck_assert_int_eq(noc_cpu_ops.network_read(network, g->plan.logits, out, &err), NOC_OK);
     ck_assert_uint_ge(noc_cpu_ops.network_bytes(network), g->plan.arena_floats * sizeof(float));
@@ -174,8 +176,8 @@ static void check_graph(graph *g, double tolerance)
                               noc_op_name(g->ops[g->plan.op_count - 1].kind), (int)out_count);
                 first = out;
             } else {
-                ck_assert_msg(memcmp(first, out, out_count * sizeof *out) == 0, "%s: other bits with %d threads",
-                              sets[s], threads);
+                ck_assert_msg(memcmp(first, out, out_count * sizeof *out) == 0,
+                              "%s: other bits with %d threads", sets[s], threads);
                 free(out);
             }
             noc_cpu_ops.close(device);
@@ -193,9 +195,10 @@ static void check_graph(graph *g, double tolerance)
 
 START_TEST(linear)
 {
-    static const int shapes[][4] = {{1, 1, 1, 0},    {3, 5, 31, 0},   {13, 32, 32, 0},  {14, 33, 33, 0},  {15, 8, 64, 0},
-                                    {127, 40, 3, 0}, {300, 130, 70, 0}, {29, 600, 100, 0}, {17, 16, 24, 16}, {130, 40, 96, 41},
-                                    {5, 3, 1, 1},    {64, 64, 288, 64}, {113, 7, 33, 0}};
+    static const int shapes[][4] = {{1, 1, 1, 0},     {3, 5, 31, 0},     {13, 32, 32, 0},   {14, 33, 33, 0},
+                                    {15, 8, 64, 0},   {127, 40, 3, 0},   {300, 130, 70, 0}, {29, 600, 100, 0},
+                                    {17, 16, 24, 16}, {130, 40, 96, 41}, {5, 3, 1, 1},      {64, 64, 288, 64},
+                                    {113, 7, 33, 0}};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         for (int variant = 0; variant < 4; variant++) {
             graph g;
@@ -205,7 +208,9 @@ START_TEST(linear)
             noc_op *op = &g.ops[1];
             if (variant & 1)
                 op->residual = first;
-            op->activation = variant == 2 ? NOC_ACTIVATION_GELU : variant == 3 ? NOC_ACTIVATION_RELU : NOC_ACTIVATION_NONE;
+            op->activation = variant == 2   ? NOC_ACTIVATION_GELU
+                             : variant == 3 ? NOC_ACTIVATION_RELU
+                                            : NOC_ACTIVATION_NONE;
             if (variant == 2) {
                 free(op->bias.data);
                 op->bias = (noc_weights){0};
@@ -218,10 +223,11 @@ END_TEST
 START_TEST(conv)
 {
     static const int shapes[][8] = {/* D, H, W, in, out, kernel, stride, padding */
-                                    {13, 9, 21, 3, 5, 7, 4, 3},  {8, 8, 8, 4, 32, 7, 4, 3},  {1, 1, 1, 2, 3, 7, 4, 3},
-                                    {5, 6, 7, 17, 70, 3, 2, 1},  {4, 5, 9, 8, 16, 2, 2, 0},  {9, 4, 11, 5, 33, 4, 4, 0},
-                                    {3, 3, 3, 160, 40, 3, 2, 1}, {2, 3, 17, 6, 10, 1, 1, 0}, {6, 7, 19, 1, 1, 3, 1, 1},
-                                    {3, 2, 2, 9, 4, 5, 3, 2}};
+                                    {13, 9, 21, 3, 5, 7, 4, 3},  {8, 8, 8, 4, 32, 7, 4, 3},
+                                    {1, 1, 1, 2, 3, 7, 4, 3},    {5, 6, 7, 17, 70, 3, 2, 1},
+                                    {4, 5, 9, 8, 16, 2, 2, 0},   {9, 4, 11, 5, 33, 4, 4, 0},
+                                    {3, 3, 3, 160, 40, 3, 2, 1}, {2, 3, 17, 6, 10, 1, 1, 0},
+                                    {6, 7, 19, 1, 1, 3, 1, 1},   {3, 2, 2, 9, 4, 5, 3, 2}};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         const int *s = shapes[i];
         graph g;
@@ -272,7 +278,7 @@ END_TEST
 START_TEST(attention)
 {
     static const int shapes[][7] = {/* D, H, W, in, heads, dim, stride of the keys' grid */
-                                    {2, 3, 5, 4, 1, 4, 1},   {3, 3, 7, 3, 2, 5, 2},  {1, 1, 1, 2, 3, 7, 1},
+                                    {2, 3, 5, 4, 1, 4, 1},   {3, 3, 7, 3, 2, 5, 2},   {1, 1, 1, 2, 3, 7, 1},
                                     {4, 4, 32, 3, 1, 32, 1}, {6, 8, 15, 3, 2, 32, 1}, {5, 7, 9, 4, 3, 20, 2},
                                     {1, 1, 33, 3, 1, 64, 1}, {2, 5, 13, 3, 2, 40, 1}, {3, 4, 5, 3, 5, 8, 2}};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
@@ -315,14 +321,16 @@ END_TEST
 
 START_TEST(joined)
 {
-    static const int shapes[][4] = {{8, 8, 8, 16}, {5, 7, 9, 3}, {2, 3, 17, 40}, {1, 1, 1, 5}, {13, 4, 10, 33}};
+    static const int shapes[][4] = {
+        {8, 8, 8, 16}, {5, 7, 9, 3}, {2, 3, 17, 40}, {1, 1, 1, 5}, {13, 4, 10, 33}};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         for (int is_sum = 0; is_sum < 2; is_sum++) {
             const int *s = shapes[i];
             graph g;
             start_graph(&g, s[0], s[1], s[2], 2);
             int inputs[4] = {add_conv(&g, 0, s[3], 3, 4, 1), add_conv(&g, 0, is_sum ? s[3] : 7, 3, 2, 1),
-                             add_linear(&g, 0, is_sum ? s[3] : 1, 0), add_conv(&g, 0, is_sum ? s[3] : 16, 1, 1, 1)};
+                             add_linear(&g, 0, is_sum ? s[3] : 1, 0),
+                             add_conv(&g, 0, is_sum ? s[3] : 16, 1, 1, 1)};
             int channels = 0;
             for (int t = 0; t < 4; t++)
                 channels += g.values[inputs[t]].channels;
@@ -403,7 +411,8 @@ static noc_buffer *fill_buffer(noc_device *device, const scene *s)
     add_value(&pass, g->grid[0], g->grid[1], g->grid[2], g->classes);
     add_like(&pass, NOC_OP_ACTIVATION, 0);
     ck_assert_int_eq(noc_cpu_ops.network_create(device, &pass.plan, 1, &network, NULL), NOC_OK);
-    size_t bytes = (size_t)g->window_count * s->floats * sizeof(float), tokens = s->floats / (size_t)g->classes;
+    size_t bytes = (size_t)g->window_count * s->floats * sizeof(float),
+           tokens = s->floats / (size_t)g->classes;
     ck_assert_int_eq(noc_cpu_ops.buffer_create(device, bytes, &buffer, NULL), NOC_OK);
     float *rows = malloc(s->floats * sizeof *rows);
     const float *input = rows;
@@ -436,8 +445,9 @@ static double sample(const float *plane, const int grid[3], const int upsample[3
             factor *= is_high ? share[a] : 1 - share[a];
             at_corner[a] = is_high ? high[a] : low[a];
         }
-        sum += factor * plane[((size_t)at_corner[0] * (size_t)grid[1] + (size_t)at_corner[1]) * (size_t)grid[2] +
-                              (size_t)at_corner[2]];
+        sum +=
+            factor * plane[((size_t)at_corner[0] * (size_t)grid[1] + (size_t)at_corner[1]) * (size_t)grid[2] +
+                           (size_t)at_corner[2]];
     }
     return sum;
 }
@@ -458,7 +468,8 @@ static double blended(const scene *s, int class, const int64_t at[3])
             continue;
         double weight =
             g->importance ? g->importance[(local[0] * g->window[1] + local[1]) * g->window[2] + local[2]] : 1;
-        const float *plane = s->logits + (size_t)i * s->floats + (size_t)class * (s->floats / (size_t)g->classes);
+        const float *plane =
+            s->logits + (size_t)i * s->floats + (size_t) class * (s->floats / (size_t)g->classes);
         sum += weight * sample(plane, g->grid, g->upsample, local);
         weights += weight;
     }
@@ -494,7 +505,8 @@ static uint32_t element(const void *data, int bytes, int64_t at)
 }
 
 /* Gathers into memory filled with 0xA5, laid out as axes `order` (slowest first), some of them backwards. */
-static void *gather_into(noc_device *device, scene *s, const int order[3], int flips, int64_t *origin, size_t *bytes)
+static void *gather_into(noc_device *device, scene *s, const int order[3], int flips, int64_t *origin,
+                         size_t *bytes)
 {
     noc_gather *g = &s->gather;
     int64_t step = 1, planes = g->kind == NOC_GATHER_LOGITS ? g->classes : 1;
@@ -635,7 +647,8 @@ START_TEST(find)
     ck_assert(ops == &noc_cuda_ops && index == 3);
     ck_assert_int_eq(noc_device_find("auto", &ops, &index, &err), NOC_OK);
     ck_assert_int_eq(index, 0);
-    static const char *const wrong[] = {"", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1x", "cpu:0", "cuda:99999"};
+    static const char *const wrong[] = {"",        "gpu",     "cuda:", "cuda:x",
+                                        "cuda:-1", "cuda:1x", "cpu:0", "cuda:99999"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
         ck_assert_int_eq(noc_device_find(wrong[i], &ops, &index, &err), NOC_EUSAGE);
 }

@@ -29,15 +29,16 @@ struct noc_network {
     noc_device *device;
     const noc_plan *plan;
     noc_cpu_step *steps;
-    float *arena;         /* all values of one window but the input */
-    float *heads;         /* keys and values of one attention op, packed by head */
-    float *scratch;       /* scratch_floats for each thread */
+    float *arena;   /* all values of one window but the input */
+    float *heads;   /* keys and values of one attention op, packed by head */
+    float *scratch; /* scratch_floats for each thread */
     size_t scratch_floats, heads_floats, bytes;
-    const float *input;   /* of the window that runs */
+    const float *input; /* of the window that runs */
 };
 
 /* noc_pool_run with denormals flushed to zero inside of the pieces. */
-void noc_cpu_run(noc_device *device, int count, void (*piece)(void *argument, int i, int thread), void *argument);
+void noc_cpu_run(noc_device *device, int count, void (*piece)(void *argument, int i, int thread),
+                 void *argument);
 
 /* Positions of `out` samples on an axis of `in` samples (trilinear, align_corners false). */
 void noc_cpu_axis_fill(int in, int out, noc_cpu_axis *axis);
@@ -51,12 +52,12 @@ size_t noc_cpu_op_scratch(const noc_network *network, const noc_op *op);
 size_t noc_cpu_op_heads(const noc_network *network, const noc_op *op);
 void noc_cpu_op_run(noc_network *network, const noc_cpu_step *step);
 
-noc_status noc_cpu_network_create(noc_device *device, const noc_plan *plan, int max_batch, noc_network **network,
-                                  noc_error *err);
+noc_status noc_cpu_network_create(noc_device *device, const noc_plan *plan, int max_batch,
+                                  noc_network **network, noc_error *err);
 void noc_cpu_network_free(noc_network *network);
 size_t noc_cpu_network_bytes(const noc_network *network);
-noc_status noc_cpu_network_run(noc_network *network, int batch, const float *const input[], noc_buffer *const output[],
-                               const size_t offset[], noc_error *err);
+noc_status noc_cpu_network_run(noc_network *network, int batch, const float *const input[],
+                               noc_buffer *const output[], const size_t offset[], noc_error *err);
 noc_status noc_cpu_network_read(noc_network *network, int value, float *out, noc_error *err);
 noc_status noc_cpu_gather(noc_device *device, const noc_gather *gather, noc_error *err);
 

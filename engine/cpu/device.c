@@ -9,7 +9,8 @@
 #include <string.h>
 #include <sys/utsname.h>
 
-static const noc_cpu_kernels *const instruction_sets[] = { /* best first */
+static const noc_cpu_kernels *const instruction_sets[] = {
+    /* best first */
 #if defined(__x86_64__)
     &noc_cpu_kernels_avx512,
     &noc_cpu_kernels_avx2,
@@ -50,7 +51,8 @@ static noc_status choose_kernels(const char *isa, const noc_cpu_kernels **kernel
     if (strcmp(isa, "avx512") == 0 || strcmp(isa, "avx2") == 0)
         return noc_fail(err, NOC_EUNAVAILABLE, "%s is an instruction set of another kind of CPU", isa);
 #endif
-    return noc_fail(err, NOC_EUSAGE, "unknown instruction set \"%s\": avx512, avx2 and portable are known", isa);
+    return noc_fail(err, NOC_EUSAGE, "unknown instruction set \"%s\": avx512, avx2 and portable are known",
+                    isa);
 }
 
 /* CPUs that the cgroup's quota amounts to, rounded up; `limit` without one. */
@@ -99,7 +101,8 @@ static int default_threads(void)
     snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", folder);
     threads = quota_of(path, NULL, threads);
     threads = quota_of("/sys/fs/cgroup/cpu.max", NULL, threads);
-    threads = quota_of("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us", threads);
+    threads =
+        quota_of("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us", threads);
     return threads > 0 ? threads : 1;
 }
 
@@ -185,7 +188,8 @@ static void flushed_piece(void *argument, int i, int thread)
 #endif
 }
 
-void noc_cpu_run(noc_device *device, int count, void (*piece)(void *argument, int i, int thread), void *argument)
+void noc_cpu_run(noc_device *device, int count, void (*piece)(void *argument, int i, int thread),
+                 void *argument)
 {
     flushed f = {piece, argument};
     noc_pool_run(device->pool, count, flushed_piece, &f);

@@ -1,5 +1,6 @@
-/* Gathering on the CPU, a row of voxels at a time: the decoder rows around it are blended along D and H, spread along W and
- * added to the row's sums window by window, so no full-size logits of a window ever exist. */
+/* Gathering on the CPU, a row of voxels at a time: the decoder rows around it are blended along D and H,
+ * spread along W and added to the row's sums window by window, so no full-size logits of a window ever exist.
+ */
 #include "engine/cpu/cpu.h"
 
 #include "engine/base/memory.h"
@@ -15,9 +16,9 @@ typedef struct gather_job {
     noc_cpu_axis axes[3]; /* of a window's voxels; W: from the base of each block of lanes */
     int *base;
     void *tables;
-    float *scratch;       /* of each thread: lines, sums, weights, best, labels */
+    float *scratch; /* of each thread: lines, sums, weights, best, labels */
     size_t scratch_floats, line_step, sum_step;
-    int width;            /* of the box */
+    int width; /* of the box */
 } gather_job;
 
 static int64_t smaller_of(int64_t a, int64_t b)
@@ -26,13 +27,14 @@ static int64_t smaller_of(int64_t a, int64_t b)
 }
 
 /* A window's part of the row (d, h) of the padded volume. */
-static void add_window(const gather_job *job, const noc_gather_window *window, int64_t d, int64_t h, float *lines,
-                       float *sums, float *weights)
+static void add_window(const gather_job *job, const noc_gather_window *window, int64_t d, int64_t h,
+                       float *lines, float *sums, float *weights)
 {
     const noc_gather *g = job->gather;
     int64_t local[2] = {d - window->start[0], h - window->start[1]}, lanes = job->kernels->lanes;
     int64_t from = g->from[2] - window->start[2], to = smaller_of(g->window[2], g->to[2] - window->start[2]);
-    if (local[0] < 0 || local[0] >= g->window[0] || local[1] < 0 || local[1] >= g->window[1] || from >= to || to <= 0)
+    if (local[0] < 0 || local[0] >= g->window[0] || local[1] < 0 || local[1] >= g->window[1] || from >= to ||
+        to <= 0)
         return;
     from = from > 0 ? from / lanes * lanes : 0;
     size_t line = (size_t)g->grid[2], plane = line * (size_t)g->grid[1], volume = plane * (size_t)g->grid[0];
@@ -45,12 +47,22 @@ static void add_window(const gather_job *job, const noc_gather_window *window, i
         const float *const rows[4] = {logits + d0 + h0, logits + d0 + h1, logits + d1 + h0, logits + d1 + h1};
         job->kernels->blend(rows, factor, line, lines + (size_t)c * job->line_step);
     }
-    int64_t column = lanes + window->start[2] + from - g->from[2]; /* sums have room for a block before the box */
+    int64_t column =
+        lanes + window->start[2] + from - g->from[2]; /* sums have room for a block before the box */
     noc_cpu_spread s = {
-        .lines = lines, .line_step = job->line_step, .classes = g->classes, .base = job->base, .low = job->axes[2].low,
-        .high = job->axes[2].high, .fraction = job->axes[2].fraction, .from = (int)from, .to = (int)to,
+        .lines = lines,
+        .line_step = job->line_step,
+        .classes = g->classes,
+        .base = job->base,
+        .low = job->axes[2].low,
+        .high = job->axes[2].high,
+        .fraction = job->axes[2].fraction,
+        .from = (int)from,
+        .to = (int)to,
         .weight = g->importance ? g->importance + (local[0] * g->window[1] + local[1]) * g->window[2] : NULL,
-        .sums = sums + column, .sum_step = job->sum_step, .weights = weights + column};
+        .sums = sums + column,
+        .sum_step = job->sum_step,
+        .weights = weights + column};
     job->kernels->spread(&s);
 }
 
@@ -81,7 +93,8 @@ static void write_row(const gather_job *job, int64_t at, const float *sums, floa
         job->kernels->argmax(sums, job->sum_step, g->classes, job->width, values, best);
     else
         job->kernels->threshold(sums, job->sum_step, g->classes, job->width, g->threshold, values);
-    write_elements((char *)g->out + at * g->element_bytes, g->out_step[2], g->element_bytes, values, job->width);
+    write_elements((char *)g->out + at * g->element_bytes, g->out_step[2], g->element_bytes, values,
+                   job->width);
 }
 
 static void gather_piece(void *argument, int piece, int thread)
@@ -90,7 +103,8 @@ static void gather_piece(void *argument, int piece, int thread)
     const noc_gather *g = job->gather;
     size_t classes = (size_t)g->classes;
     int lanes = job->kernels->lanes;
-    float *lines = job->scratch + (size_t)thread * job->scratch_floats, *sums = lines + classes * job->line_step;
+    float *lines = job->scratch + (size_t)thread * job->scratch_floats,
+          *sums = lines + classes * job->line_step;
     float *weights = sums + classes * job->sum_step, *best = weights + job->sum_step;
     int64_t height = g->to[1] - g->from[1], rows = (g->to[0] - g->from[0]) * height;
     int64_t first = (int64_t)piece * ROWS_PER_PIECE, last = smaller_of(first + ROWS_PER_PIECE, rows);
@@ -106,7 +120,8 @@ static void gather_piece(void *argument, int piece, int thread)
     }
 }
 
-/* Positions within a window; those along W are kept from the first sample of each block of lanes, a vector's reach. */
+/* Positions within a window; those along W are kept from the first sample of each block of lanes, a vector's
+ * reach. */
 static noc_status fill_tables(gather_job *job, noc_error *err)
 {
     const noc_gather *g = job->gather;
@@ -138,7 +153,8 @@ static noc_status check(const noc_gather *g, noc_error *err)
 {
     int bits = 8 * g->element_bytes;
     bool is_sized = g->element_bytes == 1 || g->element_bytes == 2 || g->element_bytes == 4;
-    if (!is_sized || (g->kind == NOC_GATHER_REGIONS && g->classes > bits) || (g->kind == NOC_GATHER_LOGITS && bits != 32) ||
+    if (!is_sized || (g->kind == NOC_GATHER_REGIONS && g->classes > bits) ||
+        (g->kind == NOC_GATHER_LOGITS && bits != 32) ||
         (g->kind == NOC_GATHER_LABELS && bits < 32 && g->classes > 1 << bits))
         return noc_fail(err, NOC_EINTERNAL, "%d classes do not fit into elements of %d bytes", g->classes,
                         g->element_bytes);

@@ -1,6 +1,7 @@
-/* Kernels in GCC's vector extensions; the Makefile compiles this file once for each instruction set (NOC_ISA_*), with
- * -ffp-contract=fast so that a product and a sum become one instruction where there is one. Nothing here may be shared with
- * other files as an inline function of external linkage: the copy with the wider instructions could win at link time. */
+/* Kernels in GCC's vector extensions; the Makefile compiles this file once for each instruction set
+ * (NOC_ISA_*), with -ffp-contract=fast so that a product and a sum become one instruction where there is one.
+ * Nothing here may be shared with other files as an inline function of external linkage: the copy with the
+ * wider instructions could win at link time. */
 #include "engine/cpu/kernels.h"
 
 #include <math.h>
@@ -148,12 +149,14 @@ INLINE vec exp2_of(vec x)
     return (vec)((bits)p + ((bits)shifted << 23));
 }
 
-/* x Phi(x) to 8e-7 absolute: Phi(x) - 1/2 is x times a polynomial of x^2 up to 5.5; beyond it is 0 or x to f32. */
+/* x Phi(x) to 8e-7 absolute: Phi(x) - 1/2 is x times a polynomial of x^2 up to 5.5; beyond it is 0 or x to
+ * f32. */
 INLINE vec gelu_of(vec x)
 {
-    static const float c[15] = {0.128551945f,   -0.0641723722f,  0.0477367155f,   -0.0387908146f,   0.0320880823f,
-                                -0.0260776971f, 0.0202361774f,   -0.0148146069f,  0.0106612826f,    -0.00739237247f,
-                                0.00388049101f, -0.00149289717f, 0.00134165934f,  -0.00127530703f,  0.000428809552f};
+    static const float c[15] = {0.128551945f,   -0.0641723722f,  0.0477367155f,  -0.0387908146f,
+                                0.0320880823f,  -0.0260776971f,  0.0202361774f,  -0.0148146069f,
+                                0.0106612826f,  -0.00739237247f, 0.00388049101f, -0.00149289717f,
+                                0.00134165934f, -0.00127530703f, 0.000428809552f};
     x = larger(splat(-5.5f), x);
     vec u = smaller(x, splat(5.5f));
     vec t = u * (2 / (5.5f * 5.5f)) * u - 1.0f, p = splat(c[14]);
@@ -170,8 +173,8 @@ INLINE vec activated(vec x, noc_activation activation)
     return activation == NOC_ACTIVATION_RELU ? larger((vec){0}, x) : x;
 }
 
-/* A tile of rows x COLUMNS: out = bias + in * panel + residual. `rows` is a constant at every call, so that the sums stay in
- * registers. */
+/* A tile of rows x COLUMNS: out = bias + in * panel + residual. `rows` is a constant at every call, so that
+ * the sums stay in registers. */
 INLINE void tile(int rows, const float *in, size_t in_step, int depth, const float *panel, const float *bias,
                  const float *residual, float *out, size_t out_step)
 {
@@ -236,7 +239,8 @@ static void norms(const noc_cpu_product *p, int row, int rows, float *factor)
         vec sum[ROWS] = {{0}};
         for (int j = first; j < last; j++) {
             tiles(n, p->in + (size_t)(row + i) * p->in_step, p->in_step, p->depth,
-                  p->panels + (size_t)j * COLUMNS * (size_t)p->depth, p->bias + j * COLUMNS, NULL, y[0], COLUMNS);
+                  p->panels + (size_t)j * COLUMNS * (size_t)p->depth, p->bias + j * COLUMNS, NULL, y[0],
+                  COLUMNS);
             for (int r = 0; r < n; r++)
                 sum[r] += load(y[r]) * load(y[r]) + load(y[r] + LANES) * load(y[r] + LANES);
         }
@@ -250,7 +254,8 @@ static void finished_tile(const noc_cpu_product *p, int row, int rows, int panel
 {
     float y[ROWS][COLUMNS] __attribute__((aligned(64)));
     tiles(rows, p->in + (size_t)row * p->in_step, p->in_step, p->depth,
-          p->panels + (size_t)panel * COLUMNS * (size_t)p->depth, p->bias + panel * COLUMNS, NULL, y[0], COLUMNS);
+          p->panels + (size_t)panel * COLUMNS * (size_t)p->depth, p->bias + panel * COLUMNS, NULL, y[0],
+          COLUMNS);
     for (int r = 0; r < rows; r++)
         for (int c = panel * COLUMNS, i = 0; c < p->columns && i < COLUMNS; c += LANES, i += LANES) {
             int n = least(LANES, p->columns - c);
@@ -273,7 +278,8 @@ static void product(const noc_cpu_product *p)
         if (p->tail > 0)
             norms(p, row, rows, factor);
         for (int j = p->first; j < p->last; j++) {
-            int is_plain = p->tail == 0 && p->activation == NOC_ACTIVATION_NONE && (j + 1) * COLUMNS <= p->columns;
+            int is_plain =
+                p->tail == 0 && p->activation == NOC_ACTIVATION_NONE && (j + 1) * COLUMNS <= p->columns;
             for (int i = 0; i < rows; i += ROWS) {
                 int n = least(ROWS, rows - i);
                 size_t at = (size_t)(row + i) * p->out_step + (size_t)j * COLUMNS;
@@ -329,14 +335,14 @@ static void patches(const noc_cpu_patches *p, int64_t first, int count, float *o
                 if (d < 0 || d >= p->grid[0] || h < 0 || h >= p->grid[1])
                     zero_floats(out, line_floats);
                 else
-                    patch_line(p->in + ((int64_t)d * p->grid[1] + h) * p->grid[2] * p->channels, p->grid[2], w0,
-                               p->kernel[2], p->channels, out);
+                    patch_line(p->in + ((int64_t)d * p->grid[1] + h) * p->grid[2] * p->channels, p->grid[2],
+                               w0, p->kernel[2], p->channels, out);
             }
     }
 }
 
-static void layer_norm(const float *in, float *out, int rows, int channels, const float *scale, const float *shift,
-                       float eps)
+static void layer_norm(const float *in, float *out, int rows, int channels, const float *scale,
+                       const float *shift, float eps)
 {
     for (int r = 0; r < rows; r++, in += channels, out += channels) {
         int full = channels - channels % LANES, rest = channels - full;
@@ -364,7 +370,8 @@ static void layer_norm(const float *in, float *out, int rows, int channels, cons
     }
 }
 
-static void affine(const float *in, float *out, int rows, int channels, const float *scale, const float *shift)
+static void affine(const float *in, float *out, int rows, int channels, const float *scale,
+                   const float *shift)
 {
     for (int r = 0; r < rows; r++, in += channels, out += channels)
         for (int c = 0; c < channels; c += LANES) {
@@ -418,8 +425,8 @@ static void attend(const noc_cpu_attention *a, int row, int rows)
         factor[r] = soften(s, padded);
     }
     for (int c = 0; c < a->dim; c += COLUMNS) {
-        tiles(rows, a->scores, (size_t)padded, a->keys, a->value_panels + (size_t)c * (size_t)a->keys, NULL, NULL, y[0],
-              COLUMNS);
+        tiles(rows, a->scores, (size_t)padded, a->keys, a->value_panels + (size_t)c * (size_t)a->keys, NULL,
+              NULL, y[0], COLUMNS);
         for (int r = 0; r < rows; r++)
             for (int i = 0; i < COLUMNS && c + i < a->dim; i += LANES)
                 store_part(a->out + (size_t)(row + r) * a->out_step + c + i, load(y[r] + i) * factor[r],
@@ -433,9 +440,10 @@ static void attention(const noc_cpu_attention *a)
         attend(a, row, least(ROWS, a->rows - row));
 }
 
-/* `count` (a constant at every call) neighbours along W of one group of channels; each input is used for three of them. */
-INLINE void depthwise_run(const noc_cpu_depthwise *p, int count, int d, int h, int w, int c, int n, const float *weight,
-                          vec bias)
+/* `count` (a constant at every call) neighbours along W of one group of channels; each input is used for
+ * three of them. */
+INLINE void depthwise_run(const noc_cpu_depthwise *p, int count, int d, int h, int w, int c, int n,
+                          const float *weight, vec bias)
 {
     vec sum[8];
 #pragma GCC unroll 8
@@ -521,7 +529,8 @@ static void mix(const noc_cpu_mix *m)
         }
 }
 
-/* Columns [at, at + n) of one block: each samples a vector of the line that holds all that the block needs. */
+/* Columns [at, at + n) of one block: each samples a vector of the line that holds all that the block needs.
+ */
 INLINE void spread_block(const noc_cpu_spread *s, int at, int n)
 {
     bits low = *(const bits_memory *)(s->low + at), high = *(const bits_memory *)(s->high + at);
@@ -570,7 +579,8 @@ static void argmax(const float *sums, size_t step, int classes, int count, uint3
     }
 }
 
-static void threshold(const float *sums, size_t step, int classes, int count, float limit, uint32_t *restrict bit_sets)
+static void threshold(const float *sums, size_t step, int classes, int count, float limit,
+                      uint32_t *restrict bit_sets)
 {
     memset(bit_sets, 0, (size_t)count * sizeof *bit_sets);
     for (int c = 0; c < classes; c++) {

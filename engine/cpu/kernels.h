@@ -1,6 +1,7 @@
-/* The hot loops of the CPU device, one table an instruction set. kernels.c is compiled once for each and exports nothing but
- * its table. Kernels know rows and panels, no plans and no threads: every output element is computed whole by one call, in
- * one order of additions, so where a caller cuts the work cannot change a bit. */
+/* The hot loops of the CPU device, one table an instruction set. kernels.c is compiled once for each and
+ * exports nothing but its table. Kernels know rows and panels, no plans and no threads: every output element
+ * is computed whole by one call, in one order of additions, so where a caller cuts the work cannot change a
+ * bit. */
 #ifndef NOC_CPU_KERNELS_H
 #define NOC_CPU_KERNELS_H
 
@@ -9,9 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* out = activation((in * weights + bias) * norm + residual) for the column panels [first, last). Weights are packed as
- * [panel][depth][panel width], zeros behind the last column; `tail` columns stand in panels of their own after the others
- * and give norm = 1 / sqrt(tail_constant + sum of their squares); without tail, norm = 1. */
+/* out = activation((in * weights + bias) * norm + residual) for the column panels [first, last). Weights are
+ * packed as [panel][depth][panel width], zeros behind the last column; `tail` columns stand in panels of
+ * their own after the others and give norm = 1 / sqrt(tail_constant + sum of their squares); without tail,
+ * norm = 1. */
 typedef struct noc_cpu_product {
     const float *in;
     size_t in_step; /* floats from row to row */
@@ -60,7 +62,8 @@ typedef struct noc_cpu_axis {
     float *fraction;
 } noc_cpu_axis;
 
-/* A line of tokens: out[w] = activation(bias + sum over terms of line[w], resized along W where `axis` is there). */
+/* A line of tokens: out[w] = activation(bias + sum over terms of line[w], resized along W where `axis` is
+ * there). */
 typedef struct noc_cpu_mix {
     int count, width, channels;
     const float *lines[NOC_OP_INPUTS];
@@ -79,11 +82,11 @@ typedef struct noc_cpu_spread {
     const int *base;       /* of each block of `lanes` columns */
     const int *low, *high; /* of each column, from its block's base */
     const float *fraction;
-    const float *weight;   /* of each column; NULL: 1 */
-    int from, to;          /* from: a multiple of `lanes` */
-    float *sums;           /* [class][sum_step], of column `from` */
+    const float *weight; /* of each column; NULL: 1 */
+    int from, to;        /* from: a multiple of `lanes` */
+    float *sums;         /* [class][sum_step], of column `from` */
     size_t sum_step;
-    float *weights;        /* of column `from` */
+    float *weights; /* of column `from` */
 } noc_cpu_spread;
 
 typedef struct noc_cpu_kernels {
@@ -93,9 +96,10 @@ typedef struct noc_cpu_kernels {
     int columns; /* of a panel */
     void (*product)(const noc_cpu_product *product);
     void (*patches)(const noc_cpu_patches *patches, int64_t first, int count, float *out);
-    void (*layer_norm)(const float *in, float *out, int rows, int channels, const float *scale, const float *shift,
-                       float eps);
-    void (*affine)(const float *in, float *out, int rows, int channels, const float *scale, const float *shift);
+    void (*layer_norm)(const float *in, float *out, int rows, int channels, const float *scale,
+                       const float *shift, float eps);
+    void (*affine)(const float *in, float *out, int rows, int channels, const float *scale,
+                   const float *shift);
     void (*activate)(const float *in, float *out, size_t count, noc_activation activation);
     void (*attention)(const noc_cpu_attention *attention);
     /* Lines [h_from, h_to) of plane d. */
@@ -107,7 +111,8 @@ typedef struct noc_cpu_kernels {
     /* sums /= weights, in place */
     void (*divide)(float *sums, size_t step, const float *weights, int classes, int count);
     void (*argmax)(const float *sums, size_t step, int classes, int count, uint32_t *labels, float *best);
-    void (*threshold)(const float *sums, size_t step, int classes, int count, float threshold, uint32_t *bits);
+    void (*threshold)(const float *sums, size_t step, int classes, int count, float threshold,
+                      uint32_t *bits);
 } noc_cpu_kernels;
 
 extern const noc_cpu_kernels noc_cpu_kernels_portable;

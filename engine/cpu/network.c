@@ -1,5 +1,6 @@
-/* A plan on the CPU: weights packed once in the layout of the chosen kernels, one arena for one window. Windows of a batch
- * run one after another, so no bit can depend on the batch; the threads share the work inside of a window. */
+/* A plan on the CPU: weights packed once in the layout of the chosen kernels, one arena for one window.
+ * Windows of a batch run one after another, so no bit can depend on the batch; the threads share the work
+ * inside of a window. */
 #include "engine/cpu/cpu.h"
 
 #include "engine/base/memory.h"
@@ -42,7 +43,8 @@ void noc_cpu_axis_fill(int in, int out, noc_cpu_axis *axis)
 }
 
 /* Rows [from, from + n) of weight [..][depth] -> panels of `width` columns from panel number `panel` on. */
-static void pack_panels(const double *weight, int from, int n, size_t depth, int width, int panel, float *panels)
+static void pack_panels(const double *weight, int from, int n, size_t depth, int width, int panel,
+                        float *panels)
 {
     for (int o = 0; o < n; o++) {
         float *column = panels + (size_t)(panel + o / width) * (size_t)width * depth + o % width;
@@ -120,7 +122,8 @@ static noc_status fill_axes(noc_network *network, noc_cpu_step *step, noc_error 
     for (int i = 0; i < op->input_count; i++)
         for (int a = 0; a < 3 && !same_grid(&values[op->input[i]], out); a++) {
             int n = out->grid[a];
-            step->axes[i][a] = (noc_cpu_axis){.low = table, .high = table + n, .fraction = (float *)(table + 2 * n)};
+            step->axes[i][a] =
+                (noc_cpu_axis){.low = table, .high = table + n, .fraction = (float *)(table + 2 * n)};
             noc_cpu_axis_fill(values[op->input[i]].grid[a], n, &step->axes[i][a]);
             table += 3 * n;
         }
@@ -160,24 +163,27 @@ static noc_status reserve(noc_network *network, noc_error *err)
     const noc_plan *plan = network->plan;
     size_t threads = (size_t)noc_pool_threads(network->device->pool);
     for (int i = 0; i < plan->op_count; i++) {
-        size_t scratch = noc_cpu_op_scratch(network, &plan->ops[i]), heads = noc_cpu_op_heads(network, &plan->ops[i]);
+        size_t scratch = noc_cpu_op_scratch(network, &plan->ops[i]),
+               heads = noc_cpu_op_heads(network, &plan->ops[i]);
         if (scratch > network->scratch_floats)
             network->scratch_floats = scratch;
         if (heads > network->heads_floats)
             network->heads_floats = heads;
     }
-    network->scratch_floats = (network->scratch_floats + 31) / 16 * 16; /* threads do not share a cache line */
+    network->scratch_floats =
+        (network->scratch_floats + 31) / 16 * 16; /* threads do not share a cache line */
     network->arena = noc_alloc(plan->arena_floats, sizeof(float), err);
     network->scratch = noc_alloc(threads * network->scratch_floats, sizeof(float), err);
     network->heads = noc_alloc_zeroed(network->heads_floats, sizeof(float), err);
     if (!network->arena || !network->scratch || !network->heads)
         return NOC_ENOMEMORY;
-    network->bytes += (plan->arena_floats + threads * network->scratch_floats + network->heads_floats) * sizeof(float);
+    network->bytes +=
+        (plan->arena_floats + threads * network->scratch_floats + network->heads_floats) * sizeof(float);
     return NOC_OK;
 }
 
-noc_status noc_cpu_network_create(noc_device *device, const noc_plan *plan, int max_batch, noc_network **network,
-                                  noc_error *err)
+noc_status noc_cpu_network_create(noc_device *device, const noc_plan *plan, int max_batch,
+                                  noc_network **network, noc_error *err)
 {
     (void)max_batch; /* windows run one after another */
     noc_network *made = noc_alloc_zeroed(1, sizeof *made, err);
@@ -239,7 +245,8 @@ static void planar_piece(void *argument, int i, int thread)
 {
     const planar *p = argument;
     (void)thread;
-    int64_t from = (int64_t)i * PLANAR_TOKENS, to = from + PLANAR_TOKENS < p->tokens ? from + PLANAR_TOKENS : p->tokens;
+    int64_t from = (int64_t)i * PLANAR_TOKENS,
+            to = from + PLANAR_TOKENS < p->tokens ? from + PLANAR_TOKENS : p->tokens;
     for (int c = 0; c < p->channels; c++)
         for (int64_t t = from; t < to; t++)
             p->out[c * p->tokens + t] = p->in[t * p->channels + c];
@@ -253,14 +260,15 @@ static void copy_planar(noc_network *network, int value, float *out)
     noc_cpu_run(network->device, (int)((p.tokens + PLANAR_TOKENS - 1) / PLANAR_TOKENS), planar_piece, &p);
 }
 
-noc_status noc_cpu_network_run(noc_network *network, int batch, const float *const input[], noc_buffer *const output[],
-                               const size_t offset[], noc_error *err)
+noc_status noc_cpu_network_run(noc_network *network, int batch, const float *const input[],
+                               noc_buffer *const output[], const size_t offset[], noc_error *err)
 {
     const noc_plan *plan = network->plan;
     const noc_value *logits = &plan->values[plan->logits];
     size_t floats = (size_t)noc_cpu_tokens(logits) * (size_t)logits->channels;
     for (int b = 0; b < batch; b++)
-        if (offset[b] > output[b]->bytes / sizeof(float) || floats > output[b]->bytes / sizeof(float) - offset[b])
+        if (offset[b] > output[b]->bytes / sizeof(float) ||
+            floats > output[b]->bytes / sizeof(float) - offset[b])
             return noc_fail(err, NOC_EINTERNAL, "logits of %zu floats do not fit into their buffer", floats);
     for (int b = 0; b < batch; b++) {
         network->input = input[b];

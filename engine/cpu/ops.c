@@ -1,14 +1,14 @@
-/* The ops of a plan on the CPU: each is cut in pieces that depend on its shape and the kernels alone, and the pool's threads
- * take them. A piece computes whole output elements, so who computes them does not matter. */
+/* The ops of a plan on the CPU: each is cut in pieces that depend on its shape and the kernels alone, and the
+ * pool's threads take them. A piece computes whole output elements, so who computes them does not matter. */
 #include "engine/cpu/cpu.h"
 
 #include <math.h>
 
 enum {
-    PIECES = 64,           /* aimed at for small ops, so that many threads have work */
-    PIECE_FLOATS = 16384,  /* of an elementwise op */
-    PATCH_FLOATS = 16384,  /* of convolution patches gathered at a time, at least a tile's */
-    STRIP_LINES = 4,       /* of a depthwise piece */
+    PIECES = 64,          /* aimed at for small ops, so that many threads have work */
+    PIECE_FLOATS = 16384, /* of an elementwise op */
+    PATCH_FLOATS = 16384, /* of convolution patches gathered at a time, at least a tile's */
+    STRIP_LINES = 4,      /* of a depthwise piece */
 };
 
 static int smaller_of(int a, int b)
@@ -84,11 +84,20 @@ static void run_product(noc_network *network, const noc_cpu_step *step)
     job.panels_per_group = parts(panels, job.groups);
     job.groups = parts(panels, job.panels_per_group);
     job.product = (noc_cpu_product){
-        .in = noc_cpu_value(network, op->input[0]), .in_step = (size_t)depth, .rows = rows, .depth = depth,
-        .panels = step->weight, .bias = step->bias, .columns = out->channels, .tail = op->tail,
-        .tail_constant = (float)op->tail_constant, .last = panels,
+        .in = noc_cpu_value(network, op->input[0]),
+        .in_step = (size_t)depth,
+        .rows = rows,
+        .depth = depth,
+        .panels = step->weight,
+        .bias = step->bias,
+        .columns = out->channels,
+        .tail = op->tail,
+        .tail_constant = (float)op->tail_constant,
+        .last = panels,
         .residual = op->residual >= 0 && !job.is_patched ? noc_cpu_value(network, op->residual) : NULL,
-        .out = noc_cpu_value(network, op->output), .out_step = (size_t)out->channels, .activation = op->activation};
+        .out = noc_cpu_value(network, op->output),
+        .out_step = (size_t)out->channels,
+        .activation = op->activation};
     job.patches = (noc_cpu_patches){.in = job.product.in, .channels = in->channels};
     for (int a = 0; a < 3; a++) {
         job.patches.grid[a] = in->grid[a];
@@ -120,7 +129,8 @@ static void token_piece(void *argument, int i, int thread)
     const float *in = job->in + from * job->channels;
     float *out = job->out + from * job->channels;
     if (step->op->kind == NOC_OP_LAYER_NORM)
-        job->kernels->layer_norm(in, out, rows, job->channels, step->weight, step->bias, (float)step->op->eps);
+        job->kernels->layer_norm(in, out, rows, job->channels, step->weight, step->bias,
+                                 (float)step->op->eps);
     else if (step->op->kind == NOC_OP_AFFINE)
         job->kernels->affine(in, out, rows, job->channels, step->weight, step->bias);
     else
@@ -130,9 +140,12 @@ static void token_piece(void *argument, int i, int thread)
 static void run_tokens(noc_network *network, const noc_cpu_step *step)
 {
     const noc_value *out = &network->plan->values[step->op->output];
-    token_job job = {.kernels = network->device->kernels, .step = step,
-                     .in = noc_cpu_value(network, step->op->input[0]), .out = noc_cpu_value(network, step->op->output),
-                     .tokens = noc_cpu_tokens(out), .channels = out->channels};
+    token_job job = {.kernels = network->device->kernels,
+                     .step = step,
+                     .in = noc_cpu_value(network, step->op->input[0]),
+                     .out = noc_cpu_value(network, step->op->output),
+                     .tokens = noc_cpu_tokens(out),
+                     .channels = out->channels};
     job.tokens_per_piece = out->channels < PIECE_FLOATS ? PIECE_FLOATS / out->channels : 1;
     noc_cpu_run(network->device, parts(job.tokens, job.tokens_per_piece), token_piece, &job);
 }
@@ -156,7 +169,8 @@ static size_t padded_keys(const noc_network *network, const noc_op *op)
 static void pack_head_piece(void *argument, int head, int thread)
 {
     const attention_job *job = argument;
-    size_t width = (size_t)job->network->device->kernels->columns, dim = (size_t)job->dim, keys = (size_t)job->keys;
+    size_t width = (size_t)job->network->device->kernels->columns, dim = (size_t)job->dim,
+           keys = (size_t)job->keys;
     float *key_panels = job->network->heads + (size_t)head * (job->key_floats + job->value_floats);
     float *value_panels = key_panels + job->key_floats;
     float scale = (float)(job->op->scale * 1.4426950408889634); /* powers of two instead of e */
@@ -179,11 +193,16 @@ static void attention_piece(void *argument, int i, int thread)
     int head = i % job->op->heads, row = i / job->op->heads * job->rows_per_piece;
     size_t at = (size_t)row * (size_t)job->channels + (size_t)head * (size_t)job->dim;
     const float *panels = job->network->heads + (size_t)head * (job->key_floats + job->value_floats);
-    noc_cpu_attention a = {
-        .queries = job->queries + at, .query_step = (size_t)job->channels,
-        .rows = smaller_of(job->rows_per_piece, job->rows - row), .keys = job->keys, .dim = job->dim,
-        .key_panels = panels, .value_panels = panels + job->key_floats, .scores = scratch_of(job->network, thread),
-        .out = job->out + at, .out_step = (size_t)job->channels};
+    noc_cpu_attention a = {.queries = job->queries + at,
+                           .query_step = (size_t)job->channels,
+                           .rows = smaller_of(job->rows_per_piece, job->rows - row),
+                           .keys = job->keys,
+                           .dim = job->dim,
+                           .key_panels = panels,
+                           .value_panels = panels + job->key_floats,
+                           .scores = scratch_of(job->network, thread),
+                           .out = job->out + at,
+                           .out_step = (size_t)job->channels};
     job->network->device->kernels->attention(&a);
 }
 
@@ -192,11 +211,16 @@ static void run_attention(noc_network *network, const noc_cpu_step *step)
     const noc_op *op = step->op;
     const noc_value *out = &network->plan->values[op->output];
     const noc_cpu_kernels *kernels = network->device->kernels;
-    attention_job job = {.network = network, .op = op, .queries = noc_cpu_value(network, op->input[0]),
-                         .kv = noc_cpu_value(network, op->input[1]), .out = noc_cpu_value(network, op->output),
-                         .rows = (int)noc_cpu_tokens(out), .channels = out->channels,
+    attention_job job = {.network = network,
+                         .op = op,
+                         .queries = noc_cpu_value(network, op->input[0]),
+                         .kv = noc_cpu_value(network, op->input[1]),
+                         .out = noc_cpu_value(network, op->output),
+                         .rows = (int)noc_cpu_tokens(out),
+                         .channels = out->channels,
                          .keys = (int)noc_cpu_tokens(&network->plan->values[op->input[1]]),
-                         .dim = out->channels / op->heads, .rows_per_piece = kernels->rows * 4};
+                         .dim = out->channels / op->heads,
+                         .rows_per_piece = kernels->rows * 4};
     job.key_floats = padded_keys(network, op) * (size_t)job.dim;
     job.value_floats = (size_t)parts(job.dim, kernels->columns) * (size_t)kernels->columns * (size_t)job.keys;
     noc_cpu_run(network->device, op->heads, pack_head_piece, &job);
@@ -222,9 +246,13 @@ static void run_depthwise(noc_network *network, const noc_cpu_step *step)
     const noc_op *op = step->op;
     const noc_value *out = &network->plan->values[op->output];
     depthwise_job job = {network->device->kernels,
-                         {.in = noc_cpu_value(network, op->input[0]), .out = noc_cpu_value(network, op->output),
-                          .grid = {out->grid[0], out->grid[1], out->grid[2]}, .channels = out->channels,
-                          .weight = step->weight, .bias = step->bias, .activation = op->activation}};
+                         {.in = noc_cpu_value(network, op->input[0]),
+                          .out = noc_cpu_value(network, op->output),
+                          .grid = {out->grid[0], out->grid[1], out->grid[2]},
+                          .channels = out->channels,
+                          .weight = step->weight,
+                          .bias = step->bias,
+                          .activation = op->activation}};
     noc_cpu_run(network->device, out->grid[0] * parts(out->grid[1], STRIP_LINES), depthwise_piece, &job);
 }
 
@@ -247,9 +275,9 @@ static const float *input_line(const mix_job *job, int input, int d, int h, floa
     const float *low = data + (size_t)axes[0].low[d] * plane, *high = data + (size_t)axes[0].high[d] * plane;
     size_t h0 = (size_t)axes[1].low[h] * line, h1 = (size_t)axes[1].high[h] * line;
     float fd = axes[0].fraction[d], fh = axes[1].fraction[h];
-    network->device->kernels->blend((const float *const[]){low + h0, low + h1, high + h0, high + h1},
-                                    (const float[]){(1 - fd) * (1 - fh), (1 - fd) * fh, fd * (1 - fh), fd * fh}, line,
-                                    room);
+    network->device->kernels->blend(
+        (const float *const[]){low + h0, low + h1, high + h0, high + h1},
+        (const float[]){(1 - fd) * (1 - fh), (1 - fd) * fh, fd * (1 - fh), fd * fh}, line, room);
     return room;
 }
 
@@ -260,7 +288,9 @@ static void mix_piece(void *argument, int i, int thread)
     const noc_network *network = job->network;
     const noc_value *values = network->plan->values, *out = &values[op->output];
     float *room = scratch_of(network, thread);
-    noc_cpu_mix m = {.width = out->grid[2], .out_step = (size_t)out->channels, .activation = op->activation,
+    noc_cpu_mix m = {.width = out->grid[2],
+                     .out_step = (size_t)out->channels,
+                     .activation = op->activation,
                      .bias = job->step->bias,
                      .out = noc_cpu_value(network, op->output) +
                             (size_t)i * (size_t)out->grid[2] * (size_t)out->channels};
