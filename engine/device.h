@@ -1,0 +1,95 @@
+/* What a device can do. One const table a device kind; devices see buffers and numbers only. */
+#ifndef NOC_DEVICE_H
+#define NOC_DEVICE_H
+
+#include "engine/base/error.h"
+#include "engine/plan.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct noc_device noc_device;   /* an opened device */
+typedef struct noc_network noc_network; /* a plan on a device: packed weights, arena */
+typedef struct noc_buffer noc_buffer;   /* memory of a device */
+
+typedef enum noc_precision { NOC_PRECISION_F32, NOC_PRECISION_BF16, NOC_PRECISION_F16 } noc_precision;
+
+typedef struct noc_device_options {
+    int index;                /* of several of that kind */
+    int threads;              /* host threads; 0: all this process may use */
+    noc_precision precision;
+    const char *isa;          /* "avx512", "avx2", "portable"; NULL: NOC_CPU_ISA from the environment, else the best */
+} noc_device_options;
+
+typedef struct noc_device_info {
+    char kind[16];        /* "cpu" */
+    char name[96];        /* "AMD EPYC ..." */
+    char isa[16];         /* "avx512" */
+    char precision[8];    /* "f32" */
+    char library[64];     /* what else decides the bits (kernel version, cuBLAS version) */
+    int threads;
+} noc_device_info;
+
+/* Gathering: logits of windows -> a box of labels, region bits or logits. For each voxel, in the order of `windows`:
+ * sum += weight * (logits resized x upsample, trilinear, align_corners false, within the window), then / sum of weights. */
+typedef struct noc_gather_window {
+    const noc_buffer *logits; /* [classes][grid D][grid H][grid W] f32 at offset */
+    size_t offset;            /* in floats */
+    int64_t start[3];         /* of the window, in the padded volume */
+} noc_gather_window;
+
+typedef enum noc_gather_kind {
+    NOC_GATHER_LABELS,  /* lowest index of the largest; u8 or u16 */
+    NOC_GATHER_REGIONS, /* bit c set where logit c >= threshold; u8, u16 or u32 */
+    NOC_GATHER_LOGITS,  /* f32, classes planes out_class_step apart */
+} noc_gather_kind;
+
+typedef struct noc_gather {
+    noc_gather_kind kind;
+    int classes;
+    int grid[3];               /* of one window's logits */
+    int upsample[3];
+    int64_t window[3];         /* voxels; at most grid*upsample */
+    const float *importance;   /* weight of each window voxel [window D][H][W], or NULL: 1 */
+    const noc_gather_window *windows;
+    int window_count;          /* all that touch the box, in window order */
+    int64_t from[3], to[3];    /* box, half-open, in the padded volume; every voxel is in a window */
+    float threshold;           /* REGIONS: of the logit */
+    int element_bytes;         /* of out: 1, 2 or 4 */
+    void *out;                 /* host memory: element of voxel `from` */
+    int64_t out_step[3];       /* elements from a voxel to its neighbour along D, H, W; may be negative */
+    int64_t out_class_step;    /* LOGITS */
+} noc_gather;
+
+typedef struct noc_device_ops {
+    const char *kind;
+    /* NOC_EUNAVAILABLE with a sentence ("built without CUDA", "this CPU has no AVX-512") */
+    noc_status (*open)(const noc_device_options *options, noc_device **device, noc_error *err);
+    void (*close)(noc_device *device);
+    void (*describe)(const noc_device *device, noc_device_info *info);
+
+    /* The plan must outlive the network; its weights are read now only. */
+    noc_status (*network_create)(noc_device *device, const noc_plan *plan, int max_batch, noc_network **network,
+                                 noc_error *err);
+    void (*network_free)(noc_network *network);
+    size_t (*network_bytes)(const noc_network *network); /* weights and arena */
+    /* input[b]: host, NDHWC of one window. Writes logits of window b, [classes][grid], to output[b] at offset[b] floats. Each window's bits are
+     * independent of the batch and of the number of threads. */
+    noc_status (*network_run)(noc_network *network, int batch, const float *const input[], noc_buffer *const output[],
+                              const size_t offset[], noc_error *err);
+    /* After network_run with batch 1: copies a kept value (plan->stages) as [C][D][H][W] to host memory. */
+    noc_status (*network_read)(noc_network *network, int value, float *out, noc_error *err);
+
+    noc_status (*buffer_create)(noc_device *device, size_t bytes, noc_buffer **buffer, noc_error *err);
+    void (*buffer_free)(noc_buffer *buffer);
+    noc_status (*gather)(noc_device *device, const noc_gather *gather, noc_error *err);
+} noc_device_ops;
+
+/* "cpu", "cuda", "cuda:1", "auto" -> the table and index. "auto" is the best that opens, CPU at the end. NOC_EUSAGE for another text. */
+noc_status noc_device_find(const char *text, const noc_device_ops **ops, int *index, noc_error *err);
+
+extern const noc_device_ops noc_cpu_ops;
+/* The CUDA table, or the stub that says "built without CUDA". */
+extern const noc_device_ops noc_cuda_ops;
+
+#endif

@@ -1,0 +1,103 @@
+/* The engine: a model on a device. Studies are segmentations in flight; a batch may hold windows of several of them.
+ *
+ *   noc_engine_open(&options, model, &engine, err);
+ *   noc_segmentation_create(engine, prepared, memory, &segmentation, err);      any number of them
+ *   while (noc_segmentation_next(segmentation, &task)) tasks[n++] = task;       up to noc_engine_batch(engine)
+ *   noc_engine_run(engine, tasks, n, err);
+ *   ... until noc_segmentation_is_done: the mask is noc_segmentation_take's.
+ *
+ * Logits of a window stay on the decoder's grid; as soon as no later window can touch rows of the volume they are gathered into labels, straight
+ * into the input file's voxel order. Masks do not depend on batch, threads, tiles or neighbours in a batch. One thread calls the engine. */
+#ifndef NOC_ENGINE_H
+#define NOC_ENGINE_H
+
+#include "engine/device.h"
+#include "engine/model.h"
+#include "engine/prepare.h"
+#include "engine/window.h"
+
+typedef struct noc_engine noc_engine;
+typedef struct noc_segmentation noc_segmentation;
+
+typedef struct noc_engine_options {
+    const char *device;     /* "cpu", "cuda:1", "auto" */
+    noc_device_options host; /* threads, precision, isa; index is taken from `device` */
+    int batch;              /* 0: the device's default */
+    int64_t window[3];      /* 0: the manifest's */
+    double overlap;         /* negative: the manifest's */
+    int blend;              /* negative: the manifest's, else noc_blend */
+    unsigned rewrites;      /* NOC_REWRITE_ALL outside tests */
+} noc_engine_options;
+
+#define NOC_ENGINE_DEFAULTS                                                                                       \
+    {                                                                                                             \
+        .device = "auto", .overlap = -1, .blend = -1, .rewrites = NOC_REWRITE_ALL                                 \
+    }
+
+/* The model must outlive the engine. */
+noc_status noc_engine_open(const noc_engine_options *options, const noc_model *model, noc_engine **engine,
+                           noc_error *err);
+void noc_engine_close(noc_engine *engine);
+
+const noc_model *noc_engine_model(const noc_engine *engine);
+void noc_engine_describe(const noc_engine *engine, noc_device_info *info);
+int noc_engine_batch(const noc_engine *engine);
+size_t noc_engine_bytes(const noc_engine *engine); /* weights, arena, importance, staging */
+/* What is in force after defaults. */
+void noc_engine_window(const noc_engine *engine, int64_t window[3], double *overlap, noc_blend *blend);
+const noc_plan *noc_engine_plan(const noc_engine *engine);
+
+/* One window in host memory: input [C][D][H][W] f32 of the engine's window size -> logits [K][D'][H'][W'] of the network's own output size (grid * upsample), both
+ * full size. stages (may be NULL, or an engine opened without them: see noc_engine_open_stages): c1..c4 as [C][D][H][W]. */
+noc_status noc_engine_forward(noc_engine *engine, const float *input, float *logits, noc_error *err);
+
+/* As noc_engine_open, with c1..c4 kept, to be read after noc_engine_forward. */
+noc_status noc_engine_open_stages(const noc_engine_options *options, const noc_model *model, noc_engine **engine,
+                                  noc_error *err);
+noc_status noc_engine_read_stage(noc_engine *engine, int stage, float *out, noc_error *err); /* stage 0..3 */
+
+/* What a segmentation makes. */
+typedef struct noc_segmentation_result {
+    noc_gather_kind kind;
+    int element_bytes; /* LABELS: 1 (2 above 255 labels); REGIONS: 1, 2 or 4 */
+    void *voxels;      /* input file's voxel order, i fastest; owned by the caller */
+    size_t bytes;
+} noc_segmentation_result;
+
+/* Bytes that a segmentation of a volume of that size needs besides the prepared image, when its output is cut in as few tiles as fit
+ * into `memory` (0: no limit): pending logits and the output (grid_voxels elements). NOC_ETOOLARGE when it cannot be cut to fit. */
+noc_status noc_segmentation_bytes(const noc_engine *engine, const int64_t size[3], size_t grid_voxels, size_t memory,
+                                  size_t *bytes, noc_error *err);
+
+/* The prepared volume must outlive the segmentation. memory: as above. The output's background (outside a crop) is 0. */
+noc_status noc_segmentation_create(noc_engine *engine, const noc_prepared *prepared, size_t memory,
+                                   noc_segmentation **segmentation, noc_error *err);
+/* The same with blended logits [K][D][H][W] f32 of the prepared volume as result. */
+noc_status noc_segmentation_create_logits(noc_engine *engine, const noc_prepared *prepared,
+                                          noc_segmentation **segmentation, noc_error *err);
+void noc_segmentation_free(noc_segmentation *segmentation);
+
+typedef struct noc_window_task {
+    noc_segmentation *segmentation;
+    int64_t number; /* counts from 0 in the order the segmentation asks for them */
+} noc_window_task;
+
+int64_t noc_segmentation_windows(const noc_segmentation *segmentation); /* tasks in all, repeats at tile borders included */
+int64_t noc_segmentation_windows_done(const noc_segmentation *segmentation);
+/* False when every window was handed out. */
+bool noc_segmentation_next(noc_segmentation *segmentation, noc_window_task *task);
+/* Computes up to noc_engine_batch tasks and gathers what became complete. On failure none of the tasks counts as done and they may be run again. */
+noc_status noc_engine_run(noc_engine *engine, const noc_window_task *tasks, int count, noc_error *err);
+bool noc_segmentation_is_done(const noc_segmentation *segmentation);
+/* Moves the result out; only when done. */
+void noc_segmentation_take(noc_segmentation *segmentation, noc_segmentation_result *result);
+
+/* A scan of its own from images to result (infer, forward --sliding, tests). */
+noc_status noc_engine_segment(noc_engine *engine, const noc_prepared *prepared, size_t memory,
+                              noc_segmentation_result *result, noc_error *err);
+
+/* Region bits -> label map: paints of the manifest in order. bits: element_bytes each; labels: u8. */
+void noc_regions_paint(const noc_manifest *manifest, const void *bits, int element_bytes, size_t count,
+                       unsigned char *labels);
+
+#endif
