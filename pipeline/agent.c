@@ -1,0 +1,188 @@
+/* The agent. A finished mask stays here until the coordinator names its writer or says that nobody wants it any more. */
+#include "pipeline/agent.h"
+
+#include "pipeline/message.h"
+
+#include <stdlib.h>
+
+typedef struct finished {
+    struct finished *next;
+    noc_outcome *outcome;
+} finished;
+
+struct noc_agent {
+    noc_link *link;
+    noc_worker *worker;
+    finished *finished;
+    double heartbeat_s, last_heartbeat;
+    bool has_said_broken;
+};
+
+noc_status noc_agent_create(noc_link *link, noc_worker *worker, double heartbeat_s, noc_agent **agent,
+                            noc_error *err)
+{
+    noc_agent *a = calloc(1, sizeof *a);
+    if (!a)
+        return noc_fail(err, NOC_ENOMEMORY, "no memory for a worker's agent");
+    a->link = link;
+    a->worker = worker;
+    a->heartbeat_s = heartbeat_s;
+    *agent = a;
+    return NOC_OK;
+}
+
+void noc_agent_free(noc_agent *agent)
+{
+    if (!agent)
+        return;
+    while (agent->finished) {
+        finished *f = agent->finished;
+        agent->finished = f->next;
+        noc_outcome_free(f->outcome);
+        free(f);
+    }
+    free(agent);
+}
+
+static void send_record(noc_agent *agent, int to, noc_record *record)
+{
+    if (noc_record_end(record, NULL) == NOC_OK)
+        noc_link_send(agent->link, to, record);
+}
+
+static void handle_grant(noc_agent *agent, noc_record *record)
+{
+    noc_study study;
+    uint64_t lease = noc_record_get_u64(record);
+    if (noc_record_get_study(record, &study, NULL) != NOC_OK)
+        return; /* no memory: the lease ends without an answer only if this goes on, else the next heartbeat renews it */
+    noc_error failure;
+    if (noc_worker_submit(agent->worker, &study, lease, &failure) != NOC_OK) {
+        noc_outcome none = {.study = study.id, .lease = lease, .failure = failure};
+        noc_record reply;
+        noc_record_begin(&reply, NOC_SAY_FINISHED);
+        noc_record_put_outcome(&reply, &none, false);
+        send_record(agent, 0, &reply);
+    }
+    noc_study_clear(&study);
+}
+
+static noc_outcome *take_finished(noc_agent *agent, uint64_t lease)
+{
+    for (finished **at = &agent->finished; *at; at = &(*at)->next) {
+        finished *f = *at;
+        if (f->outcome->lease == lease) {
+            noc_outcome *outcome = f->outcome;
+            *at = f->next;
+            free(f);
+            return outcome;
+        }
+    }
+    return NULL;
+}
+
+static void handle_deliver(noc_agent *agent, noc_record *record)
+{
+    uint64_t lease = noc_record_get_u64(record);
+    int writer = (int)noc_record_get_u64(record);
+    noc_outcome *outcome = take_finished(agent, lease);
+    noc_record mask;
+    if (!outcome)
+        return;
+    noc_record_begin(&mask, NOC_SAY_MASK);
+    noc_record_put_outcome(&mask, outcome, true);
+    send_record(agent, writer, &mask);
+    noc_outcome_free(outcome);
+}
+
+static void say_returned(void *argument, int64_t study, uint64_t lease)
+{
+    noc_agent *agent = argument;
+    noc_record record;
+    (void)study;
+    noc_record_begin(&record, NOC_SAY_RETURNED);
+    noc_record_put_u64(&record, lease);
+    send_record(agent, 0, &record);
+}
+
+bool noc_agent_handle(noc_agent *agent, noc_message *message)
+{
+    switch (message->type) {
+    case NOC_SAY_GRANT:
+        handle_grant(agent, &message->record);
+        return true;
+    case NOC_SAY_DELIVER:
+        handle_deliver(agent, &message->record);
+        return true;
+    case NOC_SAY_DISCARD:
+        noc_outcome_free(take_finished(agent, noc_record_get_u64(&message->record)));
+        return true;
+    case NOC_SAY_WITHDRAW:
+        noc_worker_withdraw(agent->worker, say_returned, agent);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void say_heartbeat(noc_agent *agent)
+{
+    noc_record record;
+    noc_worker_stats stats;
+    noc_worker_stats_of(agent->worker, &stats);
+    noc_record_begin(&record, NOC_SAY_HEARTBEAT);
+    noc_record_put_u64(&record, (uint64_t)noc_worker_in_hand(agent->worker));
+    noc_record_put_f64(&record, stats.seconds);
+    noc_record_put_f64(&record, stats.seconds_busy);
+    noc_record_put_f64(&record, stats.seconds_starved);
+    noc_record_put_u64(&record, (uint64_t)stats.windows);
+    noc_record_put_u64(&record, (uint64_t)stats.peak_bytes);
+    send_record(agent, 0, &record);
+}
+
+/* The coordinator hears of a mask before the mask moves. */
+static void say_finished(noc_agent *agent, noc_outcome *outcome)
+{
+    noc_record record;
+    finished *f = outcome->failure.status == NOC_OK ? calloc(1, sizeof *f) : NULL;
+    if (outcome->failure.status == NOC_OK && !f)
+        noc_fail(&outcome->failure, NOC_ENOMEMORY, "no memory to keep a finished mask");
+    noc_record_begin(&record, NOC_SAY_FINISHED);
+    noc_record_put_outcome(&record, outcome, false);
+    send_record(agent, 0, &record);
+    if (outcome->failure.status != NOC_OK) {
+        noc_outcome_free(outcome);
+        free(f);
+        return;
+    }
+    f->outcome = outcome;
+    f->next = agent->finished;
+    agent->finished = f;
+}
+
+static void say_broken(noc_agent *agent, const noc_error *failure)
+{
+    noc_record record;
+    noc_record_begin(&record, NOC_SAY_BROKEN);
+    noc_record_put_error(&record, failure);
+    send_record(agent, 0, &record);
+    agent->has_said_broken = true;
+}
+
+bool noc_agent_tick(noc_agent *agent, double now)
+{
+    bool did_something = false;
+    noc_outcome *outcome;
+    while ((outcome = noc_worker_take(agent->worker))) {
+        did_something = true;
+        if (outcome->failure.status == NOC_EDEVICE && !agent->has_said_broken && noc_worker_is_broken(agent->worker))
+            say_broken(agent, &outcome->failure);
+        say_finished(agent, outcome);
+    }
+    /* after outcomes sooner, so that the last figures of a run reach its summary */
+    if (now - agent->last_heartbeat >= (did_something ? 0.1 : 1) * agent->heartbeat_s) {
+        say_heartbeat(agent);
+        agent->last_heartbeat = now;
+    }
+    return did_something;
+}

@@ -1,0 +1,213 @@
+/* nocturne bench engine | pipeline. */
+#include "pipeline/command.h"
+
+#include "engine/base/clock.h"
+#include "engine/base/file.h"
+#include "engine/base/memory.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { ENGINE_REPEATS = 7 };
+
+/* ---- engine ---- */
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+typedef struct engine_bench {
+    noc_engine *engine;
+    float *input, *logits;
+    double *seconds; /* a window, one a repeat */
+    int repeats, batch;
+} engine_bench;
+
+static noc_status prepare_engine(const noc_settings *settings, const noc_model *model, engine_bench *b, noc_error *err)
+{
+    noc_engine_options options = NOC_ENGINE_DEFAULTS;
+    noc_status status = noc_settings_engine(settings, 1, &options, err);
+    if (status == NOC_OK)
+        status = noc_engine_open(&options, model, &b->engine, err);
+    if (status != NOC_OK)
+        return status;
+    const noc_plan *plan = noc_engine_plan(b->engine);
+    const noc_value *in = &plan->values[0], *out = &plan->values[plan->logits];
+    size_t count = (size_t)in->channels, logits = (size_t)out->channels;
+    for (int a = 0; a < 3; a++) {
+        count *= (size_t)in->grid[a];
+        logits *= (size_t)out->grid[a] * (size_t)plan->upsample[a];
+    }
+    b->repeats = settings->repeats > 0 ? settings->repeats : ENGINE_REPEATS;
+    b->batch = settings->batch > 0 ? settings->batch : 1;
+    b->input = noc_alloc(count, sizeof *b->input, err);
+    b->logits = noc_alloc(logits, sizeof *b->logits, err);
+    b->seconds = noc_alloc((size_t)b->repeats, sizeof *b->seconds, err);
+    if (!b->input || !b->logits || !b->seconds)
+        return NOC_ENOMEMORY;
+    for (size_t i = 0; i < count; i++)
+        b->input[i] = (float)(i * 2654435761u % 65536) / 32768 - 1;
+    return NOC_OK;
+}
+
+static noc_status measure_engine(engine_bench *b, noc_error *err)
+{
+    noc_status status = noc_engine_forward(b->engine, b->input, b->logits, err); /* warm-up */
+    for (int i = 0; status == NOC_OK && i < b->repeats; i++) {
+        double begin = noc_clock_monotonic();
+        for (int w = 0; status == NOC_OK && w < b->batch; w++)
+            status = noc_engine_forward(b->engine, b->input, b->logits, err);
+        b->seconds[i] = (noc_clock_monotonic() - begin) / b->batch;
+    }
+    return status;
+}
+
+static void print_engine(const noc_settings *settings, engine_bench *b)
+{
+    noc_device_info info;
+    const noc_plan *plan = noc_engine_plan(b->engine);
+    const noc_value *in = &plan->values[0];
+    noc_plan_stats stats;
+    noc_engine_describe(b->engine, &info);
+    noc_plan_stats_of(plan, &stats);
+    qsort(b->seconds, (size_t)b->repeats, sizeof *b->seconds, compare_doubles);
+    double best = b->seconds[0], median = b->seconds[b->repeats / 2];
+    if (settings->json)
+        printf("{\"seconds_per_window\":%.6f,\"median_seconds_per_window\":%.6f,\"windows\":%d,\"batch\":%d,\"shape\":[%d,%d,%d,%d],"
+               "\"device\":\"%s\",\"precision\":\"%s\",\"isa\":\"%s\",\"threads\":%d,\"arena_bytes\":%zu}\n",
+               best, median, b->repeats * b->batch, b->batch, in->channels, in->grid[0], in->grid[1], in->grid[2],
+               info.kind, info.precision, info.isa, info.threads, stats.arena_bytes);
+    else
+        printf("%dx%dx%dx%d: %.1f ms a window (best of %d; median %.1f), %.0f GFLOP/s; %s, %s, %s, %d threads, arena %.1f MiB\n",
+               in->channels, in->grid[0], in->grid[1], in->grid[2], best * 1e3, b->repeats, median * 1e3,
+               2e-9 * (double)stats.macs / best, info.name, info.isa, info.precision, info.threads,
+               (double)stats.arena_bytes / 1048576);
+}
+
+static noc_status bench_engine(const noc_settings *settings, const noc_model *model, noc_error *err)
+{
+    engine_bench b = {0};
+    noc_status status = prepare_engine(settings, model, &b, err);
+    if (status == NOC_OK)
+        status = measure_engine(&b, err);
+    if (status == NOC_OK)
+        print_engine(settings, &b);
+    noc_engine_close(b.engine);
+    free(b.input);
+    free(b.logits);
+    free(b.seconds);
+    return status;
+}
+
+/* ---- pipeline ---- */
+
+/* Runs this program with those arguments; its exit code, or 127. */
+static int run_program(char *const arguments[])
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(STDERR_FILENO, STDOUT_FILENO);
+        execv("/proc/self/exe", arguments);
+        _exit(127);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) != pid)
+        return 127;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static noc_status scan_all(const noc_settings *settings, const char *program, const char *catalog, noc_error *err)
+{
+    char **arguments = calloc((size_t)settings->argument_count + 6, sizeof *arguments);
+    int count = 0;
+    if (!arguments)
+        return noc_fail(err, NOC_ENOMEMORY, "no memory for the arguments");
+    arguments[count++] = (char *)program;
+    arguments[count++] = (char *)"scan";
+    arguments[count++] = (char *)"--catalog";
+    arguments[count++] = (char *)catalog;
+    for (int i = 1; i < settings->argument_count; i++)
+        arguments[count++] = settings->arguments[i];
+    int code = run_program(arguments);
+    free(arguments);
+    return code == 0 ? NOC_OK : noc_fail(err, NOC_EDATA, "the scan ended with exit code %d", code);
+}
+
+/* One run into a folder of its own; prints a row from its run.json. */
+static noc_status run_with(const noc_settings *settings, const char *program, const char *folder, const char *catalog,
+                           int workers, noc_error *err)
+{
+    char results[4096], count[16], *path;
+    json_error_t why;
+    snprintf(results, sizeof results, "%s/results-%d", folder, workers);
+    snprintf(count, sizeof count, "%d", workers);
+    char *arguments[] = {(char *)program, (char *)"run", (char *)"-m", (char *)settings->model, (char *)"--catalog", (char *)catalog,
+                         (char *)"--results", results, (char *)"--workers", count, (char *)"--progress", (char *)"none",
+                         (char *)"--log-level", (char *)"warn", NULL};
+    int code = run_program(arguments);
+    if (code != 0 && code != 1)
+        return noc_fail(err, NOC_EINTERNAL, "the run with %d workers ended with exit code %d", workers, code);
+    if (!(path = noc_path_join(results, "run.json", err)))
+        return NOC_ENOMEMORY;
+    json_t *root = json_load_file(path, 0, &why);
+    free(path);
+    if (!root)
+        return noc_fail(err, NOC_EIO, "run.json cannot be read: %s", why.text);
+    double seconds = json_number_value(json_object_get(root, "seconds"));
+    double done = json_number_value(json_object_get(root, "done"));
+    double busy = json_number_value(json_object_get(root, "engine_busy"));
+    double starved = json_number_value(json_object_get(root, "engine_starved"));
+    double peak = json_number_value(json_object_get(root, "worker_peak_bytes"));
+    json_decref(root);
+    printf(settings->json ? "{\"workers\":%d,\"studies\":%.0f,\"seconds\":%.3f,\"studies_per_hour\":%.0f,\"engine_busy\":%.3f,\"engine_starved\":%.3f,\"worker_peak_mib\":%.0f}\n"
+                          : "%d workers: %.0f studies in %.2f s, %.0f an hour; engine busy %.2f, waiting for scans %.2f; worker's peak memory %.0f MiB\n",
+           workers, done, seconds, seconds > 0 ? done * 3600 / seconds : 0, busy, starved, peak / 1048576);
+    return NOC_OK;
+}
+
+static noc_status bench_pipeline(const noc_settings *settings, const char *program, noc_error *err)
+{
+    char folder[] = "/tmp/nocturne-bench-XXXXXX", catalog[64];
+    if (settings->argument_count < 2)
+        return noc_fail(err, NOC_EUSAGE, "bench pipeline -m MODEL DIR: which scans?");
+    if (!mkdtemp(folder))
+        return noc_fail(err, NOC_ECANTCREATE, "%s: %s", folder, strerror(errno));
+    snprintf(catalog, sizeof catalog, "%s/catalog.sqlite", folder);
+    noc_status status = scan_all(settings, program, catalog, err);
+    int first = settings->workers > 0 ? settings->workers : 1, last = settings->workers > 0 ? settings->workers : 2;
+    for (int workers = first; status == NOC_OK && workers <= last; workers++)
+        status = run_with(settings, program, folder, catalog, workers, err);
+    char *arguments[] = {(char *)"rm", (char *)"-rf", folder, NULL};
+    pid_t pid = fork();
+    if (pid == 0) {
+        execvp("rm", arguments);
+        _exit(127);
+    }
+    if (pid > 0)
+        waitpid(pid, NULL, 0);
+    return status;
+}
+
+int noc_command_bench(const noc_settings *settings, const char *program)
+{
+    noc_error err;
+    noc_model *model = NULL;
+    noc_status status;
+    const char *what = settings->argument_count > 0 ? settings->arguments[0] : "";
+    bool is_engine = strcmp(what, "engine") == 0;
+    if (!is_engine && strcmp(what, "pipeline") != 0)
+        status = noc_fail(&err, NOC_EUSAGE, "bench what? engine or pipeline");
+    else if (!settings->model)
+        status = noc_fail(&err, NOC_EUSAGE, "which model? give its folder with -m");
+    else if ((status = noc_model_load(settings->model, &model, &err)) == NOC_OK)
+        status = is_engine ? bench_engine(settings, model, &err) : bench_pipeline(settings, program, &err);
+    noc_model_free(model);
+    return status == NOC_OK ? 0 : noc_command_fail(&err);
+}

@@ -1,0 +1,339 @@
+/* nocturne run: the supervisor, a rank, or everything in one process; and --dry-run. */
+#include "pipeline/command.h"
+#include "pipeline/rank.h"
+#include "pipeline/supervisor.h"
+
+#include "engine/base/clock.h"
+#include "engine/base/file.h"
+#include "engine/base/memory.h"
+#include "worker/worker.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LOCK_WAIT_S 15.0
+
+/* HH:MM local time, its next occurrence. */
+static noc_status parse_until(const char *text, int64_t *unix_s, noc_error *err)
+{
+    int hour, minute, used = 0;
+    time_t now = time(NULL);
+    struct tm local;
+    *unix_s = 0;
+    if (!text)
+        return NOC_OK;
+    if (sscanf(text, "%2d:%2d%n", &hour, &minute, &used) != 2 || text[used] != '\0' || hour < 0 || hour > 23 || minute < 0 ||
+        minute > 59)
+        return noc_fail(err, NOC_EUSAGE, "--until %s: a time of day is wanted, HH:MM, as in 06:00", text);
+    localtime_r(&now, &local);
+    local.tm_hour = hour;
+    local.tm_min = minute;
+    local.tm_sec = 0;
+    local.tm_isdst = -1;
+    if (mktime(&local) <= now) {
+        local.tm_mday++;
+        local.tm_isdst = -1;
+    }
+    *unix_s = (int64_t)mktime(&local);
+    return NOC_OK;
+}
+
+/* The configuration of the result set: what decides the masks. */
+static noc_status make_configuration(const noc_settings *settings, const noc_model *model,
+                                     noc_configuration *configuration, noc_error *err)
+{
+    const noc_manifest *m = model->manifest;
+    noc_configuration c = {.overlap = settings->overlap >= 0 ? settings->overlap : m->overlap};
+    noc_blend blend = settings->blend >= 0 ? (noc_blend)settings->blend : m->blend;
+    char *results = noc_path_absolute(settings->results, err);
+    if (!results)
+        return NOC_ENOMEMORY;
+    if (strlen(results) >= sizeof c.results) {
+        free(results);
+        return noc_fail(err, NOC_EUSAGE, "the path of the results folder is longer than %zu bytes", sizeof c.results - 1);
+    }
+    memcpy(c.results, results, strlen(results) + 1);
+    free(results);
+    snprintf(c.model, sizeof c.model, "%s", m->name);
+    memcpy(c.model_sha256, model->sha256, sizeof c.model_sha256);
+    for (int i = 0; i < 3; i++)
+        c.window[i] = settings->window[i] > 0 ? settings->window[i] : m->window[i];
+    snprintf(c.blend, sizeof c.blend, "%s", blend == NOC_BLEND_GAUSSIAN ? "gaussian" : "constant");
+    snprintf(c.precision, sizeof c.precision, "f32"); /* the CPU computes f32 whatever was asked for, and says so */
+    *configuration = c;
+    return NOC_OK;
+}
+
+/* NUMA domains of this node, at least 1. */
+static int numa_domains(void)
+{
+    int count = 0;
+    DIR *folder = opendir("/sys/devices/system/node");
+    for (struct dirent *entry; folder && (entry = readdir(folder));)
+        count += strncmp(entry->d_name, "node", 4) == 0 && entry->d_name[4] >= '0' && entry->d_name[4] <= '9';
+    if (folder)
+        closedir(folder);
+    return count > 0 ? count : 1;
+}
+
+static noc_status count_ranks(const noc_settings *settings, int *ranks, noc_error *err)
+{
+    int writers = settings->writers > 0 ? settings->writers : 1;
+    int workers = settings->workers > 0 ? settings->workers : numa_domains();
+    if (settings->ranks > 0 && settings->workers > 0 && settings->ranks >= 3 &&
+        settings->ranks != 1 + writers + settings->workers)
+        return noc_fail(err, NOC_EUSAGE, "--ranks %d is not 1 coordinator + %d writers + %d workers; give one of --ranks and --workers",
+                        settings->ranks, writers, settings->workers);
+    *ranks = settings->ranks > 0 ? settings->ranks : 1 + writers + workers;
+    return NOC_OK;
+}
+
+/* ---- in one process ---- */
+
+static noc_status run_alone(noc_rank_options *options, noc_verdict *verdict, noc_error *err)
+{
+    noc_status status = noc_layout_make(1, 1, 1, &options->layout, err);
+    if (status == NOC_OK)
+        status = noc_link_open_local(&options->link, err);
+    if (status != NOC_OK)
+        return status;
+    options->group = MPI_COMM_NULL;
+    options->node_workers = 1;
+    status = noc_rank_run(options, verdict, err);
+    noc_link_close(options->link);
+    return status;
+}
+
+/* ---- a rank among others ---- */
+
+/* [all] Worker ranks on each node, and the communicator of each group of writers. */
+static void split_world(noc_rank_options *options, int rank)
+{
+    MPI_Comm node;
+    int is_worker = noc_layout_is_worker(&options->layout, rank);
+    int group = noc_layout_group_of(&options->layout, rank), size = 1;
+    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &node);
+    MPI_Allreduce(&is_worker, &options->node_workers, 1, MPI_INT, MPI_SUM, node);
+    if (options->node_workers < 1)
+        options->node_workers = 1;
+    MPI_Comm_split(MPI_COMM_WORLD, group >= 0 ? group : MPI_UNDEFINED, rank, &options->group);
+    if (options->group == MPI_COMM_NULL)
+        return;
+    MPI_Comm_set_errhandler(options->group, MPI_ERRORS_RETURN);
+    MPI_Comm_size(options->group, &size);
+    if (size == 1) /* alone in its group: the serial driver is simpler and reports a full disk better */
+        options->group = MPI_COMM_NULL;
+}
+
+static void say_verdict(noc_control *control, const noc_verdict *verdict)
+{
+    noc_control_say(control, "verdict %d %d", verdict->exit_code, verdict->wants_restart);
+}
+
+static noc_status run_rank(noc_rank_options *options, noc_verdict *verdict, noc_error *err)
+{
+    int provided, rank, size;
+    const char *name = getenv("NOC_CONTROL"), *until = getenv("NOC_UNTIL");
+    if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
+        return noc_fail(err, NOC_EUNAVAILABLE, "MPI does not start");
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    noc_log_open(options->settings->log_level, options->settings->log_format, rank);
+    if (until)
+        options->until_unix_s = atoll(until);
+    noc_status status = noc_layout_make(size, options->settings->writers, options->settings->writers_per_part, &options->layout, err);
+    if (status != NOC_OK)
+        return status;
+    split_world(options, rank);
+    status = noc_link_open_mpi(&options->link, err);
+    if (status == NOC_OK && rank == 0 && name && noc_control_connect(name, &options->control, err) != NOC_OK)
+        return NOC_EUNAVAILABLE; /* a supervisor that is gone wants no run */
+    if (status == NOC_OK)
+        status = noc_rank_run(options, verdict, err);
+    if (rank == 0 && status != NOC_OK) {
+        *verdict = (noc_verdict){.exit_code = noc_status_exit(status), .has_dead_ranks = true};
+        if (options->control)
+            noc_control_say(options->control, "summary %s", err->text);
+        else
+            noc_log(NOC_LOG_ERROR, "%s", err->text);
+    }
+    if (rank == 0)
+        say_verdict(options->control, verdict);
+    return status;
+}
+
+/* MPI_Finalize where every rank still lives, bounded, since one may die this moment; else the plain end of the process. */
+static void leave_mpi(const noc_verdict *verdict)
+{
+    fflush(stderr);
+    if (verdict->has_dead_ranks)
+        _exit(verdict->exit_code);
+    signal(SIGALRM, SIG_DFL);
+    alarm(10);
+    MPI_Finalize();
+    alarm(0);
+}
+
+/* ---- --dry-run ---- */
+
+/* Seconds a window takes here, by computing one; 0 when the engine does not open. */
+static double time_window(const noc_settings *settings, const noc_model *model)
+{
+    noc_engine_options options = NOC_ENGINE_DEFAULTS;
+    noc_engine *engine = NULL;
+    double seconds = 0;
+    if (noc_settings_engine(settings, 1, &options, NULL) != NOC_OK ||
+        noc_engine_open(&options, model, &engine, NULL) != NOC_OK)
+        return 0;
+    const noc_plan *plan = noc_engine_plan(engine);
+    const noc_value *in = &plan->values[0], *out = &plan->values[plan->logits];
+    size_t voxels = (size_t)in->grid[0] * (size_t)in->grid[1] * (size_t)in->grid[2];
+    size_t logits = (size_t)out->grid[0] * (size_t)out->grid[1] * (size_t)out->grid[2] * (size_t)out->channels;
+    for (int a = 0; a < 3; a++)
+        logits *= (size_t)plan->upsample[a];
+    float *input = noc_alloc_zeroed(voxels * (size_t)in->channels, sizeof *input, NULL);
+    float *output = noc_alloc(logits, sizeof *output, NULL);
+    for (int i = 0; input && output && i < 2; i++) {
+        double begin = noc_clock_monotonic();
+        if (noc_engine_forward(engine, input, output, NULL) == NOC_OK)
+            seconds = noc_clock_monotonic() - begin;
+    }
+    free(input);
+    free(output);
+    noc_engine_close(engine);
+    return seconds;
+}
+
+typedef struct forecast {
+    size_t studies;
+    double windows, mask_bytes, voxel_bytes;
+    size_t unknown;
+} forecast;
+
+static void add_forecast(forecast *f, const noc_study *study, const noc_model *model, const noc_configuration *c)
+{
+    f->studies++;
+    f->windows += noc_study_cost(study, model->manifest, c->window, c->overlap);
+    f->unknown += !study->has_shape;
+    f->mask_bytes += (double)study->size[0] * (double)study->size[1] * (double)study->size[2];
+    f->voxel_bytes += (double)study->voxel_bytes;
+}
+
+static noc_status read_forecast(const noc_settings *settings, const noc_model *model, const noc_configuration *c,
+                                forecast *f, noc_error *err)
+{
+    noc_catalog *catalog = NULL;
+    noc_pending *list = NULL;
+    size_t count = 0;
+    int64_t set = 0;
+    noc_status status = noc_catalog_open(settings->catalog, NOC_CATALOG_READ, &catalog, err);
+    if (status == NOC_OK)
+        status = noc_catalog_find_set(catalog, c->results, &set, err);
+    if (status == NOC_OK)
+        status = noc_catalog_pending(catalog, set, settings->only, settings->limit, &list, &count, err);
+    for (size_t i = 0; status == NOC_OK && i < count; i++)
+        add_forecast(f, &list[i].study, model, c);
+    noc_pending_free(list, count);
+    noc_catalog_close(catalog);
+    return status;
+}
+
+static noc_status dry_run(const noc_settings *settings, const noc_model *model, const noc_configuration *c,
+                          noc_error *err)
+{
+    forecast f = {0};
+    noc_status status = read_forecast(settings, model, c, &f, err);
+    if (status != NOC_OK)
+        return status;
+    double seconds = time_window(settings, model);
+    double hours = seconds * f.windows / 3600 / (settings->workers > 0 ? settings->workers : 1);
+    if (settings->json) {
+        printf("{\"studies\":%zu,\"windows\":%.0f,\"hours\":%.4f,\"gigabytes_read\":%.3f,\"gigabytes_of_masks\":%.3f,\"unknown_shape\":%zu}\n",
+               f.studies, f.windows, hours, f.voxel_bytes / 1e9, f.mask_bytes / 1e9, f.unknown);
+        return NOC_OK;
+    }
+    printf("studies pending   %zu%s\n", f.studies, f.unknown ? " (some of unknown shape, counted as one window)" : "");
+    printf("windows           %.0f\n", f.windows);
+    printf("compute           %.2f hours (%.3f s a window on this machine)\n", hours, seconds);
+    printf("voxels to read    %.3f GB inflated\n", f.voxel_bytes / 1e9);
+    printf("masks             %.3f GB before compression\n", f.mask_bytes / 1e9);
+    return NOC_OK;
+}
+
+/* ---- the command ---- */
+
+/* Waits for a run that is just ending, and names the one that is not, before anything is started. */
+static noc_status need_lock(const noc_settings *settings, noc_error *err)
+{
+    noc_catalog_lock *lock;
+    noc_status status = noc_catalog_lock_take(settings->catalog, LOCK_WAIT_S, &lock, err);
+    if (status == NOC_OK)
+        noc_catalog_lock_release(lock);
+    return status;
+}
+
+static noc_status need_catalog(const noc_settings *settings, noc_error *err)
+{
+    return access(settings->catalog, F_OK) == 0
+               ? NOC_OK
+               : noc_fail(err, NOC_ENOINPUT, "%s: no such catalog; make one with: nocturne scan DIR --catalog %s",
+                          settings->catalog, settings->catalog);
+}
+
+static noc_status run(const noc_settings *settings, int argc, char **argv, int *exit_code, noc_error *err)
+{
+    noc_model *model = NULL;
+    noc_verdict verdict = {0};
+    noc_rank_options rank = {.settings = settings, .group = MPI_COMM_NULL};
+    int ranks = 0;
+    noc_status status = parse_until(settings->until, &rank.until_unix_s, err);
+    if (status == NOC_OK)
+        status = count_ranks(settings, &ranks, err);
+    if (status == NOC_OK)
+        status = need_catalog(settings, err);
+    if (status == NOC_OK && !settings->model)
+        status = noc_fail(err, NOC_EUSAGE, "which model? give its folder with -m");
+    if (status == NOC_OK)
+        status = noc_model_load(settings->model, &model, err);
+    if (status == NOC_OK)
+        status = make_configuration(settings, model, &rank.configuration, err);
+    rank.model = model;
+    bool is_rank = noc_is_rank();
+    if (status != NOC_OK) {
+        /* said below */
+    } else if (settings->is_dry_run) {
+        status = dry_run(settings, model, &rank.configuration, err);
+    } else if (is_rank) {
+        status = run_rank(&rank, &verdict, err);
+    } else if (ranks == 1) {
+        status = run_alone(&rank, &verdict, err);
+    } else {
+        noc_supervisor_options options = {
+            .settings = settings, .ranks = ranks, .argc = argc, .argv = argv, .until_unix_s = rank.until_unix_s};
+        noc_layout layout;
+        status = noc_layout_make(ranks, settings->writers, settings->writers_per_part, &layout, err);
+        if (status == NOC_OK)
+            status = need_lock(settings, err);
+        if (status == NOC_OK)
+            status = noc_supervise(&options, &verdict.exit_code, err);
+    }
+    if (is_rank && rank.link)
+        leave_mpi(&verdict);
+    noc_model_free(model);
+    *exit_code = verdict.exit_code;
+    return status;
+}
+
+int noc_command_run(const noc_settings *settings, int argc, char **argv)
+{
+    noc_error err = {.status = NOC_OK};
+    int exit_code = 0;
+    return run(settings, argc, argv, &exit_code, &err) == NOC_OK ? exit_code : noc_command_fail(&err);
+}

@@ -1,0 +1,217 @@
+/* Who lives. A rank is heard by its messages; on the coordinator's own node the process itself is looked at too, so that a death is known within two seconds
+ * and a stopped writer is told from one that is busy in a round. */
+#include "pipeline/coordinator_state.h"
+
+#include "engine/base/log.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { HELLO_WAIT_S = 120, ROUND_WAIT_S = 600 };
+#define GONE_WAIT_S 1.5 /* when everything is killed at once, the coordinator must not outlive the others long enough to blame them */
+
+typedef enum process_state { PROCESS_RUNS, PROCESS_STOPPED, PROCESS_GONE } process_state;
+
+/* Field 3 (state) and 22 (start time) of /proc/PID/stat. */
+static process_state look_at(int64_t pid, uint64_t *start_ticks)
+{
+    char path[64], line[1024], state = 'Z';
+    unsigned long long ticks = 0;
+    snprintf(path, sizeof path, "/proc/%lld/stat", (long long)pid);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return PROCESS_GONE;
+    size_t size = fread(line, 1, sizeof line - 1, file);
+    fclose(file);
+    line[size] = '\0';
+    const char *after = strrchr(line, ')');
+    if (!after || sscanf(after + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+                         &state, &ticks) != 2)
+        return PROCESS_GONE;
+    if (start_ticks)
+        *start_ticks = ticks;
+    if (state == 'Z' || state == 'X')
+        return PROCESS_GONE;
+    return state == 'T' || state == 't' ? PROCESS_STOPPED : PROCESS_RUNS;
+}
+
+static bool is_on_this_node(const coordinator_peer *peer)
+{
+    char host[128] = "";
+    gethostname(host, sizeof host - 1);
+    return peer->has_said_hello && strcmp(host, peer->host) == 0;
+}
+
+static process_state state_of(const coordinator_peer *peer)
+{
+    uint64_t ticks = 0;
+    process_state state = look_at(peer->pid, &ticks);
+    return state != PROCESS_GONE && ticks != peer->start_ticks ? PROCESS_GONE : state;
+}
+
+/* Every worker must compute the same bits. */
+static bool has_same_arithmetic(noc_coordinator *c, int rank, const char *arithmetic)
+{
+    if (c->arithmetic[0] == '\0')
+        snprintf(c->arithmetic, sizeof c->arithmetic, "%s", arithmetic);
+    if (strcmp(c->arithmetic, arithmetic) == 0)
+        return true;
+    noc_log(NOC_LOG_ERROR, "rank %d computes with %s, others with %s: masks would depend on the rank; pin a common one with --isa",
+            rank, arithmetic, c->arithmetic);
+    return false;
+}
+
+void coordinator_hello(noc_coordinator *c, int rank, noc_record *record, double now)
+{
+    char arithmetic[256], device[128], isa[16];
+    noc_error failure;
+    coordinator_peer *peer = &c->peers[rank];
+    peer->role = (noc_role)noc_record_get_u64(record);
+    noc_record_get_fixed(record, peer->host, sizeof peer->host);
+    peer->pid = (int64_t)noc_record_get_u64(record);
+    peer->start_ticks = noc_record_get_u64(record);
+    noc_record_get_fixed(record, arithmetic, sizeof arithmetic);
+    noc_record_get_fixed(record, device, sizeof device);
+    noc_record_get_fixed(record, isa, sizeof isa);
+    noc_record_get_error(record, &failure);
+    peer->has_said_hello = true;
+    peer->heard = now;
+    if (peer->role != NOC_ROLE_WORKER)
+        return;
+    if (failure.status == NOC_OK && !has_same_arithmetic(c, rank, arithmetic))
+        noc_fail(&failure, NOC_ECONFIG, "workers of one run must share an instruction set and library: use --isa");
+    if (failure.status != NOC_OK) {
+        peer->is_retired = true;
+        noc_log(NOC_LOG_ERROR, "worker %d cannot work: %s", rank, failure.text);
+        if (c->failure.status == NOC_OK && c->layout.workers == 1)
+            coordinator_stop(c, &failure);
+        return;
+    }
+    if (c->device[0] == '\0') {
+        memcpy(c->device, device, sizeof c->device);
+        memcpy(c->isa, isa, sizeof c->isa);
+    }
+    noc_error err;
+    coordinator_check(c, noc_schedule_add_worker(c->schedule, rank, now, &err), &err);
+}
+
+void coordinator_heard(noc_coordinator *c, int rank, double now)
+{
+    coordinator_peer *peer = &c->peers[rank];
+    peer->heard = now;
+    if (peer->role != NOC_ROLE_WORKER || !peer->has_said_hello || peer->is_retired)
+        return;
+    if (peer->is_lost && !peer->is_gone) { /* it was silent and woke up; its old leases are over */
+        noc_error err;
+        noc_log(NOC_LOG_INFO, "worker %d is heard again", rank);
+        peer->is_lost = false;
+        coordinator_check(c, noc_schedule_add_worker(c->schedule, rank, now, &err), &err);
+    }
+    noc_schedule_heard(c->schedule, rank, now);
+}
+
+void coordinator_heartbeat(noc_coordinator *c, int rank, noc_record *record)
+{
+    coordinator_peer *peer = &c->peers[rank];
+    noc_record_get_u64(record);
+    peer->seconds = noc_record_get_f64(record);
+    peer->busy = noc_record_get_f64(record);
+    peer->starved = noc_record_get_f64(record);
+    peer->windows = (int64_t)noc_record_get_u64(record);
+    peer->peak_bytes = (size_t)noc_record_get_u64(record);
+}
+
+static int working(const noc_coordinator *c)
+{
+    int count = 0;
+    for (int i = 0; i < c->layout.workers; i++) {
+        const coordinator_peer *peer = &c->peers[c->layout.first_worker + i];
+        count += !peer->is_lost && !peer->is_retired;
+    }
+    return count;
+}
+
+void coordinator_broken(noc_coordinator *c, int rank, noc_record *record)
+{
+    noc_error failure;
+    noc_record_get_error(record, &failure);
+    noc_log(NOC_LOG_ERROR, "the device of worker %d failed, it gets no more work: %s", rank, failure.text);
+    c->peers[rank].is_retired = true;
+    noc_schedule_retire_worker(c->schedule, rank);
+    if (working(c) == 0)
+        coordinator_stop(c, &failure);
+}
+
+static void lose_peer(noc_coordinator *c, int rank, const char *how)
+{
+    coordinator_peer *peer = &c->peers[rank];
+    peer->is_lost = true;
+    noc_log(NOC_LOG_WARN, "%s %d %s", peer->role == NOC_ROLE_WRITER ? "writer" : "worker", rank, how);
+    if (peer->role == NOC_ROLE_WORKER) {
+        noc_schedule_lose_worker(c->schedule, rank);
+    } else {
+        noc_error err;
+        c->wants_restart = c->has_lost_writer = true;
+        noc_fail(&err, NOC_ETEMPFAIL, "writer %d %s: its open part is lost, its studies are pending again", rank, how);
+        coordinator_stop(c, &err);
+    }
+}
+
+static bool is_in_round(const noc_coordinator *c, int rank, double now)
+{
+    int group = noc_layout_group_of(&c->layout, rank);
+    return group >= 0 && c->groups[group].state != GROUP_IDLE && now - c->groups[group].asked < ROUND_WAIT_S;
+}
+
+static void watch_process(noc_coordinator *c, int rank, double now)
+{
+    coordinator_peer *peer = &c->peers[rank];
+    process_state state = state_of(peer);
+    if (state == PROCESS_RUNS) {
+        peer->missed = 0;
+        return;
+    }
+    if (peer->missed == 0)
+        peer->missed = now;
+    double gone_s = now - peer->missed;
+    if (state == PROCESS_GONE && gone_s >= GONE_WAIT_S) {
+        peer->is_gone = true;
+        lose_peer(c, rank, "died");
+    } else if (state == PROCESS_STOPPED && gone_s >= c->settings->lease_s) {
+        lose_peer(c, rank, "was stopped and stays silent");
+    }
+}
+
+static void watch_peer(noc_coordinator *c, int rank, double now)
+{
+    coordinator_peer *peer = &c->peers[rank];
+    if (rank == 0 || peer->is_lost)
+        return;
+    if (!peer->has_said_hello) {
+        if (now - c->started > HELLO_WAIT_S)
+            lose_peer(c, rank, "never came up");
+        return;
+    }
+    if (is_on_this_node(peer))
+        watch_process(c, rank, now);
+    if (!peer->is_lost && now - peer->heard > c->settings->lease_s && !is_in_round(c, rank, now))
+        lose_peer(c, rank, "has been silent for too long");
+}
+
+void coordinator_watch(noc_coordinator *c, double now)
+{
+    for (int rank = 1; rank < c->layout.ranks && !c->is_over; rank++)
+        watch_peer(c, rank, now);
+    int left = working(c), lost = 0;
+    for (int i = 0; i < c->layout.workers; i++)
+        lost += c->peers[c->layout.first_worker + i].is_lost;
+    if (c->failure.status != NOC_OK || lost == 0 || (left > 0 && lost * 2 <= c->layout.workers))
+        return;
+    noc_error err;
+    c->wants_restart = true;
+    noc_fail(&err, NOC_ETEMPFAIL, "%d of %d workers are gone", lost, c->layout.workers);
+    coordinator_stop(c, &err);
+}

@@ -1,0 +1,83 @@
+/* nocturne COMMAND: finds the command and is the one place where the program ends. */
+#include "pipeline/command.h"
+#include "pipeline/supervisor.h"
+
+#include "engine/base/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+int noc_command_fail(const noc_error *err)
+{
+    noc_log(NOC_LOG_ERROR, "%s", err->text);
+    return noc_status_exit(err->status);
+}
+
+static int print_usage(FILE *out)
+{
+    fprintf(out, "nocturne segments an archive of 3D scans.\n\n"
+                 "  nocturne scan DIR|LIST...  find studies and put them into the catalog\n"
+                 "  nocturne run               segment everything pending (--dry-run: studies, windows, hours, GB)\n"
+                 "  nocturne status            counts, speed, time left (--json, --watch)\n"
+                 "  nocturne report            Dice and failures of each study (--csv, --json)\n"
+                 "  nocturne retry             put failed or quarantined studies back\n"
+                 "  nocturne verify            catalog against files, every mask read (--index)\n"
+                 "  nocturne export            masks as NIfTI files: -o DIR\n"
+                 "  nocturne infer             one scan: -m MODEL -o OUT IN...\n"
+                 "  nocturne forward           the network on a tensor: safetensors in, logits out\n"
+                 "  nocturne prepare           what the network sees: scan in, tensor out\n"
+                 "  nocturne plan              the network's operations with shapes, GMAC, bytes\n"
+                 "  nocturne bench             engine | pipeline\n"
+                 "  nocturne doctor            devices, MPI, HDF5, limits\n"
+                 "  nocturne --version         version, commit, what was built in\n\n"
+                 "nocturne COMMAND --help says more. A first run:\n\n"
+                 "  nocturne scan DIR && nocturne run -m MODEL && nocturne report\n");
+    return out == stdout ? 0 : noc_status_exit(NOC_EUSAGE);
+}
+
+static int dispatch(const noc_settings *settings, int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        int (*command)(const noc_settings *settings);
+    } commands[] = {
+        {"scan", noc_command_scan},       {"status", noc_command_status},   {"report", noc_command_report},
+        {"retry", noc_command_retry},     {"verify", noc_command_verify},   {"export", noc_command_export},
+        {"infer", noc_command_infer},     {"forward", noc_command_forward}, {"prepare", noc_command_prepare},
+        {"plan", noc_command_plan},       {"doctor", noc_command_doctor},
+    };
+    if (strcmp(argv[1], "run") == 0)
+        return noc_command_run(settings, argc, argv);
+    if (strcmp(argv[1], "bench") == 0)
+        return noc_command_bench(settings, argv[0]);
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].command(settings);
+    return noc_status_exit(NOC_EINTERNAL);
+}
+
+int main(int argc, char **argv)
+{
+    noc_settings settings;
+    noc_error err;
+    bool is_help = false;
+    if (argc < 2)
+        return print_usage(stderr);
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
+        return print_usage(stdout);
+    if (strcmp(argv[1], "--version") == 0) {
+        noc_version_print();
+        return 0;
+    }
+    if (noc_settings_parse(argc - 1, argv + 1, &settings, &is_help, &err) != NOC_OK)
+        return noc_command_fail(&err);
+    if (is_help)
+        return 0;
+    noc_log_open(settings.log_level, settings.log_format, -1);
+    int code = dispatch(&settings, argc, argv);
+    if (fflush(stdout) != 0) {
+        noc_log(NOC_LOG_ERROR, "standard output cannot be written");
+        return noc_status_exit(NOC_EIO);
+    }
+    return code;
+}

@@ -1,0 +1,35 @@
+#include "pipeline/opening.h"
+
+#include "engine/base/memory.h"
+
+#include <stdio.h>
+
+noc_status noc_opening_model(const noc_settings *settings, noc_model **model, noc_error *err)
+{
+    if (!settings->model)
+        return noc_fail(err, NOC_EUSAGE, "which model? give its folder with -m");
+    return noc_model_load(settings->model, model, err);
+}
+
+noc_status noc_opening_paths(const noc_settings *settings, bool needs_input, noc_error *err)
+{
+    if (needs_input && !settings->input)
+        return noc_fail(err, NOC_EUSAGE, "which tensor? give its file with --input");
+    if (!settings->output)
+        return noc_fail(err, NOC_EUSAGE, "where to? give a file with --output");
+    return NOC_OK;
+}
+
+size_t noc_opening_memory(const noc_settings *settings)
+{
+    return settings->memory > 0 ? settings->memory : noc_memory_limit() / 10 * 8;
+}
+
+noc_status noc_opening_print(const noc_text *text, noc_error *err)
+{
+    if (text->failed)
+        return noc_fail(err, NOC_ENOMEMORY, "no memory for the text to print");
+    if (fwrite(text->data, 1, text->size, stdout) != text->size || fflush(stdout) != 0)
+        return noc_fail(err, NOC_EIO, "stdout cannot be written");
+    return NOC_OK;
+}

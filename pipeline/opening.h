@@ -1,0 +1,18 @@
+/* What the commands on one scan or tensor begin and end with. */
+#ifndef NOC_OPENING_H
+#define NOC_OPENING_H
+
+#include "engine/base/text.h"
+#include "engine/engine.h"
+#include "pipeline/settings.h"
+
+/* The model of -m. NOC_EUSAGE without one. */
+noc_status noc_opening_model(const noc_settings *settings, noc_model **model, noc_error *err);
+/* NOC_EUSAGE unless --output was given (and, when needs_input, --input). */
+noc_status noc_opening_paths(const noc_settings *settings, bool needs_input, noc_error *err);
+/* --memory, or its default for one process of this machine. */
+size_t noc_opening_memory(const noc_settings *settings);
+/* Writes text to stdout. NOC_ENOMEMORY when it is incomplete, NOC_EIO when stdout does not take it. */
+noc_status noc_opening_print(const noc_text *text, noc_error *err);
+
+#endif

@@ -1,0 +1,278 @@
+/* The loop of a rank. Roles are objects that handle messages and tick; which of them exist is the layout's matter, the loop is the same for all. */
+#include "pipeline/rank.h"
+
+#include "engine/base/clock.h"
+#include "engine/base/log.h"
+#include "engine/base/memory.h"
+#include "pipeline/agent.h"
+#include "pipeline/command.h"
+#include "pipeline/message.h"
+#include "pipeline/writer.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define NAP_SHORT_S 0.0005 /* while there was something to do a moment ago */
+#define NAP_LONG_S 0.01
+#define AWAKE_S 0.05
+#define FLUSH_S 5.0
+
+typedef struct rank {
+    const noc_rank_options *options;
+    int number;
+    noc_coordinator *coordinator;
+    noc_writer *writer;
+    noc_engine *engine;
+    noc_worker *worker;
+    noc_agent *agent;
+    double heard;         /* rank 0, by the others */
+    double last_heartbeat; /* a writer's */
+    pid_t parent;
+    bool must_stop, has_lost_ranks;
+} rank;
+
+static volatile sig_atomic_t signalled;
+
+static void on_signal(int number)
+{
+    signalled = number;
+}
+
+/* Only the coordinator drains; launchers forward these signals to every rank. */
+static void catch_signals(bool is_coordinator)
+{
+    struct sigaction action = {.sa_handler = is_coordinator ? on_signal : SIG_IGN};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);
+    if (is_coordinator)
+        sigaction(SIGTERM, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static uint64_t own_start_ticks(void)
+{
+    char line[1024];
+    unsigned long long ticks = 0;
+    FILE *file = fopen("/proc/self/stat", "re");
+    if (!file)
+        return 0;
+    size_t size = fread(line, 1, sizeof line - 1, file);
+    fclose(file);
+    line[size] = '\0';
+    const char *after = strrchr(line, ')');
+    if (after)
+        sscanf(after + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &ticks);
+    return ticks;
+}
+
+static void say_hello(const rank *r, noc_role role, const noc_device_info *info, const noc_error *failure)
+{
+    noc_record record;
+    char host[128] = "", arithmetic[256];
+    gethostname(host, sizeof host - 1);
+    snprintf(arithmetic, sizeof arithmetic, "%s, %s, %s, %s", info->kind, info->isa, info->precision, info->library);
+    noc_record_begin(&record, NOC_SAY_HELLO);
+    noc_record_put_u64(&record, role);
+    noc_record_put_text(&record, host);
+    noc_record_put_u64(&record, (uint64_t)getpid());
+    noc_record_put_u64(&record, own_start_ticks());
+    noc_record_put_text(&record, arithmetic);
+    noc_record_put_text(&record, info->name);
+    noc_record_put_text(&record, info->isa);
+    noc_record_put_error(&record, failure);
+    if (noc_record_end(&record, NULL) == NOC_OK)
+        noc_link_send(r->options->link, 0, &record);
+}
+
+/* ---- worker ---- */
+
+static noc_status open_worker(rank *r, noc_device_info *info, noc_error *err)
+{
+    const noc_rank_options *o = r->options;
+    noc_engine_options engine = NOC_ENGINE_DEFAULTS;
+    noc_worker_options worker = {.memory = o->settings->memory,
+                                 .study_timeout_s = o->settings->study_timeout_s,
+                                 .assume_ras = o->settings->assume_ras};
+    noc_status status = noc_settings_engine(o->settings, o->node_workers, &engine, err);
+    if (worker.memory == 0)
+        worker.memory = noc_memory_limit() / 10 * 8 / (size_t)o->node_workers;
+    if (status == NOC_OK)
+        status = noc_engine_open(&engine, o->model, &r->engine, err);
+    if (status == NOC_OK)
+        status = noc_worker_create(r->engine, &worker, &r->worker, err);
+    if (status == NOC_OK)
+        status = noc_agent_create(o->link, r->worker, o->settings->heartbeat_s, &r->agent, err);
+    if (status == NOC_OK)
+        noc_engine_describe(r->engine, info);
+    return status;
+}
+
+/* A worker whose device does not open says so and stays, so that the coordinator hears the reason. */
+static void start_worker(rank *r)
+{
+    noc_device_info info = {.kind = ""};
+    noc_error failure = {.status = NOC_OK};
+    if (open_worker(r, &info, &failure) == NOC_OK)
+        noc_log(NOC_LOG_DEBUG, "worker on %s (%s), %s, %d threads", info.name, info.isa, info.precision, info.threads);
+    say_hello(r, NOC_ROLE_WORKER, &info, &failure);
+}
+
+/* ---- writer ---- */
+
+static noc_status start_writer(rank *r, noc_error *err)
+{
+    const noc_rank_options *o = r->options;
+    noc_part_header header = {.configuration = o->configuration,
+                              .manifest = o->model->manifest,
+                              .output = o->model->manifest->output};
+    snprintf(header.version, sizeof header.version, "%s", noc_version());
+    noc_status status = noc_writer_create(o->link, o->group, o->configuration.results, &header, &r->writer, err);
+    if (status == NOC_OK && r->number > 0)
+        say_hello(r, NOC_ROLE_WRITER, &(noc_device_info){.kind = ""}, &(noc_error){.status = NOC_OK});
+    return status;
+}
+
+static void writer_heartbeat(rank *r, double now)
+{
+    noc_record record;
+    if (r->number == 0 || !r->writer || now - r->last_heartbeat < r->options->settings->heartbeat_s)
+        return;
+    r->last_heartbeat = now;
+    noc_record_begin(&record, NOC_SAY_PING);
+    if (noc_record_end(&record, NULL) == NOC_OK)
+        noc_link_send(r->options->link, 0, &record);
+}
+
+/* ---- loop ---- */
+
+static void handle(rank *r, noc_message *message, double now)
+{
+    if (message->from == 0)
+        r->heard = now;
+    if (message->type == NOC_SAY_STOP) {
+        r->must_stop = true;
+        r->has_lost_ranks = noc_record_get_u64(&message->record) != 0;
+    } else if (r->agent && noc_agent_handle(r->agent, message)) {
+        return;
+    } else if (r->writer && noc_writer_handle(r->writer, message)) {
+        return;
+    } else if (r->coordinator) {
+        noc_coordinator_handle(r->coordinator, message, now);
+    }
+}
+
+/* What asks a coordinator to drain: signals, the supervisor's word or death, the time. */
+static void watch_for_drain(rank *r)
+{
+    noc_control *control = r->options->control;
+    const char *line;
+    while (control && (line = noc_control_hear(control)))
+        if (strcmp(line, "drain") == 0)
+            noc_coordinator_drain(r->coordinator, "asked to stop");
+    if (control && noc_control_is_cut(control))
+        noc_coordinator_drain(r->coordinator, "the supervisor is gone");
+    if (signalled)
+        noc_coordinator_drain(r->coordinator, signalled == SIGUSR1 ? "asked to stop" : "interrupted");
+    if (r->options->until_unix_s > 0 && noc_clock_unix_ns() / 1000000000 >= r->options->until_unix_s)
+        noc_coordinator_drain(r->coordinator, "the time given by --until has come");
+}
+
+/* Nobody to work for any more: what is unfinished is granted again by the next start. */
+static bool is_abandoned(const rank *r, double now)
+{
+    if (r->options->layout.ranks == 1)
+        return false;
+    if (getppid() != r->parent)
+        return true;
+    return r->number > 0 && now - r->heard > r->options->settings->lease_s;
+}
+
+static bool step(rank *r, double now)
+{
+    bool did_something = false;
+    noc_message message;
+    while (noc_link_receive(r->options->link, &message)) {
+        handle(r, &message, now);
+        noc_record_free(&message.record);
+        did_something = true;
+    }
+    if (r->agent)
+        did_something |= noc_agent_tick(r->agent, now);
+    writer_heartbeat(r, now);
+    if (r->coordinator) {
+        watch_for_drain(r);
+        did_something |= noc_coordinator_tick(r->coordinator, now);
+    }
+    return did_something;
+}
+
+/* A rank that must not or cannot leave in order: other threads and MPI are left as they are. */
+static void leave(int exit_code)
+{
+    fflush(stderr);
+    _exit(exit_code);
+}
+
+static void loop(rank *r, noc_verdict *verdict)
+{
+    double active = noc_clock_monotonic();
+    *verdict = (noc_verdict){.exit_code = 0};
+    r->heard = active;
+    while (!r->must_stop) {
+        double now = noc_clock_monotonic();
+        if (step(r, now))
+            active = now;
+        if (r->coordinator && noc_coordinator_is_over(r->coordinator, verdict))
+            break;
+        if (is_abandoned(r, now))
+            leave(noc_status_exit(NOC_ETEMPFAIL));
+        noc_clock_sleep(now - active < AWAKE_S ? NAP_SHORT_S : NAP_LONG_S);
+    }
+    if (!r->coordinator)
+        verdict->has_dead_ranks = r->has_lost_ranks;
+    double end = noc_clock_monotonic() + (verdict->has_dead_ranks ? 0.5 : FLUSH_S);
+    while (!noc_link_is_flushed(r->options->link) && noc_clock_monotonic() < end)
+        noc_clock_sleep(NAP_SHORT_S);
+}
+
+static noc_status start(rank *r, noc_error *err)
+{
+    const noc_rank_options *o = r->options;
+    noc_status status = NOC_OK;
+    if (r->number == 0) {
+        noc_coordinator_options options = {.settings = o->settings,
+                                           .model = o->model,
+                                           .configuration = o->configuration,
+                                           .layout = o->layout,
+                                           .link = o->link,
+                                           .control = o->control};
+        status = noc_coordinator_create(&options, &r->coordinator, err);
+    }
+    if (status == NOC_OK && noc_layout_group_of(&o->layout, r->number) >= 0)
+        status = start_writer(r, err);
+    if (status == NOC_OK && noc_layout_is_worker(&o->layout, r->number))
+        start_worker(r);
+    return status;
+}
+
+noc_status noc_rank_run(const noc_rank_options *options, noc_verdict *verdict, noc_error *err)
+{
+    rank r = {.options = options, .number = noc_link_rank(options->link), .parent = getppid()};
+    catch_signals(r.number == 0);
+    noc_status status = start(&r, err);
+    if (status == NOC_OK)
+        loop(&r, verdict);
+    if (r.writer && noc_writer_is_broken(r.writer)) /* a part that failed in parallel cannot be closed */
+        verdict->has_dead_ranks = true;
+    else
+        noc_writer_free(r.writer);
+    noc_agent_free(r.agent);
+    noc_worker_free(r.worker);
+    noc_engine_close(r.engine);
+    noc_coordinator_free(r.coordinator);
+    return status;
+}

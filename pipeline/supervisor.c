@@ -1,0 +1,341 @@
+/* The supervisor. One attempt: start mpirun, listen to rank 0 until it gives its verdict or falls silent, then clear the session. */
+#include "pipeline/supervisor.h"
+
+#include "engine/base/clock.h"
+#include "pipeline/control.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <mpi.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { IDLE_RESTARTS = 3, FIXED_ARGUMENTS = 32 };
+#define START_WAIT_S 60.0   /* for rank 0 to report after mpirun was started */
+#define SILENCE_EXTRA_S 10.0 /* beyond a lease, until a silent coordinator is given up */
+#define LEAVE_S 3.0         /* for mpirun to end by itself after the verdict */
+#define LINE_S 10.0
+
+typedef struct supervisor {
+    const noc_supervisor_options *options;
+    noc_control *control;
+    pid_t session;       /* of mpirun; 0: none */
+    bool has_exited;     /* mpirun was reaped */
+    double started, heard;
+    bool has_verdict, wants_restart, has_asked_drain;
+    int exit_code;
+    char progress[256];  /* latest; progress is made when its count of done changes */
+    long long done;
+    bool is_terminal;
+    double line_said;
+} supervisor;
+
+static volatile sig_atomic_t drain_signals;
+
+static void on_signal(int number)
+{
+    (void)number;
+    drain_signals++;
+}
+
+bool noc_is_rank(void)
+{
+    return getenv("PMIX_RANK") || getenv("OMPI_COMM_WORLD_RANK");
+}
+
+/* ---- the session ---- */
+
+/* Session of a process by field 6 of /proc/PID/stat; 0 when it is gone or only waits to be reaped. */
+static pid_t session_of(const char *pid)
+{
+    char path[300], line[512], state;
+    int session = 0;
+    snprintf(path, sizeof path, "/proc/%s/stat", pid);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return 0;
+    size_t size = fread(line, 1, sizeof line - 1, file);
+    fclose(file);
+    line[size] = '\0';
+    const char *after = strrchr(line, ')');
+    if (!after || sscanf(after + 1, " %c %*d %*d %d", &state, &session) != 2 || state == 'Z' || state == 'X')
+        return 0;
+    return session;
+}
+
+/* Kills what is left of the session; how many were found. */
+static int kill_session(pid_t session)
+{
+    int found = 0;
+    DIR *folder = opendir("/proc");
+    if (!folder)
+        return 0;
+    for (struct dirent *entry; (entry = readdir(folder));)
+        if (isdigit((unsigned char)entry->d_name[0]) && session_of(entry->d_name) == session) {
+            kill((pid_t)atol(entry->d_name), SIGKILL);
+            found++;
+        }
+    closedir(folder);
+    return found;
+}
+
+static void reap(supervisor *s)
+{
+    int status;
+    if (s->session > 0 && !s->has_exited && waitpid(s->session, &status, WNOHANG) == s->session)
+        s->has_exited = true;
+}
+
+static void clear_session(supervisor *s)
+{
+    while (s->session > 0 && (kill_session(s->session) > 0 || !s->has_exited)) {
+        noc_clock_sleep(0.01);
+        reap(s);
+        if (!s->has_exited)
+            kill(s->session, SIGKILL);
+    }
+    s->session = 0;
+}
+
+/* ---- starting ---- */
+
+/* What every start of Open MPI needs here: any user, more ranks than cores, no binding (we pin ourselves), and survival of a rank's death. */
+static void set_environment(const supervisor *s)
+{
+    char until[32];
+    static const char *const fixed[][2] = {
+        {"OMPI_ALLOW_RUN_AS_ROOT", "1"},
+        {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
+        {"PRTE_ALLOW_RUN_AS_ROOT", "1"},
+        {"PRTE_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
+        {"OMPI_MCA_btl_vader_single_copy_mechanism", "none"},
+        {"OMPI_MCA_btl_sm_single_copy_mechanism", "none"},
+        {"OMPI_MCA_mpi_yield_when_idle", "1"},
+        {"HDF5_USE_FILE_LOCKING", "FALSE"},
+    };
+    for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++)
+        setenv(fixed[i][0], fixed[i][1], 1);
+    setenv("NOC_CONTROL", noc_control_name(s->control), 1);
+    snprintf(until, sizeof until, "%lld", (long long)s->options->until_unix_s);
+    setenv("NOC_UNTIL", until, 1);
+}
+
+static bool spans_nodes(void)
+{
+    const char *nodes = getenv("SLURM_JOB_NUM_NODES");
+    return (nodes && atoi(nodes) > 1) || getenv("NOC_MPIRUN_ARGUMENTS");
+}
+
+/* Words of NOC_MPIRUN_ARGUMENTS (a host file, interfaces) go to mpirun as they are. */
+static int add_words(char **arguments, int count, char *words)
+{
+    for (char *word = words ? strtok(words, " ") : NULL; word && count < FIXED_ARGUMENTS; word = strtok(NULL, " "))
+        arguments[count++] = word;
+    return count;
+}
+
+static void exec_mpirun(const supervisor *s)
+{
+    const noc_supervisor_options *o = s->options;
+    char ranks[16], program[4096];
+    char *arguments[FIXED_ARGUMENTS + 16], *words = getenv("NOC_MPIRUN_ARGUMENTS");
+    int count = 0;
+    ssize_t size = readlink("/proc/self/exe", program, sizeof program - 1);
+    program[size > 0 ? size : 0] = '\0';
+    snprintf(ranks, sizeof ranks, "%d", o->ranks);
+    const char *fixed[] = {"mpirun", "-n", ranks, "--oversubscribe", "--bind-to", "none", "--enable-recovery", "--mca", "pml", "ob1"};
+    for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++)
+        arguments[count++] = (char *)fixed[i];
+    if (!spans_nodes()) { /* a node with nothing but a loopback interface has no other way */
+        arguments[count++] = (char *)"--mca";
+        arguments[count++] = (char *)"btl";
+        arguments[count++] = (char *)(OMPI_MAJOR_VERSION >= 5 ? "self,sm" : "self,vader");
+    }
+    count = add_words(arguments, count, words ? strdup(words) : NULL);
+    char **all = calloc((size_t)(count + o->argc + 2), sizeof *all);
+    if (!all)
+        _exit(70);
+    memcpy(all, arguments, (size_t)count * sizeof *all);
+    all[count] = program;
+    memcpy(all + count + 1, o->argv + 1, (size_t)(o->argc - 1) * sizeof *all);
+    execvp("mpirun", all);
+    _exit(127);
+}
+
+static noc_status start(supervisor *s, noc_error *err)
+{
+    pid_t pid = fork();
+    if (pid < 0)
+        return noc_fail(err, NOC_EUNAVAILABLE, "cannot start a process: %s", strerror(errno));
+    if (pid == 0) {
+        int null = open("/dev/null", O_RDONLY);
+        setsid();
+        dup2(null, STDIN_FILENO);
+        dup2(STDERR_FILENO, STDOUT_FILENO); /* stdout carries data, and ranks have none */
+        signal(SIGINT, SIG_DFL);
+        signal(SIGTERM, SIG_DFL);
+        signal(SIGUSR1, SIG_DFL);
+        set_environment(s);
+        exec_mpirun(s);
+    }
+    s->session = pid;
+    s->has_exited = s->has_verdict = s->wants_restart = s->has_asked_drain = false;
+    s->started = s->heard = noc_clock_monotonic();
+    noc_control_reset(s->control);
+    return NOC_OK;
+}
+
+/* ---- listening ---- */
+
+static void show_progress(supervisor *s, bool is_last)
+{
+    const char *mode = s->options->settings->progress;
+    double now = noc_clock_monotonic();
+    if (strcmp(mode, "none") == 0 || s->progress[0] == '\0')
+        return;
+    if (s->is_terminal && strcmp(mode, "auto") == 0) {
+        fprintf(stderr, "\r\033[K%s%s", s->progress, is_last ? "\n" : "");
+        fflush(stderr);
+    } else if (is_last || now - s->line_said >= LINE_S) {
+        noc_log(NOC_LOG_INFO, "%s", s->progress);
+        s->line_said = now;
+    }
+    if (is_last)
+        s->progress[0] = '\0';
+}
+
+static void take_line(supervisor *s, const char *line)
+{
+    int restart = 0;
+    if (strncmp(line, "progress ", 9) == 0) {
+        snprintf(s->progress, sizeof s->progress, "%s", line + 9);
+        show_progress(s, false);
+    } else if (strncmp(line, "summary ", 8) == 0) {
+        show_progress(s, true);
+        noc_log(NOC_LOG_INFO, "%s", line + 8);
+    } else if (sscanf(line, "verdict %d %d", &s->exit_code, &restart) == 2) {
+        s->has_verdict = true;
+        s->wants_restart = restart != 0;
+    }
+}
+
+static bool is_silent(const supervisor *s, double now)
+{
+    if (!noc_control_is_connected(s->control))
+        return now - s->started > START_WAIT_S;
+    return now - s->heard > s->options->settings->lease_s + SILENCE_EXTRA_S;
+}
+
+/* Until rank 0 has spoken its verdict, or cannot any more. */
+static void listen_to_ranks(supervisor *s)
+{
+    const char *line;
+    while (!s->has_verdict) {
+        double now = noc_clock_monotonic();
+        while ((line = noc_control_hear(s->control))) {
+            take_line(s, line);
+            s->heard = now;
+        }
+        if (drain_signals > 0 && !s->has_asked_drain && noc_control_is_connected(s->control)) {
+            noc_control_say(s->control, "drain");
+            s->has_asked_drain = true;
+        }
+        reap(s);
+        if (s->has_verdict || noc_control_is_cut(s->control) || s->has_exited || is_silent(s, now))
+            break;
+        noc_clock_sleep(0.02);
+    }
+    while ((line = noc_control_hear(s->control))) /* what came with the end */
+        take_line(s, line);
+}
+
+static void wait_for_exit(supervisor *s)
+{
+    double end = noc_clock_monotonic() + LEAVE_S;
+    while (!s->has_exited && noc_clock_monotonic() < end) {
+        noc_clock_sleep(0.01);
+        reap(s);
+    }
+}
+
+/* ---- attempts ---- */
+
+static long long done_count(const supervisor *s)
+{
+    long long done = 0;
+    sscanf(s->progress, "%lld of", &done);
+    return done;
+}
+
+static noc_status run_once(supervisor *s, noc_error *err)
+{
+    noc_status status = start(s, err);
+    if (status != NOC_OK)
+        return status;
+    listen_to_ranks(s);
+    if (s->has_verdict)
+        wait_for_exit(s);
+    s->done = done_count(s);
+    show_progress(s, true);
+    clear_session(s);
+    return NOC_OK;
+}
+
+static noc_status find_mpirun(noc_error *err)
+{
+    const char *path = getenv("PATH");
+    char *folders = strdup(path ? path : "/usr/bin:/bin"), file[4096];
+    bool is_found = false;
+    for (char *folder = folders ? strtok(folders, ":") : NULL; folder && !is_found; folder = strtok(NULL, ":")) {
+        snprintf(file, sizeof file, "%s/mpirun", folder);
+        is_found = access(file, X_OK) == 0;
+    }
+    free(folders);
+    return is_found ? NOC_OK
+                    : noc_fail(err, NOC_EUNAVAILABLE,
+                               "there is no mpirun in PATH: install Open MPI (make deps), or use --ranks 1");
+}
+
+static void catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+noc_status noc_supervise(const noc_supervisor_options *options, int *exit_code, noc_error *err)
+{
+    supervisor s = {.options = options, .is_terminal = isatty(STDERR_FILENO)};
+    noc_status status = find_mpirun(err);
+    int idle = 0;
+    if (status == NOC_OK)
+        status = noc_control_listen(&s.control, err);
+    catch_signals();
+    while (status == NOC_OK) {
+        status = run_once(&s, err);
+        if (status != NOC_OK || (s.has_verdict && !s.wants_restart))
+            break;
+        idle = s.done > 0 ? 0 : idle + 1;
+        if (drain_signals > 0) {
+            s.exit_code = noc_status_exit(NOC_ETEMPFAIL);
+            break;
+        }
+        if (idle > IDLE_RESTARTS) {
+            status = noc_fail(err, NOC_EUNAVAILABLE, "the ranks died %d times without finishing a study; see their messages above", idle);
+            break;
+        }
+        noc_log(NOC_LOG_WARN, "the ranks ended before the work was done: starting them again");
+    }
+    noc_control_close(s.control);
+    *exit_code = s.exit_code;
+    return status;
+}
