@@ -1,0 +1,230 @@
+# make            build/nocturne                    make check     every test (SAN=address,undefined or SAN=thread)
+# make info       parts, versions, flags            make demo      install what is missing, build, show it at work
+# make deps       the distribution's packages       make bench     speed of the engine on this machine
+# make lint       clang-tidy, layers                make format    clang-format over the sources
+# make install    PREFIX=/usr/local DESTDIR=        make clean     removes the build folder
+#
+# Each floor is an archive of all *.c in its folder; each tests/test_*.c is a program linked with the floors it includes.
+# Variables: CC, CFLAGS, CPPFLAGS, LDFLAGS, WERROR= (warnings stay warnings), SAN, BUILD, MPICC, PROVE_FLAGS.
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := all
+
+empty :=
+comma := ,
+space := $(empty) $(empty)
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+export CC
+AR ?= ar
+SAN ?=
+BUILD ?= build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
+PREFIX ?= /usr/local
+CFLAGS ?= -O2 -g
+WERROR ?= -Werror
+PROVE ?= prove
+PROVE_FLAGS ?=
+
+# What needs neither the libraries nor a compiler: everything else reads what find_parts.sh found.
+PLAIN_GOALS := deps demo check clean format layers
+ifneq ($(filter-out $(PLAIN_GOALS),$(or $(MAKECMDGOALS),all)),)
+include $(BUILD)/config.mk
+endif
+
+$(BUILD)/config.mk: scripts/find_parts.sh
+	@mkdir -p $(BUILD)
+	@scripts/find_parts.sh $@
+
+# --- flags -----------------------------------------------------------------------------------------------------------
+
+WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(WERROR)
+SANITIZE := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+BASE_FLAGS := -std=c11 -D_GNU_SOURCE -I. $(CPPFLAGS) $(CFLAGS) $(WARNINGS) -pthread $(SANITIZE)
+PLAIN_FLAGS := $(BASE_FLAGS) -ffp-contract=off
+KERNEL_FLAGS := $(BASE_FLAGS) -O3 -ffp-contract=fast
+X86 := $(filter x86_64%,$(TARGET))
+CPU_FLAGS := -O3 $(if $(X86),-DNOC_HAVE_X86)
+ISA_portable := -DNOC_ISA_PORTABLE
+ISA_avx2 := -DNOC_ISA_AVX2 -mavx2 -mfma
+ISA_avx512 := -DNOC_ISA_AVX512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma
+ISAS := portable $(if $(X86),avx2 avx512)
+
+VERSION := $(shell cat VERSION)
+COMMIT := $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
+BUILT_WITH := Open MPI $(MPI_VERSION), HDF5 $(HDF5_VERSION), SQLite $(SQLITE_VERSION), libdeflate $(DEFLATE_VERSION), \
+libyaml $(YAML_VERSION), jansson $(JANSSON_VERSION), libcrypto $(CRYPTO_VERSION), $(CC) $(CC_VERSION), \
+$(TARGET), instruction sets $(ISAS)$(if $(SAN), (sanitizers $(SAN))), without CUDA
+VERSION_FLAGS := -DNOC_VERSION='"$(VERSION)"' -DNOC_COMMIT='"$(COMMIT)"' -DNOC_BUILT_WITH='"$(BUILT_WITH)"'
+
+LIBS_base := -lcrypto -lyaml
+LIBS_volume := -lnifti2 -lznz -lz -lm -ldeflate
+LIBS_cpu := -lm
+LIBS_engine := -ljansson -lm
+LIBS_catalog := -lsqlite3 -ljansson
+LIBS_pipeline := $(HDF5_LIBS) $(MPI_LIBS)
+ALL_LIBS := $(LIBS_pipeline) $(LIBS_catalog) $(LIBS_engine) $(LIBS_volume) $(LIBS_base) -lm
+
+# --- sources ---------------------------------------------------------------------------------------------------------
+
+OBJ := $(BUILD)/obj
+objects = $(patsubst %.c,$(OBJ)/%.o,$(sort $(wildcard $(1)/*.c)))
+
+KERNELS := $(sort $(wildcard engine/cpu/kernels*.c))
+OBJECTS_base := $(call objects,engine/base)
+OBJECTS_volume := $(call objects,engine/volume)
+OBJECTS_cpu := $(filter-out $(KERNELS:%.c=$(OBJ)/%.o),$(call objects,engine/cpu)) \
+    $(foreach isa,$(ISAS),$(KERNELS:%.c=$(OBJ)/%.$(isa).o))
+OBJECTS_engine := $(call objects,engine)
+OBJECTS_catalog := $(call objects,catalog)
+OBJECTS_worker := $(call objects,worker)
+OBJECTS_pipeline := $(filter-out $(OBJ)/pipeline/main.o,$(call objects,pipeline))
+OBJECTS_tests := $(patsubst %.c,$(OBJ)/%.o,$(filter-out tests/test_%.c,$(sort $(wildcard tests/*.c))))
+FLOORS := base volume cpu engine catalog worker pipeline
+ARCHIVES := $(FLOORS:%=$(BUILD)/lib%.a)
+TESTS := $(patsubst tests/test_%.c,$(BUILD)/tests/test_%,$(sort $(wildcard tests/test_*.c)))
+PROGRAM_TESTS := $(sort $(wildcard tests/*.t))
+SOURCES := $(sort $(foreach d,engine engine/base engine/volume engine/cpu catalog worker pipeline tests,\
+    $(wildcard $(d)/*.c) $(wildcard $(d)/*.h)))
+
+# The floors that the includes of a test reach, highest first, so that a test waits for no floor above it.
+reached = $(shell set -- $(1) $$(sed -n 's|^\#include "\(tests/.*\)\.h".*|\1.[ch]|p' $(1)); \
+    if grep -q '^\#include "pipeline/' "$$@"; then echo pipeline worker catalog engine cpu volume base; \
+    elif grep -q '^\#include "worker/' "$$@"; then echo worker catalog engine cpu volume base; \
+    elif grep -q '^\#include "catalog/' "$$@"; then echo catalog volume base; \
+    elif grep -q '^\#include "engine/[a-z0-9_]*\.h"\|^\#include "engine/cpu/' "$$@"; then echo engine cpu volume base; \
+    elif grep -q '^\#include "engine/volume/' "$$@"; then echo volume base; \
+    else echo base; fi)
+reached_archives = $(patsubst %,$(BUILD)/lib%.a,$(call reached,$(1))) $(if $(OBJECTS_tests),$(if \
+    $(shell grep -l '^\#include "tests/' $(1)),$(BUILD)/libtests.a))
+
+# --- building --------------------------------------------------------------------------------------------------------
+
+.PHONY: all archives tests info deps demo check check-all bench lint layers format install clean FORCE
+
+all: $(BUILD)/nocturne
+
+archives: $(ARCHIVES)
+
+tests: $(TESTS)
+
+# A change of flags rebuilds everything; a change of the commit only what says the version.
+define write_if_changed
+@mkdir -p $(BUILD)
+@printf '%s\n' '$(subst ','\'',$(1))' | cmp -s - $@ || printf '%s\n' '$(subst ','\'',$(1))' >$@
+endef
+
+$(BUILD)/flags: FORCE
+	$(call write_if_changed,$(CC) $(CC_VERSION) $(PLAIN_FLAGS) $(KERNEL_FLAGS) $(CPU_FLAGS) $(LDFLAGS) $(ALL_LIBS) $(MPI_CFLAGS) $(HDF5_CFLAGS))
+
+$(BUILD)/version: FORCE
+	$(call write_if_changed,$(VERSION_FLAGS))
+
+$(OBJ)/engine/volume/%.o: EXTRA := $(NIFTI_CFLAGS)
+$(OBJ)/engine/cpu/%.o: EXTRA := $(CPU_FLAGS)
+$(OBJ)/pipeline/%.o: EXTRA := $(HDF5_CFLAGS) $(MPI_CFLAGS)
+$(OBJ)/pipeline/version.o: EXTRA := $(HDF5_CFLAGS) $(MPI_CFLAGS) $(VERSION_FLAGS)
+$(OBJ)/pipeline/version.o: $(BUILD)/version
+$(OBJ)/tests/%.o: EXTRA := $(CHECK_CFLAGS)
+
+$(OBJ)/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(PLAIN_FLAGS) $(EXTRA) -MMD -MP -c $< -o $@
+
+define kernel_rule
+$(OBJ)/engine/cpu/%.$(1).o: engine/cpu/%.c $(BUILD)/flags
+	@mkdir -p $$(@D)
+	$(CC) $(KERNEL_FLAGS) $(ISA_$(1)) $(if $(X86),-DNOC_HAVE_X86) -MMD -MP -c $$< -o $$@
+endef
+$(foreach isa,$(ISAS),$(eval $(call kernel_rule,$(isa))))
+
+# Made anew each time, so that no object of a removed file stays inside; .members notes a removed or added file.
+define archive_rule
+$(BUILD)/lib$(1).members: FORCE
+	$$(call write_if_changed,$(OBJECTS_$(1)))
+$(BUILD)/lib$(1).a: $(OBJECTS_$(1)) $(BUILD)/lib$(1).members
+	@rm -f $$@.new && $(AR) rcsD $$@.new $(OBJECTS_$(1)) && mv $$@.new $$@
+endef
+$(foreach floor,$(FLOORS) tests,$(eval $(call archive_rule,$(floor))))
+
+LINK = $(CC) $(CFLAGS) -pthread $(SANITIZE) $(LDFLAGS) -Wl,--as-needed
+
+$(BUILD)/nocturne: $(OBJ)/pipeline/main.o $(ARCHIVES)
+	$(LINK) $< -Wl,--start-group $(ARCHIVES) -Wl,--end-group $(ALL_LIBS) -o $@
+
+define test_rule
+$(BUILD)/tests/$(1): $(OBJ)/tests/$(1).o $(call reached_archives,tests/$(1).c)
+	@mkdir -p $$(@D)
+	@[ -n '$(CHECK_LIBS)' ] || { echo 'make: Check not found: apt-get install check  (or: make deps)' >&2; exit 1; }
+	$(LINK) $$< -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $(CHECK_LIBS) \
+	    $$(foreach floor,$$(patsubst $(BUILD)/lib%.a,%,$$(filter %.a,$$^)),$$(LIBS_$$(floor))) -lm -o $$@
+endef
+$(foreach test,$(notdir $(TESTS)),$(eval $(call test_rule,$(test))))
+
+-include $(shell find $(OBJ) -name '*.d' 2>/dev/null)
+
+# --- goals -----------------------------------------------------------------------------------------------------------
+
+info:
+	@echo 'nocturne      $(VERSION) ($(COMMIT))'
+	@echo 'build folder  $(BUILD)'
+	@echo 'compiler      $(CC) $(CC_VERSION), $(TARGET)'
+	@echo 'flags         $(PLAIN_FLAGS)'
+	@echo 'kernels       $(KERNEL_FLAGS), for $(ISAS)'
+	@echo 'Open MPI      $(MPI_VERSION)   $(MPI_CFLAGS) $(MPI_LIBS)'
+	@echo 'HDF5          $(HDF5_VERSION)   $(HDF5_CFLAGS) $(HDF5_LIBS)'
+	@echo 'SQLite        $(SQLITE_VERSION)'
+	@echo 'NIfTI-2       $(NIFTI_CFLAGS)'
+	@echo 'libdeflate    $(DEFLATE_VERSION)'
+	@echo 'libyaml       $(YAML_VERSION)'
+	@echo 'jansson       $(JANSSON_VERSION)'
+	@echo 'libcrypto     $(CRYPTO_VERSION)'
+	@echo 'Check         $(or $(CHECK_VERSION),not found: make check needs it)'
+	@echo 'CUDA          $(if $(NVCC),nvcc $(NVCC_VERSION) at $(NVCC)$(comma) not used: this version computes on the CPU,no nvcc)'
+	@echo 'sanitizers    $(or $(SAN),none)'
+
+deps:
+	@scripts/deps.sh
+
+demo: deps
+	@$(MAKE) all
+	@NOC=$(abspath $(BUILD))/nocturne BUILD=$(abspath $(BUILD)) scripts/demo.sh
+
+check: deps
+	@$(MAKE) check-all
+
+# One count at the end: the Check programs and the program tests all speak TAP. Leaks and races inside of Open MPI are not ours.
+check-all: all tests layers
+	@NOC=$(abspath $(BUILD))/nocturne BUILD=$(abspath $(BUILD)) SAN=$(SAN) \
+	    LSAN_OPTIONS=suppressions=$(abspath tests/leaks.supp):print_suppressions=0 \
+	    TSAN_OPTIONS=suppressions=$(abspath tests/races.supp):second_deadlock_stack=1 \
+	    $(PROVE) $(PROVE_FLAGS) --exec scripts/run_test.sh $(TESTS) $(PROGRAM_TESTS)
+
+layers:
+	@scripts/check_layers.sh
+
+bench: all
+	$(BUILD)/nocturne bench engine -m models/hippocampus --device cpu
+
+TIDY := $(shell command -v clang-tidy 2>/dev/null)
+lint: layers
+	@$(if $(TIDY),$(TIDY) --quiet --warnings-as-errors='*' $(filter %.c,$(SOURCES)) -- -std=c11 -D_GNU_SOURCE -I. \
+	    -DNOC_ISA_PORTABLE $(VERSION_FLAGS) $(NIFTI_CFLAGS) $(HDF5_CFLAGS) $(MPI_CFLAGS) -pthread,\
+	    echo 'make: no clang-tidy here (apt-get install clang-tidy): only the layers were checked')
+
+format:
+	@clang-format -i $(SOURCES)
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/nocturne $(DESTDIR)$(PREFIX)/share/doc/nocturne
+	install -m 755 $(BUILD)/nocturne $(DESTDIR)$(PREFIX)/bin/nocturne
+	@for d in configs models; do \
+	    [ ! -d $$d ] || cp -R --no-preserve=ownership $$d $(DESTDIR)$(PREFIX)/share/nocturne/ || exit 1; done
+	@install -m 644 $(wildcard *.md) LICENSE $(DESTDIR)$(PREFIX)/share/doc/nocturne/
+
+clean:
+	rm -rf $(BUILD)
