@@ -1,0 +1,199 @@
+/* Scanning: what a path is, which studies it names, their headers, and all of them into the catalog in one
+ * transaction.
+ *
+ * Headers are read by several threads: on a network file system a scan waits for answers, not for work. A
+ * header that cannot be read leaves the shape unknown and keeps its reason to itself; the run finds it
+ * again and records it. */
+#include "catalog/scan.h"
+
+#include "catalog/database.h"
+#include "catalog/source.h"
+#include "engine/base/file.h"
+#include "engine/base/memory.h"
+#include "engine/base/pool.h"
+#include "engine/base/text.h"
+#include "engine/volume/nifti.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+
+enum { THREADS = 8 };
+
+/* ---- what a path is ---- */
+
+static bool has_ending(const char *path, const char *ending)
+{
+    size_t length = strlen(path), size = strlen(ending);
+    return length >= size && strcasecmp(path + length - size, ending) == 0;
+}
+
+static noc_status read_folder(const char *path, noc_source *source, noc_error *err)
+{
+    struct stat about;
+    char *name = noc_path_join(path, "dataset.json", err);
+    if (!name)
+        return NOC_ENOMEMORY;
+    noc_status status;
+    if (stat(name, &about) == 0)
+        status = noc_msd_read(name, source, err);
+    else
+        status = noc_fail(err, NOC_EDATA,
+                          "%s: no dataset.json in this folder; what can be scanned is a folder with a "
+                          "dataset.json, a CSV list with the header key,image,truth, or a NIfTI file",
+                          path);
+    free(name);
+    return status;
+}
+
+static noc_status read_source(const char *path, noc_source *source, noc_error *err)
+{
+    struct stat about;
+    if (stat(path, &about) != 0)
+        return noc_fail(err, NOC_ENOINPUT, "%s: %s", path, strerror(errno));
+    if (S_ISDIR(about.st_mode))
+        return read_folder(path, source, err);
+    if (!S_ISREG(about.st_mode))
+        return noc_fail(err, NOC_EDATA, "%s: neither a folder nor a file", path);
+    if (noc_nifti_is_name(path, NULL)) {
+        noc_source_entry entry = {.folder = ".", .layout = "file", .channels = {path}, .channel_count = 1};
+        return noc_source_add(source, &entry, err);
+    }
+    return has_ending(path, ".json") ? noc_msd_read(path, source, err) : noc_list_read(path, source, err);
+}
+
+/* ---- files ---- */
+
+static void add_fingerprint(noc_text *text, const char *path)
+{
+    int64_t size, mtime_ns;
+    const char *comma = text->size > 0 ? ";" : "";
+    if (noc_file_fingerprint(path, &size, &mtime_ns, NULL) == NOC_OK)
+        noc_text_add(text, "%s%lld:%lld", comma, (long long)size, (long long)mtime_ns);
+    else
+        noc_text_add(text, "%smissing", comma);
+}
+
+static void take_fingerprint(noc_study *study)
+{
+    noc_text text = {0};
+    for (int i = 0; i < study->channel_count; i++)
+        add_fingerprint(&text, study->channels[i]);
+    if (study->truth)
+        add_fingerprint(&text, study->truth);
+    free(study->fingerprint);
+    study->fingerprint = text.failed ? NULL : text.data;
+    if (text.failed)
+        noc_text_free(&text);
+}
+
+static void read_headers(noc_study *study)
+{
+    /* Whether a missing affine is accepted is the run's question; the shape is known either way. */
+    const noc_nifti_options options = {.assume_ras = true};
+    study->has_shape = true;
+    study->voxel_bytes = 0;
+    for (int i = 0; i < study->channel_count && study->has_shape; i++) {
+        noc_nifti_header header;
+        study->has_shape = noc_nifti_read_header(study->channels[i], &options, &header, NULL) == NOC_OK;
+        if (!study->has_shape)
+            break;
+        study->voxel_bytes += (int64_t)header.voxel_bytes;
+        if (i == 0) {
+            memcpy(study->size, header.grid.size, sizeof(study->size));
+            memcpy(study->spacing_mm, header.grid.spacing_mm, sizeof(study->spacing_mm));
+        }
+    }
+    if (!study->has_shape) {
+        study->voxel_bytes = 0;
+        memset(study->size, 0, sizeof(study->size));
+        memset(study->spacing_mm, 0, sizeof(study->spacing_mm));
+    }
+}
+
+static void look_at(void *argument, int i, int thread)
+{
+    noc_study *studies = argument;
+    (void)thread;
+    read_headers(&studies[i]);
+    take_fingerprint(&studies[i]);
+}
+
+static noc_status look_at_all(noc_source *source, noc_error *err)
+{
+    noc_pool *pool = NULL;
+    int threads = source->count < THREADS ? (int)source->count : THREADS;
+    noc_status status = noc_pool_create(threads, &pool, err);
+    if (status != NOC_OK)
+        return status;
+    noc_pool_run(pool, (int)source->count, look_at, source->studies);
+    noc_pool_free(pool);
+    for (size_t i = 0; i < source->count; i++) {
+        if (!source->studies[i].fingerprint)
+            return noc_fail(err, NOC_ENOMEMORY, "no memory for the list of studies");
+    }
+    return NOC_OK;
+}
+
+/* ---- the catalog ---- */
+
+/* A file named alone says nothing about truths or further channels: what a list said of it before stays. */
+static noc_status keep_what_is_known(noc_catalog *catalog, noc_study *study, noc_error *err)
+{
+    noc_study known = {0};
+    bool found = false;
+    noc_status status = noc_catalog_find_image(catalog, study->channels[0], &found, &known, err);
+    if (status != NOC_OK || !found)
+        return status;
+    noc_study_clear(study);
+    *study = known;
+    look_at(study, 0, 0);
+    return study->fingerprint ? NOC_OK : noc_fail(err, NOC_ENOMEMORY, "no memory for a study");
+}
+
+static noc_status put_one(noc_catalog *catalog, noc_study *study, noc_scan_report *report, noc_error *err)
+{
+    noc_put what = NOC_PUT_UNCHANGED;
+    noc_status status = NOC_OK;
+    if (strcmp(study->layout, "file") == 0)
+        status = keep_what_is_known(catalog, study, err);
+    if (status == NOC_OK)
+        status = noc_catalog_put_study(catalog, study, &what, err);
+    if (status != NOC_OK)
+        return status;
+    report->added += what == NOC_PUT_ADDED;
+    report->changed += what == NOC_PUT_CHANGED;
+    report->unchanged += what == NOC_PUT_UNCHANGED;
+    report->unreadable += !study->has_shape;
+    return NOC_OK;
+}
+
+static noc_status put_all(noc_catalog *catalog, noc_source *source, noc_scan_report *report, noc_error *err)
+{
+    bool is_own;
+    noc_status status = noc_database_enter(catalog, &is_own, err);
+    if (status != NOC_OK)
+        return status;
+    for (size_t i = 0; i < source->count && status == NOC_OK; i++)
+        status = put_one(catalog, &source->studies[i], report, err);
+    return noc_database_leave(catalog, is_own, status, err);
+}
+
+noc_status noc_scan(noc_catalog *catalog, const char *path, void (*warn)(void *argument, const char *text),
+                    void *argument, noc_scan_report *report, noc_error *err)
+{
+    noc_source source = {.warn = warn, .argument = argument};
+    noc_scan_report made = {0};
+    noc_status status = read_source(path, &source, err);
+    if (status == NOC_OK)
+        status = look_at_all(&source, err);
+    if (status == NOC_OK)
+        status = put_all(catalog, &source, &made, err);
+    made.warnings = source.warnings;
+    noc_source_clear(&source);
+    if (status == NOC_OK && report)
+        *report = made;
+    return status;
+}
