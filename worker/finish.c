@@ -1,0 +1,43 @@
+/* From what the engine left to an outcome: paint, score, hash. */
+#include "engine/base/clock.h"
+#include "engine/base/memory.h"
+#include "engine/base/sha256.h"
+#include "worker/job.h"
+#include "worker/score.h"
+
+static noc_status take_voxels(noc_job *job, const noc_manifest *manifest, size_t voxels, noc_error *err)
+{
+    noc_outcome *o = job->outcome;
+
+    if (job->result.kind != NOC_GATHER_REGIONS) {
+        o->mask = job->result.voxels;
+        o->mask_bytes = job->result.element_bytes;
+        job->result.voxels = NULL;
+        return NOC_OK;
+    }
+    o->regions = job->result.voxels;
+    o->region_bytes = job->result.element_bytes;
+    job->result.voxels = NULL;
+    o->mask = noc_alloc(voxels, 1, err);
+    if (!o->mask)
+        return NOC_ENOMEMORY;
+    o->mask_bytes = 1;
+    noc_regions_paint(manifest, o->regions, o->region_bytes, voxels, o->mask);
+    return NOC_OK;
+}
+
+noc_status noc_job_finish(noc_job *job, const noc_job_rules *rules, noc_error *err)
+{
+    noc_outcome *o = job->outcome;
+    size_t voxels = noc_grid_voxels(&o->grid);
+    double start = noc_clock_monotonic();
+    noc_status status = take_voxels(job, rules->manifest, voxels, err);
+
+    if (status == NOC_OK)
+        status = noc_score(rules->manifest, &o->grid, o->mask, o->mask_bytes, o->regions, o->region_bytes,
+                           job->truth.voxels ? &job->truth : NULL, &o->metrics, &o->metric_count, err);
+    if (status == NOC_OK)
+        status = noc_sha256_of(o->mask, voxels * (size_t)o->mask_bytes, o->mask_sha256, err);
+    o->seconds_score = noc_clock_monotonic() - start;
+    return status;
+}
