@@ -10,7 +10,7 @@
 #include <sys/utsname.h>
 
 static const noc_cpu_kernels *const instruction_sets[] = {
-    /* best first */
+/* best first */
 #if defined(__x86_64__)
     &noc_cpu_kernels_avx512,
     &noc_cpu_kernels_avx2,

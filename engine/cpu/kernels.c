@@ -26,7 +26,7 @@ enum { LANES = 4, ROWS = 4 };
 #define NAME "portable"
 #endif
 
-enum { COLUMNS = 2 * LANES, BLOCK_ROWS = 8 * ROWS };
+enum { COLUMNS = 2 * LANES, BLOCK_ROWS = 8 * ROWS, DEPTH_RUN = 128 };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -204,9 +204,9 @@ INLINE void tile(int rows, const float *in, size_t in_step, int depth, const flo
     }
 }
 
-/* Any number of rows up to ROWS. */
-static void tiles(int rows, const float *in, size_t in_step, int depth, const float *panel, const float *bias,
-                  const float *residual, float *out, size_t out_step)
+/* Any number of rows up to ROWS, a run of at most DEPTH_RUN products each. */
+INLINE void short_tiles(int rows, const float *in, size_t in_step, int depth, const float *panel,
+                        const float *bias, const float *residual, float *out, size_t out_step)
 {
     if (rows == ROWS) {
         tile(ROWS, in, in_step, depth, panel, bias, residual, out, out_step);
@@ -227,6 +227,16 @@ static void tiles(int rows, const float *in, size_t in_step, int depth, const fl
         out += (size_t)n * out_step;
         rows -= n;
     }
+}
+
+/* Long sums are sums of shorter ones, so that rounding does not grow with the depth: each run starts from
+ * zero and is added to what stands in `out`. */
+static void tiles(int rows, const float *in, size_t in_step, int depth, const float *panel, const float *bias,
+                  const float *residual, float *out, size_t out_step)
+{
+    for (int k = 0; k < depth; k += DEPTH_RUN)
+        short_tiles(rows, in + k, in_step, least(DEPTH_RUN, depth - k), panel + (size_t)k * COLUMNS,
+                    k == 0 ? bias : NULL, k == 0 ? residual : out, out, out_step);
 }
 
 /* Squares of the tail columns of a block of rows -> the factor of each row. */
@@ -391,9 +401,10 @@ static void activate(const float *in, float *out, size_t count, noc_activation a
     }
 }
 
-/* A row of scores -> powers of two below their maximum, in place; returns one over their sum. */
+/* A row of scores -> their powers of e below the maximum, in place; returns one over their sum. */
 static float soften(float *s, int count)
 {
+    const float log2_e = 1.44269504f;
     vec m0 = load(s), m1 = load(s + LANES), t0 = {0}, t1 = {0};
     for (int j = COLUMNS; j < count; j += COLUMNS) {
         m0 = larger(m0, load(s + j));
@@ -401,7 +412,7 @@ static float soften(float *s, int count)
     }
     vec m = splat(lanes_max(larger(m0, m1)));
     for (int j = 0; j < count; j += COLUMNS) {
-        vec p0 = exp2_of(load(s + j) - m), p1 = exp2_of(load(s + j + LANES) - m);
+        vec p0 = exp2_of((load(s + j) - m) * log2_e), p1 = exp2_of((load(s + j + LANES) - m) * log2_e);
         t0 += p0;
         t1 += p1;
         store(s + j, p0);

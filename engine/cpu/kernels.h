@@ -35,7 +35,7 @@ typedef struct noc_cpu_patches {
     int kernel[3], stride[3], padding[3];
 } noc_cpu_patches;
 
-/* Softmax attention of one head. keys: [panel of keys][dim][panel width], already times scale * log2(e);
+/* Softmax attention of one head. keys: [panel of keys][dim][panel width], already times the scale;
  * values: [panel of dim][keys][panel width]. */
 typedef struct noc_cpu_attention {
     const float *queries;

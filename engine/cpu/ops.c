@@ -173,7 +173,7 @@ static void pack_head_piece(void *argument, int head, int thread)
            keys = (size_t)job->keys;
     float *key_panels = job->network->heads + (size_t)head * (job->key_floats + job->value_floats);
     float *value_panels = key_panels + job->key_floats;
-    float scale = (float)(job->op->scale * 1.4426950408889634); /* powers of two instead of e */
+    float scale = (float)job->op->scale;
     (void)thread;
     for (size_t j = 0; j < job->key_floats / dim; j++)
         for (size_t c = 0; c < dim; c++) {
