@@ -1,5 +1,5 @@
-/* Reading model.yaml. A reader carries the document and the first failure; after it every function does nothing, so the
- * sections below read like the schema. Every complaint names file, line and key. */
+/* Reading model.yaml. A reader carries the document and the first failure; after it every function does
+ * nothing, so the sections below read like the schema. Every complaint names file, line and key. */
 #include "engine/manifest.h"
 
 #include "engine/base/file.h"
@@ -56,7 +56,8 @@ static void read_text_node(reader *r, const noc_yaml_node *node, const char *key
     const char *value;
     if (r->status != NOC_OK || !node)
         return;
-    if (noc_yaml_kind_of(node) != NOC_YAML_SCALAR || noc_yaml_text(r->doc, node, &value, NULL) != NOC_OK || !*value) {
+    if (noc_yaml_kind_of(node) != NOC_YAML_SCALAR || noc_yaml_text(r->doc, node, &value, NULL) != NOC_OK ||
+        !*value) {
         COMPLAIN(r, node, "%s%s must be text", r->section, key);
         return;
     }
@@ -66,12 +67,14 @@ static void read_text_node(reader *r, const noc_yaml_node *node, const char *key
         r->status = NOC_ENOMEMORY;
 }
 
-static void read_int_node(reader *r, const noc_yaml_node *node, const char *key, int64_t low, int64_t high, int *value)
+static void read_int_node(reader *r, const noc_yaml_node *node, const char *key, int64_t low, int64_t high,
+                          int *value)
 {
     int64_t wide;
     if (r->status != NOC_OK || !node)
         return;
-    if (noc_yaml_kind_of(node) != NOC_YAML_SCALAR || noc_yaml_integer(r->doc, node, low, high, &wide, NULL) != NOC_OK)
+    if (noc_yaml_kind_of(node) != NOC_YAML_SCALAR ||
+        noc_yaml_integer(r->doc, node, low, high, &wide, NULL) != NOC_OK)
         COMPLAIN(r, node, "%s%s must be an integer from %" PRId64 " to %" PRId64, r->section, key, low, high);
     else
         *value = (int)wide;
@@ -83,12 +86,14 @@ static void read_int(reader *r, const noc_yaml_node *map, const char *key, int h
 }
 
 /* Absent: *value stays. */
-static void read_number(reader *r, const noc_yaml_node *map, const char *key, double low, double high, double *value)
+static void read_number(reader *r, const noc_yaml_node *map, const char *key, double low, double high,
+                        double *value)
 {
     const noc_yaml_node *node = find(r, map, key);
     if (!node)
         return;
-    if (noc_yaml_kind_of(node) == NOC_YAML_SCALAR && noc_yaml_number(r->doc, node, low, high, value, NULL) == NOC_OK)
+    if (noc_yaml_kind_of(node) == NOC_YAML_SCALAR &&
+        noc_yaml_number(r->doc, node, low, high, value, NULL) == NOC_OK)
         return;
     if (high < DBL_MAX)
         COMPLAIN(r, node, "%s%s must be a number from %g to %g", r->section, key, low, high);
@@ -103,7 +108,8 @@ static void require_number(reader *r, const noc_yaml_node *map, const char *key,
 }
 
 /* The place of the text among the choices; absent: *value stays. */
-static void read_choice(reader *r, const noc_yaml_node *map, const char *key, const char *const choices[], int *value)
+static void read_choice(reader *r, const noc_yaml_node *map, const char *key, const char *const choices[],
+                        int *value)
 {
     const noc_yaml_node *node = find(r, map, key);
     const char *text = NULL;
@@ -154,7 +160,8 @@ static void read_triple(reader *r, const noc_yaml_node *map, const char *key, in
     }
 }
 
-static void read_stages(reader *r, const noc_yaml_node *map, const char *key, int high, int values[NOC_STAGES])
+static void read_stages(reader *r, const noc_yaml_node *map, const char *key, int high,
+                        int values[NOC_STAGES])
 {
     const noc_yaml_node *node = require(r, map, key);
     size_t count = count_items(r, node, key, NOC_STAGES, NOC_STAGES);
@@ -174,7 +181,8 @@ static void read_patches(reader *r, const noc_yaml_node *map, const char *key, i
         if (is_triple && count_items(r, entry, key, 3, 3) == 0)
             return;
         for (size_t axis = 0; axis < 3; axis++)
-            read_int_node(r, is_triple ? noc_yaml_item(entry, axis) : entry, key, low, high, &values[s][axis]);
+            read_int_node(r, is_triple ? noc_yaml_item(entry, axis) : entry, key, low, high,
+                          &values[s][axis]);
     }
 }
 
@@ -185,8 +193,8 @@ static void check_patches(reader *r, const noc_yaml_node *map)
         for (int axis = 0; axis < 3 && r->status == NOC_OK; axis++)
             if (network->patch_padding[s][axis] >= network->patch_kernel[s][axis])
                 COMPLAIN(r, noc_yaml_find(map, "patch_padding"),
-                         "network.patch_padding: %d is not below the kernel's %d", network->patch_padding[s][axis],
-                         network->patch_kernel[s][axis]);
+                         "network.patch_padding: %d is not below the kernel's %d",
+                         network->patch_padding[s][axis], network->patch_kernel[s][axis]);
 }
 
 static void read_network(reader *r, const noc_yaml_node *root)
@@ -195,8 +203,9 @@ static void read_network(reader *r, const noc_yaml_node *root)
     const noc_yaml_node *map = require(r, root, "network");
     noc_network_config *network = &r->manifest->network;
     check_keys(r, map, "network",
-               KEYS("in_channels", "num_classes", "embed_dims", "num_heads", "depths", "sr_ratios", "mlp_ratios",
-                    "decoder_dim", "patch_kernel", "patch_stride", "patch_padding", "attention_scale"));
+               KEYS("in_channels", "num_classes", "embed_dims", "num_heads", "depths", "sr_ratios",
+                    "mlp_ratios", "decoder_dim", "patch_kernel", "patch_stride", "patch_padding",
+                    "attention_scale"));
     r->section = "network.";
     read_int(r, map, "in_channels", NOC_MAX_CHANNELS, &network->in_channels);
     read_int(r, map, "num_classes", CLASSES_MAX, &network->num_classes);
@@ -216,8 +225,9 @@ static void read_network(reader *r, const noc_yaml_node *root)
     network->attention_scale = scale == 0 ? NOC_SCALE_HEAD_DIM : NOC_SCALE_NUM_HEADS;
     for (int s = 0; s < NOC_STAGES && r->status == NOC_OK; s++)
         if (network->embed_dims[s] % network->num_heads[s] != 0)
-            COMPLAIN(r, noc_yaml_find(map, "embed_dims"), "network.embed_dims: %d cannot be shared by %d heads",
-                     network->embed_dims[s], network->num_heads[s]);
+            COMPLAIN(r, noc_yaml_find(map, "embed_dims"),
+                     "network.embed_dims: %d cannot be shared by %d heads", network->embed_dims[s],
+                     network->num_heads[s]);
 }
 
 static void read_minmax_slices(reader *r, const noc_yaml_node *map, noc_step *step)
@@ -234,7 +244,8 @@ static void read_zscore(reader *r, const noc_yaml_node *map, noc_step *step)
     check_keys(r, map, "input.prepare", KEYS("step", "mask"));
     read_choice(r, map, "mask", KEYS("all", "nonzero", "filled"), &mask);
     if (mask > NOC_ZSCORE_NONZERO)
-        COMPLAIN(r, noc_yaml_find(map, "mask"), "input.prepare: this version does not do mask: filled of step zscore");
+        COMPLAIN(r, noc_yaml_find(map, "mask"),
+                 "input.prepare: this version does not do mask: filled of step zscore");
     step->kind = NOC_STEP_ZSCORE;
     step->mask = mask == NOC_ZSCORE_NONZERO ? NOC_ZSCORE_NONZERO : NOC_ZSCORE_ALL;
 }
@@ -274,9 +285,14 @@ static void read_step(reader *r, const noc_yaml_node *map, noc_step *step)
         const char *name;
         void (*read)(reader *r, const noc_yaml_node *map, noc_step *step); /* NULL: known, not done */
     } kinds[] = {
-        {"minmax_slices", read_minmax_slices}, {"zscore", read_zscore}, {"zscore_nonzero", read_zscore_nonzero},
-        {"clip_zscore", read_clip_zscore},     {"crop", read_crop},     {"percentile_zscore", NULL},
-        {"foreground_crop", NULL},             {"resample", NULL},
+        {"minmax_slices", read_minmax_slices},
+        {"zscore", read_zscore},
+        {"zscore_nonzero", read_zscore_nonzero},
+        {"clip_zscore", read_clip_zscore},
+        {"crop", read_crop},
+        {"percentile_zscore", NULL},
+        {"foreground_crop", NULL},
+        {"resample", NULL},
     };
     char *name = NULL;
     if (noc_yaml_kind_of(map) != NOC_YAML_MAPPING) {
@@ -305,7 +321,8 @@ static void read_channels(reader *r, const noc_yaml_node *map)
     const noc_yaml_node *node = require(r, map, "channels");
     size_t count = count_items(r, node, "channels", 1, NOC_MAX_CHANNELS);
     if (r->status == NOC_OK && count != (size_t)m->network.in_channels)
-        COMPLAIN(r, node, "input.channels names %zu channels, network.in_channels is %d", count, m->network.in_channels);
+        COMPLAIN(r, node, "input.channels names %zu channels, network.in_channels is %d", count,
+                 m->network.in_channels);
     for (size_t i = 0; i < count && r->status == NOC_OK; i++) {
         read_text_node(r, noc_yaml_item(node, i), "channels", &m->channels[i]);
         for (size_t k = 0; k < i && r->status == NOC_OK; k++)
@@ -401,7 +418,7 @@ static void read_labels(reader *r, const noc_yaml_node *map)
     check_keys(r, map, "output (of kind labels)", KEYS("kind", "labels"));
     const noc_yaml_node *node = require(r, map, "labels");
     if (r->status == NOC_OK && m->network.num_classes < 2) {
-        COMPLAIN(r, map, "output.kind: labels needs network.num_classes of 2 or more");
+        COMPLAIN(r, noc_yaml_find(map, "kind"), "output.kind: labels needs network.num_classes of 2 or more");
         return;
     }
     size_t classes = (size_t)m->network.num_classes;
@@ -564,8 +581,8 @@ static void read_root(reader *r, const noc_yaml_node *root)
     require(r, root, "format");
     read_choice(r, root, "format", KEYS("nocturne-model/1"), &only);
     check_keys(r, root, "a manifest",
-               KEYS("format", "name", "description", "license", "reference", "family", "weights", "weights_sha256",
-                    "network", "input", "window", "output"));
+               KEYS("format", "name", "description", "license", "reference", "family", "weights",
+                    "weights_sha256", "network", "input", "window", "output"));
     read_name(r, root);
     read_text_node(r, find(r, root, "description"), "description", &m->description);
     read_text_node(r, find(r, root, "license"), "license", &m->license);
@@ -589,7 +606,8 @@ static noc_status locate(const char *path, char **file, noc_error *err)
     if (!*file)
         return NOC_ENOMEMORY;
     if (stat(*file, &info) != 0)
-        return noc_fail(err, NOC_ENOINPUT, "%s: there is no model in this folder: %s", *file, strerror(errno));
+        return noc_fail(err, NOC_ENOINPUT, "%s: there is no model in this folder: %s", *file,
+                        strerror(errno));
     return NOC_OK;
 }
 

@@ -6,7 +6,13 @@
 
 #include <stdint.h>
 
-enum { NOC_STAGES = 4, NOC_MAX_REGIONS = 32, NOC_MAX_CHANNELS = 16, NOC_MAX_STEPS = 16, NOC_MAX_TRUTH_LABELS = 64 };
+enum {
+    NOC_STAGES = 4,
+    NOC_MAX_REGIONS = 32,
+    NOC_MAX_CHANNELS = 16,
+    NOC_MAX_STEPS = 16,
+    NOC_MAX_TRUTH_LABELS = 64
+};
 
 typedef enum noc_attention_scale { NOC_SCALE_HEAD_DIM, NOC_SCALE_NUM_HEADS } noc_attention_scale;
 typedef enum noc_blend { NOC_BLEND_CONSTANT, NOC_BLEND_GAUSSIAN } noc_blend;
@@ -14,20 +20,26 @@ typedef enum noc_output_kind { NOC_OUTPUT_LABELS, NOC_OUTPUT_REGIONS } noc_outpu
 
 typedef struct noc_network_config {
     int in_channels, num_classes;
-    int embed_dims[NOC_STAGES], num_heads[NOC_STAGES], depths[NOC_STAGES], sr_ratios[NOC_STAGES], mlp_ratios[NOC_STAGES];
+    int embed_dims[NOC_STAGES], num_heads[NOC_STAGES], depths[NOC_STAGES], sr_ratios[NOC_STAGES],
+        mlp_ratios[NOC_STAGES];
     int decoder_dim;
     int patch_kernel[NOC_STAGES][3], patch_stride[NOC_STAGES][3], patch_padding[NOC_STAGES][3];
     noc_attention_scale attention_scale;
 } noc_network_config;
 
-typedef enum noc_step_kind { NOC_STEP_MINMAX_SLICES, NOC_STEP_ZSCORE, NOC_STEP_CLIP_ZSCORE, NOC_STEP_CROP } noc_step_kind;
+typedef enum noc_step_kind {
+    NOC_STEP_MINMAX_SLICES,
+    NOC_STEP_ZSCORE,
+    NOC_STEP_CLIP_ZSCORE,
+    NOC_STEP_CROP
+} noc_step_kind;
 typedef enum noc_zscore_mask { NOC_ZSCORE_ALL, NOC_ZSCORE_NONZERO } noc_zscore_mask;
 
 typedef struct noc_step {
     noc_step_kind kind;
-    noc_zscore_mask mask;          /* zscore */
-    double low, high, mean, std;   /* clip_zscore */
-    int64_t start[3], size[3];     /* crop: D, H, W */
+    noc_zscore_mask mask;        /* zscore */
+    double low, high, mean, std; /* clip_zscore */
+    int64_t start[3], size[3];   /* crop: D, H, W */
 } noc_step;
 
 typedef struct noc_label {
@@ -47,11 +59,11 @@ typedef struct noc_paint {
 } noc_paint;
 
 typedef struct noc_manifest {
-    char *path;   /* of model.yaml */
+    char *path; /* of model.yaml */
     char *name;
     char *description, *license, *reference; /* NULL when absent */
-    char *weights;        /* path, resolved against the manifest's folder */
-    char weights_sha256[65]; /* "" when not given */
+    char *weights;                           /* path, resolved against the manifest's folder */
+    char weights_sha256[65];                 /* "" when not given */
     noc_network_config network;
     char *channels[NOC_MAX_CHANNELS]; /* in_channels names */
     char orientation[4];
@@ -64,15 +76,16 @@ typedef struct noc_manifest {
     noc_output_kind output;
     noc_label *labels; /* output labels */
     int label_count;
-    double threshold;  /* regions: probability */
+    double threshold; /* regions: probability */
     noc_region regions[NOC_MAX_REGIONS];
     int region_count;
     noc_paint paints[NOC_MAX_REGIONS];
     int paint_count;
 } noc_manifest;
 
-/* path: model.yaml or the folder that holds it. A missing folder or file is NOC_ENOINPUT; everything else NOC_ECONFIG with file, line, key.
- * What the schema allows but this version does not do (other steps, zscore filled, mirror, lists of weights) is refused with NOC_ECONFIG and a sentence. */
+/* path: model.yaml or the folder that holds it. A missing folder or file is NOC_ENOINPUT; everything else
+ * NOC_ECONFIG with file, line, key. What the schema allows but this version does not do (other steps, zscore
+ * filled, mirror, lists of weights) is refused with NOC_ECONFIG and a sentence. */
 noc_status noc_manifest_load(const char *path, noc_manifest **manifest, noc_error *err);
 void noc_manifest_free(noc_manifest *manifest);
 

@@ -72,7 +72,8 @@ static void add_output(noc_text *text, const noc_manifest *manifest)
         noc_text_add(text, "paint %d %d\n", manifest->paints[i].region, manifest->paints[i].label);
 }
 
-/* One text for one meaning, whatever the manifest's layout and its name; it ends with the weights' bytes by their hash. */
+/* One text for one meaning, whatever the manifest's layout and its name; it ends with the weights' bytes by
+ * their hash. */
 static noc_status identify(noc_model *model, const char *weights_sha256, noc_error *err)
 {
     noc_text text = {0};
@@ -95,8 +96,8 @@ static noc_status check_sha256(const noc_manifest *manifest, char sha256[NOC_SHA
         status = noc_sha256_of(mapping.data, mapping.size, sha256, err);
     noc_file_unmap(&mapping);
     if (status == NOC_OK && manifest->weights_sha256[0] && strcmp(sha256, manifest->weights_sha256) != 0)
-        status = noc_fail(err, NOC_ECONFIG, "%s: its SHA-256 is %s, weights_sha256 of %s says %s", manifest->weights,
-                          sha256, manifest->path, manifest->weights_sha256);
+        status = noc_fail(err, NOC_ECONFIG, "%s: its SHA-256 is %s, weights_sha256 of %s says %s",
+                          manifest->weights, sha256, manifest->path, manifest->weights_sha256);
     return status;
 }
 
@@ -114,7 +115,8 @@ static noc_status load_weights(noc_model *model, noc_error *err)
     if (status == NOC_OK)
         status = noc_safetensors_open(manifest->weights, &model->weights, err);
     if (status == NOC_OK)
-        status = noc_segformer3d_check(&manifest->network, model->weights, manifest->weights, &model->parameters, err);
+        status = noc_segformer3d_check(&manifest->network, model->weights, manifest->weights,
+                                       &model->parameters, err);
     if (status == NOC_OK)
         status = identify(model, sha256, err);
     return status;
@@ -144,8 +146,8 @@ void noc_model_free(noc_model *model)
     free(model);
 }
 
-noc_status noc_model_plan(const noc_model *model, const int64_t window[3], unsigned rewrites, bool keep_stages,
-                          noc_plan **plan, noc_error *err)
+noc_status noc_model_plan(const noc_model *model, const int64_t window[3], unsigned rewrites,
+                          bool keep_stages, noc_plan **plan, noc_error *err)
 {
     const noc_network_config *network = &model->manifest->network;
     noc_plan *built = NULL;

@@ -1,4 +1,5 @@
-/* Plans: their memory, the op list and its editing, and what they cost. The plan owns every weight of its ops. */
+/* Plans: their memory, the op list and its editing, and what they cost. The plan owns every weight of its
+ * ops. */
 #include "engine/plan.h"
 
 #include "engine/base/memory.h"
@@ -93,7 +94,8 @@ noc_status noc_plan_create(const char *family, const int64_t window[3], int chan
 
 noc_op noc_op_make(noc_op_kind kind, int input)
 {
-    return (noc_op){.kind = kind, .input = {input}, .input_count = 1, .residual = -1, .output = -1, .scale = 1};
+    return (noc_op){
+        .kind = kind, .input = {input}, .input_count = 1, .residual = -1, .output = -1, .scale = 1};
 }
 
 noc_status noc_plan_insert(noc_plan *plan, int at, const noc_op *op, const char *name, const int grid[3],
@@ -119,8 +121,8 @@ noc_status noc_plan_insert(noc_plan *plan, int at, const noc_op *op, const char 
     return NOC_OK;
 }
 
-noc_status noc_plan_append(noc_plan *plan, const noc_op *op, const char *name, const int grid[3], int channels,
-                           int *value, noc_error *err)
+noc_status noc_plan_append(noc_plan *plan, const noc_op *op, const char *name, const int grid[3],
+                           int channels, int *value, noc_error *err)
 {
     return noc_plan_insert(plan, plan->op_count, op, name, grid, channels, value, err);
 }
@@ -169,6 +171,12 @@ int noc_plan_only_reader(const noc_plan *plan, int value)
         reader = i;
     }
     return reader;
+}
+
+bool noc_op_is_product(const noc_op *op)
+{
+    return op->kind == NOC_OP_LINEAR && op->residual < 0 && op->tail == 0 &&
+           op->activation == NOC_ACTIVATION_NONE;
 }
 
 int noc_op_rows(const noc_plan *plan, const noc_op *op)

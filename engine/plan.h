@@ -1,9 +1,10 @@
 /* A plan: a flat list of ops with inferred shapes for one window size, that every device walks alike.
  *
- *   noc_plan_create -> builder of the family (noc_segformer3d_build) appends ops -> noc_plan_rewrite -> noc_plan_arrange
+ *   noc_plan_create -> a family's builder (noc_segformer3d_build) -> noc_plan_rewrite -> noc_plan_arrange
  *
- * Feature maps are NDHWC, so a map of grid D x H x W with C channels is its token matrix [D*H*W][C]. A plan describes one
- * window (batch 1); devices repeat it for a batch. Weights are doubles until a device packs them. */
+ * Feature maps are NDHWC, so a map of grid D x H x W with C channels is its token matrix [D*H*W][C]. A plan
+ * describes one window (batch 1); devices repeat it for a batch. Weights are doubles until a device packs
+ * them. */
 #ifndef NOC_PLAN_H
 #define NOC_PLAN_H
 
@@ -16,10 +17,10 @@
 typedef enum noc_op_kind {
     /* out[o] = bias + sum w[o][kd][kh][kw][c] in[...][c]; zero padding. weight: [out][kd][kh][kw][in] */
     NOC_OP_CONV,
-    /* out = in * weight^T + bias (+ residual); weight [out+tail][in]. With tail > 0: the last `tail` columns y_t are not
-     * stored; out = y / sqrt(tail_constant + sum y_t^2) (rewrite c of the decoder's LayerNorm) */
+    /* out = in * weight^T + bias (+ residual); weight [out+tail][in]. With tail > 0: the last `tail` columns
+     * y_t are not stored; out = y / sqrt(tail_constant + sum y_t^2) (rewrite c of the decoder's LayerNorm) */
     NOC_OP_LINEAR,
-    /* per token over channels, eps, biased variance; weight = scale, bias = shift, both NULL after rewrite e */
+    /* per token over channels, biased variance; weight = scale, bias = shift, both NULL after rewrite e */
     NOC_OP_LAYER_NORM,
     /* out = in*weight + bias per channel (BatchNorm at inference before rewrite b) */
     NOC_OP_AFFINE,
@@ -29,7 +30,7 @@ typedef enum noc_op_kind {
     NOC_OP_ATTENTION,
     /* depthwise, kernel 3x3x3, stride 1, padding 1: weight [kd][kh][kw][C], bias, then activation */
     NOC_OP_DWCONV,
-    /* out = activation(bias + sum of inputs, each resized trilinearly (align_corners false) to the output's grid) */
+    /* out = activation(bias + sum of inputs, each resized trilinearly (align_corners false) to its grid) */
     NOC_OP_SUM,
     /* channels of the inputs one after another, each resized to the output's grid */
     NOC_OP_CONCAT,
@@ -44,8 +45,8 @@ typedef struct noc_value {
     char name[NOC_VALUE_NAME]; /* "c1", "stage1.0.attention", ... */
     int grid[3];               /* D, H, W */
     int channels;
-    int first, last;           /* op that writes it, last op that reads it (op_count: kept to the end) */
-    size_t offset;             /* in floats, in the arena of one window; multiple of 16. The input has no place in the arena */
+    int first, last; /* op that writes it, last op that reads it (op_count: kept to the end) */
+    size_t offset;   /* in the arena of one window, in floats; multiple of 16. The input has no place there */
 } noc_value;
 
 typedef struct noc_weights {
@@ -57,16 +58,16 @@ typedef struct noc_op {
     noc_op_kind kind;
     int input[NOC_OP_INPUTS]; /* values */
     int input_count;
-    int residual;             /* value added to the output (LINEAR), or -1 */
-    int output;               /* value */
+    int residual; /* value added to the output (LINEAR), or -1 */
+    int output;   /* value */
     noc_weights weight, bias;
     int kernel[3], stride[3], padding[3]; /* CONV */
-    int heads;                /* ATTENTION */
-    double scale;             /* ATTENTION; 1 after rewrite e */
-    double eps;               /* LAYER_NORM */
-    int tail;                 /* LINEAR */
-    double tail_constant;     /* LINEAR: eps + r_end^2 */
-    noc_activation activation; /* ACTIVATION, DWCONV, SUM, LINEAR */
+    int heads;                            /* ATTENTION */
+    double scale;                         /* ATTENTION; 1 after rewrite e */
+    double eps;                           /* LAYER_NORM */
+    int tail;                             /* LINEAR */
+    double tail_constant;                 /* LINEAR: eps + r_end^2 */
+    noc_activation activation;            /* ACTIVATION, DWCONV, SUM, LINEAR */
 } noc_op;
 
 /* Exact rewrites of the network, by the letters of the specification; bits of a set. */
@@ -83,16 +84,16 @@ typedef struct noc_plan {
     int op_count;
     noc_value *values;
     int value_count;
-    int logits;            /* value: class scores on the decoder's grid, channels = classes */
-    int stages[NOC_STAGES]; /* values c1..c4 (after the stage norm); kept only when asked for, else -1 after arrange */
-    int upsample[3];       /* decoder grid -> voxels; network output size = grid * upsample, cropped to the window */
-    size_t arena_floats;   /* for one window */
+    int logits;             /* value: class scores on the decoder's grid, channels = classes */
+    int stages[NOC_STAGES]; /* values c1..c4 (after the stage norm); -1 after arrange unless kept */
+    int upsample[3];        /* network output size = decoder grid * upsample, cropped to the window */
+    size_t arena_floats;    /* for one window */
     char family[32];
 } noc_plan;
 
 typedef struct noc_plan_stats {
-    uint64_t macs;          /* multiply-adds of one window */
-    uint64_t weight_bytes;  /* f32 */
+    uint64_t macs;         /* multiply-adds of one window */
+    uint64_t weight_bytes; /* f32 */
     size_t arena_bytes;
 } noc_plan_stats;
 
@@ -101,9 +102,10 @@ noc_status noc_plan_create(const char *family, const int64_t window[3], int chan
                            noc_error *err);
 /* An op with one input (and no residual, scale 1), to be completed by the caller. */
 noc_op noc_op_make(noc_op_kind kind, int input);
-/* Adds op and the value it writes (op->output is set to it). The op's weights pass to the plan; on failure they are freed. */
-noc_status noc_plan_append(noc_plan *plan, const noc_op *op, const char *name, const int grid[3], int channels,
-                           int *value, noc_error *err);
+/* Adds op and the value it writes (op->output is set to it). The op's weights pass to the plan; on failure
+ * they are freed. */
+noc_status noc_plan_append(noc_plan *plan, const noc_op *op, const char *name, const int grid[3],
+                           int channels, int *value, noc_error *err);
 noc_status noc_weights_create(size_t count, noc_weights *weights, noc_error *err); /* zeros */
 void noc_weights_free(noc_weights *weights);
 

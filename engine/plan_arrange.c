@@ -1,5 +1,6 @@
-/* Where the values of a plan live: one arena a window, each value at an offset that no other value uses while it is alive.
- * Values are placed from the largest to the smallest at the lowest free offset. An op's output never overlaps its inputs. */
+/* Where the values of a plan live: one arena a window, each value at an offset that no other value uses while
+ * it is alive. Values are placed from the largest to the smallest at the lowest free offset. An op's output
+ * never overlaps its inputs. */
 #include "engine/base/memory.h"
 #include "engine/plan.h"
 #include "engine/plan_edit.h"
@@ -47,7 +48,7 @@ static int by_size(const void *a, const void *b)
     return left->value - right->value;
 }
 
-/* The lowest offset for items[n] beside the items before it. Each round moves past one of them, so it ends. */
+/* The lowest offset for items[n] beside the items before it. Each move passes one of them, so it ends. */
 static size_t lowest_offset(const noc_plan *plan, const placement *items, int n)
 {
     const noc_value *value = &plan->values[items[n].value];
@@ -57,7 +58,8 @@ static size_t lowest_offset(const noc_plan *plan, const placement *items, int n)
         for (int i = 0; i < n; i++) {
             const noc_value *other = &plan->values[items[i].value];
             bool together = other->first <= value->last && value->first <= other->last;
-            if (!together || other->offset >= offset + items[n].floats || offset >= other->offset + items[i].floats)
+            if (!together || other->offset >= offset + items[n].floats ||
+                offset >= other->offset + items[i].floats)
                 continue;
             offset = other->offset + items[i].floats;
             moved = true;

@@ -1,5 +1,5 @@
-/* Editing of a plan's op list, for the passes that rewrite it. Positions are indices into plan->ops and move when ops are
- * inserted or removed; values keep their numbers until noc_plan_drop_values. */
+/* Editing of a plan's op list, for the passes that rewrite it. Positions are indices into plan->ops and move
+ * when ops are inserted or removed; values keep their numbers until noc_plan_drop_values. */
 #ifndef NOC_PLAN_EDIT_H
 #define NOC_PLAN_EDIT_H
 
@@ -17,6 +17,8 @@ bool noc_op_reads(const noc_op *op, int value);
 bool noc_plan_is_result(const noc_plan *plan, int value);
 /* The only op that reads a value; -1 when there are none or several, or the value is a result. */
 int noc_plan_only_reader(const noc_plan *plan, int value);
+/* True for a LINEAR that does nothing after its product and bias. */
+bool noc_op_is_product(const noc_op *op);
 /* Output channels that a LINEAR or CONV computes: rows of its weight, the tail's included. */
 int noc_op_rows(const noc_plan *plan, const noc_op *op);
 /* Drops the values that no op writes, and renumbers the rest. */

@@ -1,10 +1,10 @@
-/* Exact rewrites of a plan: in exact arithmetic the network stays the same function, and c1..c4 keep their meaning. This file
- * holds the order of the passes and the two that need no algebra of their own:
+/* Exact rewrites of a plan: in exact arithmetic the network stays the same function, and c1..c4 keep their
+ * meaning. This file holds the order of the passes and the two that need no algebra of their own:
  *
  *   a  CONCAT -> LINEAR becomes a LINEAR slice per input on the input's own grid, and one SUM that resizes
  *      (a product and an interpolation over tokens commute);
- *   b  AFFINE folds into the DWCONV, LINEAR or SUM before it, and an ACTIVATION that then follows one directly becomes its
- *      attribute. Without b both stay ops of their own.
+ *   b  AFFINE folds into the DWCONV, LINEAR or SUM before it, and an ACTIVATION that then follows one directly
+ *      becomes its attribute. Without b both stay ops of their own.
  *
  * A pass that finds nothing to do changes nothing, so c without a has no effect. */
 #include "engine/plan_edit.h"
@@ -12,13 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool is_plain_linear(const noc_op *op)
-{
-    return op->kind == NOC_OP_LINEAR && op->residual < 0 && op->tail == 0 &&
-           op->activation == NOC_ACTIVATION_NONE;
-}
-
-/* The columns of a LINEAR that read one input of the concatenation, as a LINEAR without bias behind that input's writer. */
+/* The columns of a LINEAR that read one input of the concatenation, as a LINEAR without bias behind that
+ * input's writer. */
 static noc_status insert_slice(noc_plan *plan, int fuse, int input, int first_column, int number, int *value,
                                noc_error *err)
 {
@@ -67,7 +62,7 @@ noc_status noc_rewrite_fuse_before_upsampling(noc_plan *plan, noc_error *err)
         if (op->kind != NOC_OP_CONCAT)
             continue;
         int reader = noc_plan_only_reader(plan, op->output);
-        if (reader < 0 || !is_plain_linear(&plan->ops[reader]))
+        if (reader < 0 || !noc_op_is_product(&plan->ops[reader]))
             continue;
         noc_status status = split_concat(plan, op->output, err);
         if (status != NOC_OK)
@@ -95,10 +90,11 @@ static bool can_take_affine(const noc_plan *plan, const noc_op *op)
 {
     if (op->kind == NOC_OP_SUM)
         return op->activation == NOC_ACTIVATION_NONE && is_sum_of_linears(plan, op);
-    return is_plain_linear(op) || (op->kind == NOC_OP_DWCONV && op->activation == NOC_ACTIVATION_NONE);
+    return noc_op_is_product(op) || (op->kind == NOC_OP_DWCONV && op->activation == NOC_ACTIVATION_NONE);
 }
 
-/* Scales the rows of a LINEAR that are stored; those of the tail keep measuring the norm of what they measured. */
+/* Scales the rows of a LINEAR that are stored; those of the tail keep measuring the norm of what they
+ * measured. */
 static void scale_rows(const noc_plan *plan, noc_op *linear, const double *scale)
 {
     size_t rows = (size_t)plan->values[linear->output].channels;
@@ -142,7 +138,7 @@ static void fold_affine(noc_plan *plan, int affine_at, int before)
 
 static bool can_take_activation(const noc_op *op)
 {
-    return is_plain_linear(op) ||
+    return noc_op_is_product(op) ||
            ((op->kind == NOC_OP_DWCONV || op->kind == NOC_OP_SUM) && op->activation == NOC_ACTIVATION_NONE);
 }
 

@@ -1,9 +1,10 @@
 /* Rewrite e: what costs nothing when it is in a matrix already.
  *
- *   LAYER_NORM's scale and shift move into the LINEARs and unpadded CONVs that read it, when those are all its readers and it is
- *   no result (zero padding would need a shift of its own at the border, so a padded CONV keeps them out);
- *   ATTENTION's scale moves into the query's weights; the keys' bias shifts all scores of a query alike, which the softmax
- *   ignores, so it drops; the values' bias passes the attention unchanged (its weights sum to 1) and joins the bias after it. */
+ * - LAYER_NORM's scale and shift move into the LINEARs and unpadded CONVs that read it, when those are all its
+ *   readers and it is no result (with zero padding the shift would differ at the border);
+ * - ATTENTION's scale moves into the query's weights;
+ * - the keys' bias shifts all scores of a query alike, which the softmax ignores, so it drops;
+ * - the values' bias passes the attention unchanged (its weights sum to 1) and joins the bias after it. */
 #include "engine/plan_edit.h"
 
 static bool is_unpadded(const noc_op *conv)
@@ -73,9 +74,7 @@ static noc_op *own_linear(noc_plan *plan, int value)
     if (writer < 0 || noc_plan_only_reader(plan, value) < 0)
         return NULL;
     noc_op *op = &plan->ops[writer];
-    bool plain = op->kind == NOC_OP_LINEAR && op->residual < 0 && op->tail == 0 &&
-                 op->activation == NOC_ACTIVATION_NONE;
-    return plain ? op : NULL;
+    return noc_op_is_product(op) ? op : NULL;
 }
 
 static void fold_scale(noc_plan *plan, noc_op *attention)

@@ -1,9 +1,10 @@
 /* Rewrite c: LINEAR (x -> P x + b) -> LAYER_NORM (scale g, shift beta) -> LINEAR slice W becomes one LINEAR.
  *
- * Subtracting the mean is linear: Pc = P - column means, bc = b - mean(b). So W f = [A x + a] / sd + W beta with
- * A = W diag(g) Pc, a = W diag(g) bc. The variance is ||Pc x + bc||^2 / D = ||R [x; 1]||^2 with R of the QR factorisation of
- * [Pc | bc] / sqrt(D): its C upper rows are the op's tail, the last one, constant in x, goes into tail_constant.
- * W beta is the same at every token, which an interpolation keeps, so it joins the bias of the SUM that follows. */
+ * Subtracting the mean is linear: Pc = P - column means, bc = b - mean(b). So W f = [A x + a] / sd + W beta
+ * with A = W diag(g) Pc, a = W diag(g) bc. The variance is ||Pc x + bc||^2 / D = ||R [x; 1]||^2 with R of the
+ * QR factorisation of [Pc | bc] / sqrt(D): its C upper rows are the op's tail, the last one, constant in x,
+ * goes into tail_constant. W beta is the same at every token, which an interpolation keeps, so it joins the
+ * bias of the SUM that follows. */
 #include "engine/base/memory.h"
 #include "engine/plan_edit.h"
 
@@ -11,16 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The three ops of the pattern, by position; sum reads the slice. */
+/* The ops of the pattern, by position, and the SUM that reads the slice. */
 typedef struct chain {
     int projection, norm, slice, sum;
 } chain;
-
-static bool is_product_only(const noc_op *op)
-{
-    return op->kind == NOC_OP_LINEAR && op->residual < 0 && op->tail == 0 &&
-           op->activation == NOC_ACTIVATION_NONE;
-}
 
 /* The op that writes op's first input when nothing else reads it, else -1. */
 static int sole_producer(const noc_plan *plan, const noc_op *op)
@@ -32,15 +27,16 @@ static int sole_producer(const noc_plan *plan, const noc_op *op)
 static bool find_chain(const noc_plan *plan, int slice, chain *found)
 {
     const noc_op *op = &plan->ops[slice];
-    if (!is_product_only(op))
+    if (!noc_op_is_product(op))
         return false;
     int sum = noc_plan_only_reader(plan, op->output), norm = sole_producer(plan, op);
     if (sum < 0 || norm < 0 || plan->ops[sum].kind != NOC_OP_SUM || plan->ops[norm].kind != NOC_OP_LAYER_NORM)
         return false;
     int projection = sole_producer(plan, &plan->ops[norm]);
-    if (projection < 0 || !is_product_only(&plan->ops[projection]))
+    if (projection < 0 || !noc_op_is_product(&plan->ops[projection]))
         return false;
-    /* The one product costs (D + C) C a token, the two cost D C + D D: with C above D the plain ops are cheaper. */
+    /* The one product costs (D + C) C a token, the two cost D C + D D: with C above D the plain ops are
+     * cheaper. */
     const noc_op *first = &plan->ops[projection];
     if (plan->values[first->input[0]].channels > plan->values[first->output].channels)
         return false;
@@ -111,8 +107,8 @@ static noc_status triangulate(double *m, size_t rows, size_t columns, noc_error 
 }
 
 /* Row `row` of W diag(g) [Pc | bc] into out, columns - 1 numbers, and its last into *bias. */
-static void folded_row(const double *slice_row, const noc_op *norm, const double *m, size_t width, size_t columns,
-                       double *out, double *bias)
+static void folded_row(const double *slice_row, const noc_op *norm, const double *m, size_t width,
+                       size_t columns, double *out, double *bias)
 {
     for (size_t i = 0; i < width; i++) {
         double factor = slice_row[i] * (norm->weight.data ? norm->weight.data[i] : 1);
@@ -126,7 +122,8 @@ static void folded_row(const double *slice_row, const noc_op *norm, const double
 static noc_status fill_op(const noc_plan *plan, const chain *c, double *m, noc_op *op, noc_error *err)
 {
     const noc_op *norm = &plan->ops[c->norm], *slice = &plan->ops[c->slice];
-    size_t width = (size_t)plan->values[norm->output].channels, rows = (size_t)plan->values[slice->output].channels;
+    size_t width = (size_t)plan->values[norm->output].channels,
+           rows = (size_t)plan->values[slice->output].channels;
     size_t inputs = (size_t)plan->values[op->input[0]].channels, columns = inputs + 1;
     noc_status status = noc_weights_create((rows + inputs) * inputs, &op->weight, err);
     if (status == NOC_OK)
@@ -157,7 +154,8 @@ static noc_status add_constants(noc_plan *plan, const chain *c, noc_error *err)
 {
     noc_op *sum = &plan->ops[c->sum];
     const noc_op *norm = &plan->ops[c->norm], *slice = &plan->ops[c->slice];
-    size_t width = (size_t)plan->values[norm->output].channels, rows = (size_t)plan->values[slice->output].channels;
+    size_t width = (size_t)plan->values[norm->output].channels,
+           rows = (size_t)plan->values[slice->output].channels;
     if (!sum->bias.data) {
         noc_status status = noc_weights_create(rows, &sum->bias, err);
         if (status != NOC_OK)

@@ -1,5 +1,5 @@
-/* The safetensors container. A file is mapped; its JSON header is parsed once and kept, since the tensors' names live in it.
- * Nothing the header says is believed before it is checked against the file. */
+/* The safetensors container. A file is mapped; its JSON header is parsed once and kept, since the tensors'
+ * names live in it. Nothing the header says is believed before it is checked against the file. */
 #include "engine/safetensors.h"
 
 #include "engine/base/file.h"
@@ -61,7 +61,7 @@ static bool product_of(const noc_tensor *tensor, size_t size, size_t *product)
     for (int i = 0; i < tensor->axes; i++)
         if (tensor->shape[i] == 0)
             *product = 0;
-    for (int i = 0; i < tensor->axes && *product > 0; i++)
+    for (int i = 0; i<tensor->axes && * product> 0; i++)
         if (!noc_size_mul(*product, (size_t)tensor->shape[i], product))
             return false;
     return true;
@@ -70,8 +70,8 @@ static bool product_of(const noc_tensor *tensor, size_t size, size_t *product)
 static noc_status read_shape(const char *path, const json_t *shape, noc_tensor *tensor, noc_error *err)
 {
     if (!json_is_array(shape) || json_array_size(shape) > NOC_TENSOR_AXES)
-        return noc_fail(err, NOC_EDATA, "%s: tensor %s: shape is not a list of at most %d numbers", path, tensor->name,
-                        NOC_TENSOR_AXES);
+        return noc_fail(err, NOC_EDATA, "%s: tensor %s: shape is not a list of at most %d numbers", path,
+                        tensor->name, NOC_TENSOR_AXES);
     tensor->axes = (int)json_array_size(shape);
     for (int i = 0; i < tensor->axes; i++) {
         uint64_t length;
@@ -87,8 +87,9 @@ static noc_status read_span(const char *path, const json_t *offsets, const unsig
                             noc_tensor *tensor, noc_error *err)
 {
     uint64_t from, to;
-    if (!json_is_array(offsets) || json_array_size(offsets) != 2 || !get_count(json_array_get(offsets, 0), &from) ||
-        !get_count(json_array_get(offsets, 1), &to) || from > to)
+    if (!json_is_array(offsets) || json_array_size(offsets) != 2 ||
+        !get_count(json_array_get(offsets, 0), &from) || !get_count(json_array_get(offsets, 1), &to) ||
+        from > to)
         return noc_fail(err, NOC_EDATA, "%s: tensor %s: data_offsets are not two counts in order", path,
                         tensor->name);
     if (to > size)
@@ -99,8 +100,8 @@ static noc_status read_span(const char *path, const json_t *offsets, const unsig
     return NOC_OK;
 }
 
-static noc_status read_tensor(const char *path, const char *name, const json_t *entry, const unsigned char *data,
-                              size_t size, noc_tensor *tensor, noc_error *err)
+static noc_status read_tensor(const char *path, const char *name, const json_t *entry,
+                              const unsigned char *data, size_t size, noc_tensor *tensor, noc_error *err)
 {
     tensor->name = name;
     const char *dtype = json_string_value(json_object_get(entry, "dtype"));
@@ -112,9 +113,11 @@ static noc_status read_tensor(const char *path, const char *name, const json_t *
     if (status == NOC_OK)
         status = read_span(path, json_object_get(entry, "data_offsets"), data, size, tensor, err);
     size_t expected;
-    if (status == NOC_OK && (!product_of(tensor, dtypes[tensor->dtype].size, &expected) || expected != tensor->bytes))
-        status = noc_fail(err, NOC_EDATA, "%s: tensor %s: %zu bytes of data do not fit its shape and dtype %s", path,
-                          name, tensor->bytes, dtype);
+    if (status == NOC_OK &&
+        (!product_of(tensor, dtypes[tensor->dtype].size, &expected) || expected != tensor->bytes))
+        status =
+            noc_fail(err, NOC_EDATA, "%s: tensor %s: %zu bytes of data do not fit its shape and dtype %s",
+                     path, name, tensor->bytes, dtype);
     return status;
 }
 
@@ -124,7 +127,7 @@ static noc_status check_metadata(const char *path, const json_t *metadata, noc_e
         return noc_fail(err, NOC_EDATA, "%s: __metadata__ is no map", path);
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)metadata, key, value)
+    json_object_foreach ((json_t *)metadata, key, value)
         if (!json_is_string(value))
             return noc_fail(err, NOC_EDATA, "%s: __metadata__.%s is no text", path, key);
     return NOC_OK;
@@ -145,8 +148,8 @@ static int by_name(const void *a, const void *b)
 }
 
 /* The tensors must tile the data: one behind the other, from its first byte to its last. */
-static noc_status check_tiling(const char *path, noc_safetensors *file, const unsigned char *data, size_t size,
-                               noc_error *err)
+static noc_status check_tiling(const char *path, noc_safetensors *file, const unsigned char *data,
+                               size_t size, noc_error *err)
 {
     const unsigned char *at = data;
     qsort(file->tensors, file->count, sizeof(*file->tensors), by_place);
@@ -165,15 +168,15 @@ static noc_status check_tiling(const char *path, noc_safetensors *file, const un
     return NOC_OK;
 }
 
-static noc_status read_tensors(const char *path, noc_safetensors *file, const unsigned char *data, size_t size,
-                               noc_error *err)
+static noc_status read_tensors(const char *path, noc_safetensors *file, const unsigned char *data,
+                               size_t size, noc_error *err)
 {
     file->tensors = noc_alloc_zeroed(json_object_size(file->header), sizeof(*file->tensors), err);
     if (!file->tensors)
         return NOC_ENOMEMORY;
     const char *name;
     json_t *entry;
-    json_object_foreach(file->header, name, entry) {
+    json_object_foreach (file->header, name, entry) {
         noc_status status;
         if (strcmp(name, "__metadata__") == 0)
             status = check_metadata(path, entry, err);
@@ -194,13 +197,15 @@ static noc_status read_header(const char *path, noc_safetensors *file, noc_error
     memcpy(&length, mapping->data, sizeof(length));
     length = le64toh(length);
     if (length > HEADER_MAX || length > mapping->size - LENGTH_BYTES)
-        return noc_fail(err, NOC_EDATA, "%s: a header of %" PRIu64 " bytes in a file of %zu (no safetensors file?)",
-                        path, length, mapping->size);
+        return noc_fail(err, NOC_EDATA,
+                        "%s: a header of %" PRIu64 " bytes in a file of %zu (no safetensors file?)", path,
+                        length, mapping->size);
     json_error_t json_error;
     const char *text = (const char *)mapping->data + LENGTH_BYTES;
     file->header = json_loadb(text, (size_t)length, JSON_REJECT_DUPLICATES, &json_error);
     if (!file->header)
-        return noc_fail(err, NOC_EDATA, "%s: header: %s (byte %d)", path, json_error.text, json_error.position);
+        return noc_fail(err, NOC_EDATA, "%s: header: %s (byte %d)", path, json_error.text,
+                        json_error.position);
     if (!json_is_object(file->header))
         return noc_fail(err, NOC_EDATA, "%s: header: no map of tensors", path);
     return read_tensors(path, file, mapping->data + LENGTH_BYTES + length,
@@ -327,7 +332,8 @@ noc_status noc_tensor_floats(const noc_tensor *tensor, size_t first, size_t coun
     return NOC_OK;
 }
 
-noc_status noc_tensor_doubles(const noc_tensor *tensor, size_t first, size_t count, double *out, noc_error *err)
+noc_status noc_tensor_doubles(const noc_tensor *tensor, size_t first, size_t count, double *out,
+                              noc_error *err)
 {
     noc_status status = check_floating(tensor, err);
     if (status != NOC_OK)
@@ -366,14 +372,15 @@ static void add_tensor(noc_text *text, const noc_tensor *tensor, size_t offset)
     noc_text_add(text, "],\"data_offsets\":[%zu,%zu]}", offset, offset + tensor->bytes);
 }
 
-static noc_status compose_header(const noc_tensor *tensors, size_t count, const char *const *metadata, noc_text *text,
-                                 noc_error *err)
+static noc_status compose_header(const noc_tensor *tensors, size_t count, const char *const *metadata,
+                                 noc_text *text, noc_error *err)
 {
     size_t offset = 0, expected;
     noc_text_add(text, "{");
     add_metadata(text, metadata);
     for (size_t i = 0; i < count; i++) {
-        if (!product_of(&tensors[i], dtypes[tensors[i].dtype].size, &expected) || expected != tensors[i].bytes)
+        if (!product_of(&tensors[i], dtypes[tensors[i].dtype].size, &expected) ||
+            expected != tensors[i].bytes)
             return noc_fail(err, NOC_EINTERNAL, "tensor %s: %zu bytes do not fit its shape", tensors[i].name,
                             tensors[i].bytes);
         add_tensor(text, &tensors[i], offset);

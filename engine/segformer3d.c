@@ -1,6 +1,7 @@
-/* SegFormer3D as a plan. The builder appends the ops of the published network one after another, encoder stages 1 to 4 and then
- * the decoder, and copies each weight into the layout of plan.h. It keeps going after a failure without doing anything (`status`), so that the
- * network reads as what it is. Parts that the weights lack (see noc_tensor_group) are left out. */
+/* SegFormer3D as a plan. The builder appends the ops of the published network one after another, encoder
+ * stages 1 to 4 and then the decoder, and copies each weight into the layout of plan.h. It keeps going after
+ * a failure without doing anything (`status`), so that the network reads as what it is. Parts that the
+ * weights lack (see noc_tensor_group) are left out. */
 #include "engine/segformer3d.h"
 
 #include "engine/base/memory.h"
@@ -55,13 +56,15 @@ static int64_t smallest_size(const noc_network_config *network, int axis)
     return 0;
 }
 
-noc_status noc_segformer3d_check_window(const noc_network_config *network, const int64_t window[3], noc_error *err)
+noc_status noc_segformer3d_check_window(const noc_network_config *network, const int64_t window[3],
+                                        noc_error *err)
 {
     int64_t voxels = 1, smallest[3];
     bool fits = true;
     for (int axis = 0; axis < 3; axis++) {
         if (window[axis] < 1 || window[axis] > INT32_MAX / voxels)
-            return noc_fail(err, NOC_ECONFIG, "a window of %" PRId64 " x %" PRId64 " x %" PRId64 " voxels is not possible",
+            return noc_fail(err, NOC_ECONFIG,
+                            "a window of %" PRId64 " x %" PRId64 " x %" PRId64 " voxels is not possible",
                             window[0], window[1], window[2]);
         voxels *= window[axis];
         fits = fits && axis_fits(network, axis, window[axis]);
@@ -155,8 +158,8 @@ static int layer_norm(builder *b, int input, const char *tensors, const char *na
     return append(b, op, name, grid_of(b, input), channels_of(b, input));
 }
 
-static int conv(builder *b, int input, const char *tensors, const char *name, int channels, const int kernel[3],
-                const int stride[3], const int padding[3])
+static int conv(builder *b, int input, const char *tensors, const char *name, int channels,
+                const int kernel[3], const int stride[3], const int padding[3])
 {
     noc_op op = noc_op_make(NOC_OP_CONV, input);
     int grid[3];
@@ -213,7 +216,8 @@ static int reduce(builder *b, int stage, int input, const char *tensors, const c
     if (ratio == 1)
         return input;
     const int size[3] = {ratio, ratio, ratio}, none[3] = {0, 0, 0};
-    int reduced = conv(b, input, JOINED(tensors, "sr"), JOINED(name, "sr"), channels_of(b, input), size, size, none);
+    int reduced =
+        conv(b, input, JOINED(tensors, "sr"), JOINED(name, "sr"), channels_of(b, input), size, size, none);
     return layer_norm(b, reduced, JOINED(tensors, "sr_norm"), JOINED(name, "sr_norm"));
 }
 
@@ -262,8 +266,9 @@ static int encoder_stage(builder *b, int stage, int input)
     char tensors[64], name[32];
     snprintf(tensors, sizeof(tensors), "segformer_encoder.embed_%d", stage + 1);
     snprintf(name, sizeof(name), "embed%d", stage + 1);
-    int tokens = conv(b, input, JOINED(tensors, "patch_embeddings"), JOINED(name, "conv"), network->embed_dims[stage],
-                      network->patch_kernel[stage], network->patch_stride[stage], network->patch_padding[stage]);
+    int tokens =
+        conv(b, input, JOINED(tensors, "patch_embeddings"), JOINED(name, "conv"), network->embed_dims[stage],
+             network->patch_kernel[stage], network->patch_stride[stage], network->patch_padding[stage]);
     tokens = layer_norm(b, tokens, JOINED(tensors, "norm"), JOINED(name, "norm"));
     for (int i = 0; i < network->depths[stage]; i++)
         tokens = block(b, stage, i, tokens);

@@ -1,6 +1,6 @@
-/* The network family segformer3d: which tensors a configuration needs, which windows it takes, and its plan in the plain
- * published form (noc_plan_rewrite makes it fast). Grids D x H x W are carried from each patch convolution, so windows need
- * not be cubes. */
+/* The network family segformer3d: which tensors a configuration needs, which windows it takes, and its plan
+ * in the plain published form (noc_plan_rewrite makes it fast). Grids D x H x W are carried from each patch
+ * convolution, so windows need not be cubes. */
 #ifndef NOC_SEGFORMER3D_H
 #define NOC_SEGFORMER3D_H
 
@@ -25,20 +25,22 @@ typedef struct noc_expected_tensor {
 } noc_expected_tensor;
 
 /* The state dict of a configuration without num_batches_tracked, in its order; released by free(). */
-noc_status noc_segformer3d_tensors(const noc_network_config *network, noc_expected_tensor **tensors, size_t *count,
-                                   noc_error *err);
+noc_status noc_segformer3d_tensors(const noc_network_config *network, noc_expected_tensor **tensors,
+                                   size_t *count, noc_error *err);
 
 /* What stands before the names of all tensors: "module." or "". */
 const char *noc_segformer3d_prefix(const noc_safetensors *weights);
 
-/* Are the weights those of that network? Every tensor of it with its shape, floating-point and finite, and no other (but
- * num_batches_tracked). One leading "module." on all names is taken off. NOC_EDATA names what is wrong; `path` is for the sentence.
- * parameters: elements that are trained (BatchNorm's running statistics are not). */
-noc_status noc_segformer3d_check(const noc_network_config *network, const noc_safetensors *weights, const char *path,
-                                 uint64_t *parameters, noc_error *err);
+/* Are the weights those of that network? Every tensor of it with its shape, floating-point and finite, and no
+ * other (but num_batches_tracked). One leading "module." on all names is taken off. NOC_EDATA names what is
+ * wrong; `path` is for the sentence. parameters: elements that are trained (BatchNorm's running statistics
+ * are not). */
+noc_status noc_segformer3d_check(const noc_network_config *network, const noc_safetensors *weights,
+                                 const char *path, uint64_t *parameters, noc_error *err);
 
 /* NOC_ECONFIG when the network cannot take that window (D,H,W), with the smallest it can. */
-noc_status noc_segformer3d_check_window(const noc_network_config *network, const int64_t window[3], noc_error *err);
+noc_status noc_segformer3d_check_window(const noc_network_config *network, const int64_t window[3],
+                                        noc_error *err);
 
 /* Weights that passed the check, a window that passed too. */
 noc_status noc_segformer3d_build(const noc_network_config *network, const noc_safetensors *weights,

@@ -58,14 +58,16 @@ static void add_pair(list *l, noc_tensor_group group, int channels, const char *
     add(l, group, SHAPE(channels), "%s.%s.bias", prefix, name);
 }
 
-static void add_batch_norm(list *l, noc_tensor_group group, int channels, const char *prefix, const char *name)
+static void add_batch_norm(list *l, noc_tensor_group group, int channels, const char *prefix,
+                           const char *name)
 {
     add_pair(l, group, channels, prefix, name);
     add(l, group, SHAPE(channels), "%s.%s.running_mean", prefix, name);
     add(l, group, SHAPE(channels), "%s.%s.running_var", prefix, name);
 }
 
-static void add_linear(list *l, noc_tensor_group bias_group, int out, int in, const char *prefix, const char *name)
+static void add_linear(list *l, noc_tensor_group bias_group, int out, int in, const char *prefix,
+                       const char *name)
 {
     add(l, NOC_GROUP_REQUIRED, SHAPE(out, in), "%s.%s.weight", prefix, name);
     add(l, bias_group, SHAPE(out), "%s.%s.bias", prefix, name);
@@ -80,7 +82,8 @@ static void add_block(list *l, const noc_network_config *network, int stage, con
     add_linear(l, NOC_GROUP_QKV_BIAS, 2 * channels, channels, prefix, "attention.key_value");
     add_linear(l, NOC_GROUP_REQUIRED, channels, channels, prefix, "attention.proj");
     if (ratio > 1) {
-        add(l, NOC_GROUP_REQUIRED, SHAPE(channels, channels, ratio, ratio, ratio), "%s.attention.sr.weight", prefix);
+        add(l, NOC_GROUP_REQUIRED, SHAPE(channels, channels, ratio, ratio, ratio), "%s.attention.sr.weight",
+            prefix);
         add(l, NOC_GROUP_REQUIRED, SHAPE(channels), "%s.attention.sr.bias", prefix);
         add_pair(l, NOC_GROUP_REQUIRED, channels, prefix, "attention.sr_norm");
     }
@@ -95,7 +98,8 @@ static void add_block(list *l, const noc_network_config *network, int stage, con
 static void add_embedding(list *l, const noc_network_config *network, int stage)
 {
     const int *k = network->patch_kernel[stage];
-    int in = stage == 0 ? network->in_channels : network->embed_dims[stage - 1], out = network->embed_dims[stage];
+    int in = stage == 0 ? network->in_channels : network->embed_dims[stage - 1],
+        out = network->embed_dims[stage];
     char prefix[64];
     snprintf(prefix, sizeof(prefix), "segformer_encoder.embed_%d", stage + 1);
     add(l, NOC_GROUP_REQUIRED, SHAPE(out, in, k[0], k[1], k[2]), "%s.patch_embeddings.weight", prefix);
@@ -134,8 +138,8 @@ static void add_decoder(list *l, const noc_network_config *network)
     add(l, NOC_GROUP_REQUIRED, SHAPE(classes), "%s.linear_pred.bias", decoder);
 }
 
-noc_status noc_segformer3d_tensors(const noc_network_config *network, noc_expected_tensor **tensors, size_t *count,
-                                   noc_error *err)
+noc_status noc_segformer3d_tensors(const noc_network_config *network, noc_expected_tensor **tensors,
+                                   size_t *count, noc_error *err)
 {
     list l = {.err = err};
     add_encoder(&l, network);
@@ -176,8 +180,8 @@ __attribute__((format(printf, 2, 3))) static void complain(complaint *about, con
         about->left_out++;
         return;
     }
-    about->length += (size_t)snprintf(about->text + about->length, sizeof(about->text) - about->length, "%s%s",
-                                      about->length ? ", " : "", part);
+    about->length += (size_t)snprintf(about->text + about->length, sizeof(about->text) - about->length,
+                                      "%s%s", about->length ? ", " : "", part);
 }
 
 static noc_status conclude(const complaint *about, const char *path, noc_error *err)
@@ -230,8 +234,8 @@ static bool is_expected(const noc_expected_tensor *expected, size_t count, const
     return false;
 }
 
-static void check_unexpected(const noc_safetensors *weights, const char *prefix, const noc_expected_tensor *expected,
-                             size_t count, complaint *about)
+static void check_unexpected(const noc_safetensors *weights, const char *prefix,
+                             const noc_expected_tensor *expected, size_t count, complaint *about)
 {
     for (size_t i = 0; i < noc_safetensors_count(weights); i++) {
         const char *full = noc_safetensors_item(weights, i)->name, *name = without_prefix(full, prefix);
@@ -250,8 +254,8 @@ static const noc_tensor *find_expected(const noc_safetensors *weights, const cha
 }
 
 /* A group of which nothing is there is absent as a whole, which is allowed for all but the required. */
-static void check_present(const noc_safetensors *weights, const char *prefix, const noc_expected_tensor *expected,
-                          size_t count, complaint *about)
+static void check_present(const noc_safetensors *weights, const char *prefix,
+                          const noc_expected_tensor *expected, size_t count, complaint *about)
 {
     bool is_present[NOC_GROUP_COUNT] = {[NOC_GROUP_REQUIRED] = true};
     for (size_t i = 0; i < count; i++)
@@ -278,9 +282,11 @@ static noc_status check_numbers(const noc_tensor *tensor, const char *path, noc_
             return noc_within(err, status, "%s", path);
         for (size_t i = 0; i < count; i++) {
             if (!isfinite(numbers[i]))
-                return noc_fail(err, NOC_EDATA, "%s: tensor %s holds a number that is not finite", path, tensor->name);
+                return noc_fail(err, NOC_EDATA, "%s: tensor %s holds a number that is not finite", path,
+                                tensor->name);
             if (is_variance && numbers[i] < 0)
-                return noc_fail(err, NOC_EDATA, "%s: tensor %s holds a negative variance", path, tensor->name);
+                return noc_fail(err, NOC_EDATA, "%s: tensor %s holds a negative variance", path,
+                                tensor->name);
         }
     }
     return NOC_OK;
@@ -306,21 +312,23 @@ static noc_status check_all_numbers(const noc_safetensors *weights, const char *
 }
 
 /* The port of the network to another library has the same name and other layers. */
-static noc_status check_variant(const noc_safetensors *weights, const char *prefix, const char *path, noc_error *err)
+static noc_status check_variant(const noc_safetensors *weights, const char *prefix, const char *path,
+                                noc_error *err)
 {
     for (size_t i = 0; i < noc_safetensors_count(weights); i++) {
         const char *name = without_prefix(noc_safetensors_item(weights, i)->name, prefix);
         if (name && (strncmp(name, "encoders.", 9) == 0 || strncmp(name, "transformer_blocks.", 19) == 0))
             return noc_fail(err, NOC_EDATA,
-                            "%s: tensor %s belongs to another network that is called SegFormer3D too (no BatchNorm in its "
+                            "%s: tensor %s belongs to another network that is called SegFormer3D too (no "
+                            "BatchNorm in its "
                             "feed-forward layers); its weights do not fit this one",
                             path, name);
     }
     return NOC_OK;
 }
 
-noc_status noc_segformer3d_check(const noc_network_config *network, const noc_safetensors *weights, const char *path,
-                                 uint64_t *parameters, noc_error *err)
+noc_status noc_segformer3d_check(const noc_network_config *network, const noc_safetensors *weights,
+                                 const char *path, uint64_t *parameters, noc_error *err)
 {
     const char *prefix = noc_segformer3d_prefix(weights);
     noc_expected_tensor *expected = NULL;

@@ -30,8 +30,10 @@ static double bias_of(const noc_op *op, int channel)
     return op->bias.data ? op->bias.data[channel] : 0;
 }
 
-/* One output channel of one place of a convolution. place: first input index along each axis, may be negative. */
-static double conv_at(const noc_op *op, const double *in, const int grid[3], int channels, const int place[3], int o)
+/* One output channel of one place of a convolution. place: first input index along each axis, may be
+ * negative. */
+static double conv_at(const noc_op *op, const double *in, const int grid[3], int channels, const int place[3],
+                      int o)
 {
     const int *k = op->kernel;
     double sum = bias_of(op, o);
@@ -41,8 +43,9 @@ static double conv_at(const noc_op *op, const double *in, const int grid[3], int
                 int d = place[0] + kd, h = place[1] + kh, w = place[2] + kw;
                 if (d < 0 || h < 0 || w < 0 || d >= grid[0] || h >= grid[1] || w >= grid[2])
                     continue;
-                const double *x = in + (((size_t)d * (size_t)grid[1] + (size_t)h) * (size_t)grid[2] + (size_t)w) *
-                                           (size_t)channels;
+                const double *x =
+                    in + (((size_t)d * (size_t)grid[1] + (size_t)h) * (size_t)grid[2] + (size_t)w) *
+                             (size_t)channels;
                 const double *weight =
                     op->weight.data + (size_t)(((o * k[0] + kd) * k[1] + kh) * k[2] + kw) * (size_t)channels;
                 for (int c = 0; c < channels; c++)
@@ -155,13 +158,14 @@ static void run_attention(const noc_plan *plan, const noc_op *op, double *const 
     for (size_t t = 0; t < tokens; t++)
         for (int h = 0; h < op->heads; h++) {
             size_t at = t * (size_t)channels + (size_t)(h * head_dim);
-            attend(values[op->input[0]] + at, values[op->input[1]] + h * head_dim, keys, channels, head_dim, op->scale,
-                   scores, values[op->output] + at);
+            attend(values[op->input[0]] + at, values[op->input[1]] + h * head_dim, keys, channels, head_dim,
+                   op->scale, scores, values[op->output] + at);
         }
     free(scores);
 }
 
-static double dwconv_at(const noc_op *op, const double *in, const int grid[3], int channels, const int at[3], int c)
+static double dwconv_at(const noc_op *op, const double *in, const int grid[3], int channels, const int at[3],
+                        int c)
 {
     double sum = bias_of(op, c);
     for (int k = 0; k < 27; k++) {
@@ -197,7 +201,8 @@ static void source_of(int at, int from, int to, int *low, int *high, double *sha
     *share = x - *low;
 }
 
-static double resized_at(const double *in, const int grid[3], const int to[3], const int at[3], int channels, int c)
+static double resized_at(const double *in, const int grid[3], const int to[3], const int at[3], int channels,
+                         int c)
 {
     int places[3][2];
     double share[3], sum = 0;

@@ -37,8 +37,8 @@ static size_t count_of(const noc_expected_tensor *expected)
 }
 
 /* Fills tensors[] for those that are kept; their data lie one after another in *data. */
-static size_t describe(const noc_expected_tensor *expected, size_t all, unsigned absent, uint64_t seed, double *data,
-                       noc_tensor *tensors)
+static size_t describe(const noc_expected_tensor *expected, size_t all, unsigned absent, uint64_t seed,
+                       double *data, noc_tensor *tensors)
 {
     size_t kept = 0;
     uint64_t state = seed;
@@ -47,8 +47,11 @@ static size_t describe(const noc_expected_tensor *expected, size_t all, unsigned
         if (absent >> expected[i].group & 1)
             continue;
         fill(&expected[i], &state, data, count);
-        tensors[kept] = (noc_tensor){.name = expected[i].name, .dtype = NOC_DTYPE_F64, .axes = expected[i].axes,
-                                     .data = data, .bytes = count * sizeof(double)};
+        tensors[kept] = (noc_tensor){.name = expected[i].name,
+                                     .dtype = NOC_DTYPE_F64,
+                                     .axes = expected[i].axes,
+                                     .data = data,
+                                     .bytes = count * sizeof(double)};
         memcpy(tensors[kept].shape, expected[i].shape, sizeof(expected[i].shape));
         kept++;
         data += count;

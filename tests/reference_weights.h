@@ -9,8 +9,9 @@
 /* The next number of a fixed sequence, in [-1, 1). */
 double reference_random(uint64_t *state);
 
-/* absent: bits 1 << noc_tensor_group of the groups that are left out; prefix before every name ("" or "module."). Doubles;
- * products keep the scale of their input, norms lie around 1, variances between 0.5 and 1.5. */
+/* absent: bits 1 << noc_tensor_group of the groups that are left out; prefix before every name ("" or
+ * "module."). Doubles; products keep the scale of their input, norms lie around 1, variances between 0.5
+ * and 1.5. */
 noc_status reference_weights_write(const char *path, const noc_network_config *network, unsigned absent,
                                    const char *prefix, uint64_t seed, noc_error *err);
 

@@ -1,6 +1,6 @@
-/* Plans of SegFormer3D: what they cost, that every set of rewrites computes the same, the published values of the reference
- * files, and that the arena never holds two living values in one place. With NOC_REFERENCE_DIR the other tiny reference files
- * are compared too. */
+/* Plans of SegFormer3D: what they cost, that every set of rewrites computes the same, the published values of
+ * the reference files, and that the arena never holds two living values in one place. With NOC_REFERENCE_DIR
+ * the other tiny reference files are compared too. */
 #include "engine/base/memory.h"
 #include "engine/model.h"
 #include "engine/segformer3d.h"
@@ -15,35 +15,53 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NETWORK_PUBLISHED                                                                                            \
-    {                                                                                                                \
-        .in_channels = 4, .num_classes = 3, .embed_dims = {32, 64, 160, 256}, .num_heads = {1, 2, 5, 8},             \
-        .depths = {2, 2, 2, 2}, .sr_ratios = {4, 2, 1, 1}, .mlp_ratios = {4, 4, 4, 4}, .decoder_dim = 256,           \
-        .patch_kernel = {{7, 7, 7}, {3, 3, 3}, {3, 3, 3}, {3, 3, 3}},                                                \
-        .patch_stride = {{4, 4, 4}, {2, 2, 2}, {2, 2, 2}, {2, 2, 2}},                                                \
-        .patch_padding = {{3, 3, 3}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}},                                               \
+#define NETWORK_PUBLISHED                                                                                    \
+    {                                                                                                        \
+        .in_channels = 4, .num_classes = 3, .embed_dims = {32, 64, 160, 256}, .num_heads = {1, 2, 5, 8},     \
+        .depths = {2, 2, 2, 2}, .sr_ratios = {4, 2, 1, 1}, .mlp_ratios = {4, 4, 4, 4}, .decoder_dim = 256,   \
+        .patch_kernel = {{7, 7, 7}, {3, 3, 3}, {3, 3, 3}, {3, 3, 3}},                                        \
+        .patch_stride = {{4, 4, 4}, {2, 2, 2}, {2, 2, 2}, {2, 2, 2}},                                        \
+        .patch_padding = {{3, 3, 3}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}},                                       \
     }
 
-/* Small networks of uneven widths. The first has stages wider than the decoder and as wide as it, kernels that differ by axis, an sr ratio
- * that leaves a tail; the second is narrow; the third has no sr at all. */
+/* Small networks of uneven widths. The first has stages wider than the decoder and as wide as it, kernels
+ * that differ by axis, an sr ratio that leaves a tail; the second is narrow; the third has no sr at all. */
 static const struct {
     noc_network_config network;
     int64_t window[3];
 } small[] = {
-    {{.in_channels = 2, .num_classes = 3, .embed_dims = {6, 10, 12, 9}, .num_heads = {1, 2, 3, 3},
-      .depths = {1, 2, 1, 1}, .sr_ratios = {2, 3, 1, 1}, .mlp_ratios = {2, 3, 1, 4}, .decoder_dim = 9,
+    {{.in_channels = 2,
+      .num_classes = 3,
+      .embed_dims = {6, 10, 12, 9},
+      .num_heads = {1, 2, 3, 3},
+      .depths = {1, 2, 1, 1},
+      .sr_ratios = {2, 3, 1, 1},
+      .mlp_ratios = {2, 3, 1, 4},
+      .decoder_dim = 9,
       .patch_kernel = {{3, 7, 7}, {3, 3, 3}, {1, 3, 3}, {3, 2, 3}},
       .patch_stride = {{2, 4, 4}, {2, 1, 2}, {1, 2, 2}, {2, 2, 1}},
       .patch_padding = {{1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}}},
      {15, 21, 25}},
-    {{.in_channels = 1, .num_classes = 2, .embed_dims = {4, 6, 8, 10}, .num_heads = {2, 1, 4, 5},
-      .depths = {1, 1, 1, 1}, .sr_ratios = {2, 2, 1, 1}, .mlp_ratios = {2, 2, 2, 2}, .decoder_dim = 20,
+    {{.in_channels = 1,
+      .num_classes = 2,
+      .embed_dims = {4, 6, 8, 10},
+      .num_heads = {2, 1, 4, 5},
+      .depths = {1, 1, 1, 1},
+      .sr_ratios = {2, 2, 1, 1},
+      .mlp_ratios = {2, 2, 2, 2},
+      .decoder_dim = 20,
       .patch_kernel = {{3, 3, 3}, {3, 3, 3}, {3, 3, 3}, {3, 3, 3}},
       .patch_stride = {{2, 2, 2}, {2, 2, 2}, {2, 2, 2}, {2, 2, 2}},
       .patch_padding = {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}}},
      {13, 9, 11}},
-    {{.in_channels = 3, .num_classes = 5, .embed_dims = {5, 7, 3, 11}, .num_heads = {1, 7, 1, 1},
-      .depths = {1, 1, 2, 1}, .sr_ratios = {1, 1, 1, 1}, .mlp_ratios = {1, 2, 3, 1}, .decoder_dim = 6,
+    {{.in_channels = 3,
+      .num_classes = 5,
+      .embed_dims = {5, 7, 3, 11},
+      .num_heads = {1, 7, 1, 1},
+      .depths = {1, 1, 2, 1},
+      .sr_ratios = {1, 1, 1, 1},
+      .mlp_ratios = {1, 2, 3, 1},
+      .decoder_dim = 6,
       .patch_kernel = {{5, 5, 5}, {2, 2, 2}, {3, 3, 3}, {1, 1, 1}},
       .patch_stride = {{3, 3, 3}, {2, 2, 2}, {1, 2, 1}, {1, 1, 1}},
       .patch_padding = {{2, 2, 2}, {0, 0, 0}, {1, 1, 1}, {0, 0, 0}}},
@@ -78,8 +96,8 @@ static noc_safetensors *random_weights(const noc_network_config *network, unsign
     return weights;
 }
 
-static noc_plan *build(const noc_network_config *network, const noc_safetensors *weights, const int64_t window[3],
-                       unsigned rewrites)
+static noc_plan *build(const noc_network_config *network, const noc_safetensors *weights,
+                       const int64_t window[3], unsigned rewrites)
 {
     noc_error err;
     noc_plan *plan = NULL;
@@ -106,7 +124,8 @@ START_TEST(costs_of_the_published_network)
     } cases[] = {
         {0, 15546974208},
         {NOC_REWRITE_FUSE_BEFORE_UPSAMPLING, 9410707456},
-        {NOC_REWRITE_FUSE_BEFORE_UPSAMPLING | NOC_REWRITE_FOLD_BATCH_NORM | NOC_REWRITE_FOLD_DECODER_NORM, 7024672768},
+        {NOC_REWRITE_FUSE_BEFORE_UPSAMPLING | NOC_REWRITE_FOLD_BATCH_NORM | NOC_REWRITE_FOLD_DECODER_NORM,
+         7024672768},
         {NOC_REWRITE_ALL, 7024672768},
     };
     const noc_network_config network = NETWORK_PUBLISHED;
@@ -147,7 +166,7 @@ START_TEST(ops_after_all_rewrites)
     }
     ck_assert_int_eq(tails, 4);
     for (int s = 0; s < NOC_STAGES; s++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof(name), "c%d", s + 1);
         ck_assert_str_eq(plan->values[plan->stages[s]].name, name);
     }
@@ -175,12 +194,14 @@ static void check_equal(const noc_plan *plain, double *const *expected, int a, c
     size_t count = reference_tokens(plain, a) * (size_t)plain->values[a].channels;
     ck_assert_uint_eq(count, reference_tokens(plan, b) * (size_t)plan->values[b].channels);
     double largest, difference = largest_difference(expected[a], values[b], count, &largest);
-    ck_assert_msg(difference <= 1e-9 * largest && largest > 0, "%s: difference %g of %g", what, difference, largest);
+    ck_assert_msg(difference <= 1e-9 * largest && largest > 0, "%s: difference %g of %g", what, difference,
+                  largest);
 }
 
 static double *random_input(const noc_network_config *network, const int64_t window[3])
 {
-    double *input = malloc((size_t)(window[0] * window[1] * window[2]) * (size_t)network->in_channels * sizeof(*input));
+    double *input =
+        malloc((size_t)(window[0] * window[1] * window[2]) * (size_t)network->in_channels * sizeof(*input));
     ck_assert_ptr_nonnull(input);
     reference_input(window, network->in_channels, 3, input);
     return input;
@@ -306,7 +327,8 @@ static noc_safetensors *open_file(const char *path)
     return file;
 }
 
-static void check_golden(const char *model_path, const char *file_path, const int64_t window[3], unsigned rewrites)
+static void check_golden(const char *model_path, const char *file_path, const int64_t window[3],
+                         unsigned rewrites)
 {
     noc_model *model = load_model(model_path);
     noc_safetensors *file = open_file(file_path);
@@ -352,11 +374,13 @@ START_TEST(published_values_of_the_older_scale)
     reference_input(window, 2, 0, input);
     ck_assert_int_eq(reference_plan_run(plan, input, &values, NULL), NOC_OK);
     int to[3];
-    double *logits = full_logits(plan, values, to), largest = atof(noc_safetensors_metadata(file, "largest_abs_logit"));
+    double *logits = full_logits(plan, values, to),
+           largest = atof(noc_safetensors_metadata(file, "largest_abs_logit"));
     const int64_t *shape = strided->shape;
     for (size_t i = 0; i < noc_tensor_count(strided); i++) {
         size_t w = i % (size_t)shape[3], h = i / (size_t)shape[3] % (size_t)shape[2];
-        size_t d = i / (size_t)(shape[3] * shape[2]) % (size_t)shape[1], c = i / (size_t)(shape[3] * shape[2] * shape[1]);
+        size_t d = i / (size_t)(shape[3] * shape[2]) % (size_t)shape[1],
+               c = i / (size_t)(shape[3] * shape[2] * shape[1]);
         double expected, got = logits[((d * 4 * (size_t)to[1] + h * 4) * (size_t)to[2] + w * 4) * 3 + c];
         ck_assert_int_eq(noc_tensor_doubles(strided, i, 1, &expected, NULL), NOC_OK);
         ck_assert_double_le(fabs(expected - got), 2e-6 * largest);
