@@ -1,9 +1,12 @@
+/* Whole files and paths. What always holds: a reader of a replaced file sees the old or the new bytes, never
+ * a part; a fifo or a device named as a file is refused without waiting for it. */
 #include "engine/base/file.h"
 
 #include "engine/base/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,19 +14,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Opens a regular file for reading; its size. O_NONBLOCK so that a fifo does not hang. */
+/* A file descriptor and the size of a regular file. */
 static noc_status open_regular(const char *path, int *file, size_t *size, noc_error *err)
 {
     struct stat info;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
+    int opened = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+    if (opened < 0)
         return noc_fail(err, NOC_EUNREADABLE, "%s: %s", path, strerror(errno));
-    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-        const char *what = S_ISDIR(info.st_mode) ? "is a directory" : "is no regular file";
-        close(fd);
-        return noc_fail(err, NOC_EUNREADABLE, "%s: %s", path, what);
+    if (fstat(opened, &info) != 0 || !S_ISREG(info.st_mode)) {
+        close(opened);
+        return noc_fail(err, NOC_EUNREADABLE, "%s: %s", path,
+                        S_ISDIR(info.st_mode) ? "is a folder" : "is not a regular file");
     }
-    *file = fd;
+    *file = opened;
     *size = (size_t)info.st_size;
     return NOC_OK;
 }
@@ -33,6 +37,7 @@ noc_status noc_file_map(const char *path, noc_mapping *mapping, noc_error *err)
     int file;
     size_t size;
     noc_status status = open_regular(path, &file, &size, err);
+
     if (status != NOC_OK)
         return status;
     void *data = size ? mmap(NULL, size, PROT_READ, MAP_PRIVATE, file, 0) : NULL;
@@ -51,19 +56,18 @@ void noc_file_unmap(noc_mapping *mapping)
     *mapping = (noc_mapping){0};
 }
 
-/* Reads up to size bytes; fewer when the file is shorter than it was. -1 with errno. */
+/* Up to size bytes: fewer when the file has become shorter, -1 with errno. */
 static ssize_t read_all(int file, char *data, size_t size)
 {
     size_t have = 0;
+
     while (have < size) {
         ssize_t n = read(file, data + have, size - have);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
+        if (n < 0 && errno != EINTR)
             return -1;
         if (n == 0)
             break;
-        have += (size_t)n;
+        have += n > 0 ? (size_t)n : 0;
     }
     return (ssize_t)have;
 }
@@ -72,78 +76,93 @@ noc_status noc_file_read(const char *path, size_t max_bytes, char **data, size_t
 {
     int file;
     size_t bytes;
+    char *text = NULL;
     noc_status status = open_regular(path, &file, &bytes, err);
+
     if (status != NOC_OK)
         return status;
     if (bytes > max_bytes) {
-        close(file);
-        return noc_fail(err, NOC_ETOOLARGE, "%s: %zu bytes, at most %zu are read", path, bytes, max_bytes);
+        status = noc_fail(err, NOC_ETOOLARGE, "%s: %zu bytes, at most %zu are read", path, bytes, max_bytes);
+        goto out;
     }
-    char *text = noc_alloc(bytes + 1, 1, err);
-    ssize_t have = text ? read_all(file, text, bytes) : -1;
-    int why = errno;
-    close(file);
-    if (!text)
-        return NOC_ENOMEMORY;
+    text = noc_alloc(bytes + 1, 1, err);
+    if (!text) {
+        status = NOC_ENOMEMORY;
+        goto out;
+    }
+    ssize_t have = read_all(file, text, bytes);
     if (have < 0) {
-        free(text);
-        return noc_fail(err, NOC_EUNREADABLE, "%s: %s", path, strerror(why));
+        status = noc_fail(err, NOC_EUNREADABLE, "%s: %s", path, strerror(errno));
+        goto out;
     }
     text[have] = '\0';
     *data = text;
     *size = (size_t)have;
-    return NOC_OK;
+    text = NULL;
+out:
+    free(text);
+    close(file);
+    return status;
 }
 
 static int write_all(int file, const char *data, size_t size)
 {
     while (size > 0) {
         ssize_t n = write(file, data, size);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
+        if (n < 0 && errno != EINTR)
             return -1;
-        data += n;
-        size -= (size_t)n;
+        data += n > 0 ? n : 0;
+        size -= n > 0 ? (size_t)n : 0;
     }
     return 0;
 }
 
-/* Writes, syncs and closes; removes the temporary after a failure. */
-static noc_status fill_temporary(int file, const char *temporary, const char *path, const void *data, size_t size,
-                                 noc_error *err)
+/* Creates a new file beside path; its name is in temporary. -1 with errno. */
+static int create_temporary(const char *path, char *temporary, size_t size)
 {
-    int failed = write_all(file, data, size) != 0 || fsync(file) != 0;
-    int why = errno;
-    if (close(file) != 0 && !failed) {
-        failed = 1;
+    static atomic_uint made;
+    int file;
+
+    do {
+        snprintf(temporary, size, "%s.%ld.%u.tmp", path, (long)getpid(), atomic_fetch_add(&made, 1));
+        file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    } while (file < 0 && errno == EEXIST);
+    return file;
+}
+
+/* Writes, syncs, closes. 0 or an errno. */
+static int fill(int file, const void *data, size_t size)
+{
+    int why = write_all(file, data, size) != 0 || fsync(file) != 0 ? errno : 0;
+
+    if (close(file) != 0 && why == 0)
         why = errno;
-    }
-    if (!failed && rename(temporary, path) != 0) {
-        failed = 1;
-        why = errno;
-    }
-    if (!failed)
-        return NOC_OK;
-    unlink(temporary);
-    return noc_fail(err, NOC_EIO, "%s: %s", path, strerror(why));
+    return why;
 }
 
 noc_status noc_file_replace(const char *path, const void *data, size_t size, noc_error *err)
 {
-    size_t length = strlen(path) + 32;
-    char *temporary = noc_alloc(length, 1, err), *folder = NULL;
-    if (!temporary)
-        return NOC_ENOMEMORY;
-    snprintf(temporary, length, "%s.%ld.tmp", path, (long)getpid());
-    unlink(temporary); /* of a process that had our number and died */
-    int file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    noc_status status = file < 0 ? noc_fail(err, NOC_ECANTCREATE, "%s: cannot be created: %s", path, strerror(errno))
-                                 : fill_temporary(file, temporary, path, data, size, err);
-    if (status == NOC_OK && !(folder = noc_path_folder(path, err)))
-        status = NOC_ENOMEMORY;
-    if (status == NOC_OK)
-        status = noc_file_sync(folder, err);
+    noc_status status = NOC_ENOMEMORY;
+    size_t length = strlen(path) + 64;
+    char *temporary = noc_alloc(length, 1, err), *folder = noc_path_folder(path, err);
+
+    if (!temporary || !folder)
+        goto out;
+    int file = create_temporary(path, temporary, length);
+    if (file < 0) {
+        status = noc_fail(err, NOC_ECANTCREATE, "%s: cannot be created: %s", path, strerror(errno));
+        goto out;
+    }
+    int why = fill(file, data, size);
+    if (why == 0 && rename(temporary, path) != 0)
+        why = errno;
+    if (why != 0) {
+        unlink(temporary);
+        status = noc_fail(err, NOC_EIO, "%s: cannot be written: %s", path, strerror(why));
+        goto out;
+    }
+    status = noc_file_sync(folder, err);
+out:
     free(folder);
     free(temporary);
     return status;
@@ -151,40 +170,47 @@ noc_status noc_file_replace(const char *path, const void *data, size_t size, noc
 
 noc_status noc_file_sync(const char *path, noc_error *err)
 {
-    int file = open(path, O_RDONLY | O_CLOEXEC);
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
     if (file < 0)
         return noc_fail(err, NOC_EIO, "%s: %s", path, strerror(errno));
-    int failed = fsync(file) != 0 && errno != EINVAL; /* some file systems cannot sync a folder */
-    int why = errno;
+    int why = fsync(file) == 0 || errno == EINVAL ? 0 : errno; /* EINVAL: some file systems sync no folders */
     close(file);
-    return failed ? noc_fail(err, NOC_EIO, "%s: fsync: %s", path, strerror(why)) : NOC_OK;
+    return why ? noc_fail(err, NOC_EIO, "%s: cannot be synced: %s", path, strerror(why)) : NOC_OK;
+}
+
+static bool is_folder(const char *path)
+{
+    struct stat info;
+
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
 noc_status noc_folder_create(const char *path, noc_error *err)
 {
-    struct stat info;
-    char *copy = noc_strdup(path, err);
-    if (!copy)
+    char *part = noc_strdup(path, err);
+    int why = ENOENT;
+
+    if (!part)
         return NOC_ENOMEMORY;
-    for (char *at = copy + 1; *copy && *at; at++)
-        if (*at == '/') {
-            *at = '\0';
-            mkdir(copy, 0777);
-            *at = '/';
-        }
-    int failed = mkdir(copy, 0777) != 0 && errno != EEXIST;
-    int why = errno;
-    free(copy);
-    if (!failed && (stat(path, &info) != 0 || !S_ISDIR(info.st_mode))) {
-        failed = 1;
-        why = ENOTDIR;
+    /* Each longer part in turn: what exists already is fine, and only the whole path is judged. */
+    for (size_t i = 1; path[0] && i <= strlen(path); i++) {
+        if (path[i] != '/' && path[i] != '\0')
+            continue;
+        part[i] = '\0';
+        why = mkdir(part, 0777) == 0 ? 0 : errno;
+        if (why != 0 && is_folder(part))
+            why = 0;
+        part[i] = path[i];
     }
-    return failed ? noc_fail(err, NOC_ECANTCREATE, "%s: cannot be created: %s", path, strerror(why)) : NOC_OK;
+    free(part);
+    return why ? noc_fail(err, NOC_ECANTCREATE, "%s: cannot be created: %s", path, strerror(why)) : NOC_OK;
 }
 
 noc_status noc_file_fingerprint(const char *path, int64_t *size, int64_t *mtime_ns, noc_error *err)
 {
     struct stat info;
+
     if (stat(path, &info) != 0)
         return noc_fail(err, NOC_EUNREADABLE, "%s: %s", path, strerror(errno));
     *size = info.st_size;
@@ -194,12 +220,13 @@ noc_status noc_file_fingerprint(const char *path, int64_t *size, int64_t *mtime_
 
 char *noc_path_join(const char *folder, const char *name, noc_error *err)
 {
-    if (name[0] == '/')
-        return noc_strdup(name, err);
     size_t length = strlen(folder), size = length + strlen(name) + 2;
+
+    if (name[0] == '/' || length == 0)
+        return noc_strdup(name, err);
     char *path = noc_alloc(size, 1, err);
     if (path)
-        snprintf(path, size, "%s%s%s", folder, length && folder[length - 1] == '/' ? "" : "/", name);
+        snprintf(path, size, "%s%s%s", folder, folder[length - 1] == '/' ? "" : "/", name);
     return path;
 }
 
@@ -209,11 +236,11 @@ char *noc_path_absolute(const char *path, noc_error *err)
         return noc_strdup(path, err);
     char *here = getcwd(NULL, 0);
     if (!here) {
-        noc_fail(err, NOC_EIO, "the current folder cannot be named: %s", strerror(errno));
+        noc_fail(err, NOC_EIO, "the current folder has no name: %s", strerror(errno));
         return NULL;
     }
     while (strncmp(path, "./", 2) == 0)
-        path += 2;
+        path += 2 + strspn(path + 2, "/");
     char *whole = noc_path_join(here, path, err);
     free(here);
     return whole;
@@ -222,8 +249,11 @@ char *noc_path_absolute(const char *path, noc_error *err)
 char *noc_path_folder(const char *path, noc_error *err)
 {
     const char *slash = strrchr(path, '/');
+
     if (!slash)
         return noc_strdup(".", err);
+    while (slash > path && slash[-1] == '/')
+        slash--;
     if (slash == path)
         return noc_strdup("/", err);
     char *folder = noc_strdup(path, err);

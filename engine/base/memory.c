@@ -1,10 +1,9 @@
-/* Checked sizes and aligned blocks; the limits that the machine, its control group and the user's own limits set. */
+/* Checked sizes and aligned blocks; the limits that the machine and its control groups set. */
 #include "engine/base/memory.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 enum { ALIGNMENT = 64, PATH_BYTES = 4096 };
@@ -35,7 +34,8 @@ void *noc_alloc(size_t count, size_t size, noc_error *err)
     void *block = NULL;
 
     if (!noc_size_mul(count, size, &bytes) || !noc_size_add(bytes, ALIGNMENT - 1, &rounded)) {
-        noc_fail(err, NOC_ENOMEMORY, "%zu items of %zu bytes are more than an address can count", count, size);
+        noc_fail(err, NOC_ENOMEMORY, "%zu items of %zu bytes are more than an address can count", count,
+                 size);
         return NULL;
     }
     rounded &= ~(size_t)(ALIGNMENT - 1);
@@ -77,7 +77,8 @@ static size_t read_limit(const char *path)
     return found == 1 && value < SIZE_MAX ? (size_t)value : SIZE_MAX;
 }
 
-/* The lowest limit on the way from a group up to the root of its hierarchy, since each ancestor binds as well. */
+/* The lowest limit on the way from a group up to the root of its hierarchy, since each ancestor binds as
+ * well. */
 static size_t group_limit(const char *mount, const char *group, const char *file)
 {
     char folder[PATH_BYTES], path[2 * PATH_BYTES];
@@ -132,13 +133,8 @@ size_t noc_memory_limit(void)
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     size_t limit = pages > 0 && page > 0 ? (size_t)pages * (size_t)page : SIZE_MAX;
     size_t group = cgroup_limit();
-    struct rlimit own;
 
-    if (group < limit)
-        limit = group;
-    if (getrlimit(RLIMIT_AS, &own) == 0 && own.rlim_cur != RLIM_INFINITY && own.rlim_cur < limit)
-        limit = own.rlim_cur;
-    return limit;
+    return group < limit ? group : limit;
 }
 
 /* A line "NAME:   123 kB" of /proc/self/status, in bytes; 0 when there is none. */

@@ -1,5 +1,5 @@
-/* SHA-256 by libcrypto. A failure inside of libcrypto after create (it has none in practice) gives a digest of zeros,
- * which equals no real one. */
+/* SHA-256 by libcrypto. A failure inside of libcrypto after create (it has none in practice) gives a digest
+ * of zeros, which equals no real one. */
 #include "engine/base/sha256.h"
 
 #include "engine/base/memory.h"

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum { FIRST_CAPACITY = 256 };
 
@@ -62,7 +63,12 @@ void noc_text_add(noc_text *text, const char *format, ...)
 /* Length of the well-formed UTF-8 character at s, 0 when there is none. */
 static size_t character_length(const unsigned char *s)
 {
-    size_t length = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
+    size_t length = s[0] < 0x80   ? 1
+                    : s[0] < 0xc2 ? 0
+                    : s[0] < 0xe0 ? 2
+                    : s[0] < 0xf0 ? 3
+                    : s[0] < 0xf5 ? 4
+                                  : 0;
 
     for (size_t i = 1; i < length; i++)
         if ((s[i] & 0xc0) != 0x80)
@@ -134,9 +140,9 @@ static double unit_factor(const char *unit)
         const char *name;
         double factor;
     } units[] = {
-        {"", 1},       {"B", 1},        {"K", 0x1p10},   {"M", 0x1p20},   {"G", 0x1p30},   {"T", 0x1p40},  {"KiB", 0x1p10},
-        {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}, {"kB", 1e3},     {"KB", 1e3},     {"MB", 1e6},    {"GB", 1e9},
-        {"TB", 1e12},
+        {"", 1},       {"B", 1},        {"K", 0x1p10},   {"KiB", 0x1p10}, {"kB", 1e3},
+        {"M", 0x1p20}, {"MiB", 0x1p20}, {"MB", 1e6},     {"G", 0x1p30},   {"GiB", 0x1p30},
+        {"GB", 1e9},   {"T", 0x1p40},   {"TiB", 0x1p40}, {"TB", 1e12},
     };
 
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
@@ -196,7 +202,8 @@ noc_status noc_parse_integer(const char *text, int64_t low, int64_t high, int64_
     if (end == text || *end || isspace((unsigned char)text[0]))
         return noc_fail(err, NOC_EUSAGE, "\"%s\" is no integer", text);
     if (errno || number < low || number > high)
-        return noc_fail(err, NOC_EUSAGE, "%s is not within %lld and %lld", text, (long long)low, (long long)high);
+        return noc_fail(err, NOC_EUSAGE, "%s is not within %lld and %lld", text, (long long)low,
+                        (long long)high);
     *value = number;
     return NOC_OK;
 }

@@ -1,26 +1,33 @@
-/* The YAML reader: libyaml's events become a tree of nodes with line numbers; the checks are made when values are asked for. */
+/* The YAML reader: libyaml's events become a tree of nodes that know their lines; what a value must be is
+ * checked when it is asked for. A document is bounded in bytes, nodes and depth, so that no file can hold up
+ * a run. */
 #include "engine/base/yaml.h"
 
 #include "engine/base/file.h"
 #include "engine/base/memory.h"
+#include "engine/base/text.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
 
-enum { MAX_DEPTH = 32, MAX_NODES = 100000, MAX_BYTES = 16 << 20 };
+enum { DEPTH_MAX = 32, NODES_MAX = 20000, BYTES_MAX = 4 << 20, KEY_MAX = 64 };
 
 struct noc_yaml_node {
     noc_yaml_kind kind;
     int line;
     bool is_quoted;
-    char *text;                /* of a scalar */
-    char **keys;               /* of a mapping */
-    noc_yaml_node **items;
-    size_t count;
+    char *text;            /* of a scalar */
+    struct key *keys;      /* of a mapping */
+    noc_yaml_node **items; /* of a sequence or mapping */
+    size_t count, capacity;
+};
+
+struct key {
+    char *text;
+    int line;
 };
 
 struct noc_yaml {
@@ -30,8 +37,10 @@ struct noc_yaml {
 
 typedef struct reader {
     yaml_parser_t parser;
+    const char *data;
+    size_t size;
     noc_yaml *doc;
-    size_t nodes;
+    int nodes;
     noc_error *err;
 } reader;
 
@@ -42,7 +51,7 @@ static void node_free(noc_yaml_node *node)
     for (size_t i = 0; i < node->count; i++) {
         node_free(node->items[i]);
         if (node->keys)
-            free(node->keys[i]);
+            free(node->keys[i].text);
     }
     free(node->items);
     free(node->keys);
@@ -64,188 +73,206 @@ static noc_status fail_at(const reader *r, int line, const char *what)
     return noc_fail(r->err, NOC_ECONFIG, "%s:%d: %s", r->doc->name, line, what);
 }
 
-static noc_status next_event(reader *r, yaml_event_t *event)
+static noc_status no_memory(const reader *r)
 {
-    if (yaml_parser_parse(&r->parser, event))
-        return NOC_OK;
-    if (r->parser.error == YAML_MEMORY_ERROR)
-        return noc_fail(r->err, NOC_ENOMEMORY, "%s: no memory", r->doc->name);
-    return fail_at(r, (int)r->parser.problem_mark.line + 1, r->parser.problem ? r->parser.problem : "is no YAML");
+    return noc_fail(r->err, NOC_ENOMEMORY, "%s: no memory to read it", r->doc->name);
 }
 
-/* Takes over key and item. */
-static noc_status add_item(reader *r, noc_yaml_node *node, char *key, noc_yaml_node *item)
+static int line_of(const yaml_event_t *event)
 {
-    noc_yaml_node **items = realloc(node->items, (node->count + 1) * sizeof *items);
-    if (items)
-        node->items = items;
-    char **keys = items && key ? realloc(node->keys, (node->count + 1) * sizeof *keys) : NULL;
-    if (keys)
+    return (int)event->start_mark.line + 1;
+}
+
+/* Bytes that are no UTF-8 are reported by their offset alone. */
+static int line_at_offset(const reader *r, size_t offset)
+{
+    int line = 1;
+
+    for (size_t i = 0; i < offset && i < r->size; i++)
+        line += r->data[i] == '\n';
+    return line;
+}
+
+static noc_status next_event(reader *r, yaml_event_t *event)
+{
+    const yaml_parser_t *parser = &r->parser;
+
+    if (yaml_parser_parse(&r->parser, event))
+        return NOC_OK;
+    if (parser->error == YAML_MEMORY_ERROR)
+        return no_memory(r);
+    const char *problem = parser->problem ? parser->problem : "this is no YAML";
+    if (parser->error == YAML_READER_ERROR)
+        return fail_at(r, line_at_offset(r, parser->problem_offset), problem);
+    return fail_at(r, (int)parser->problem_mark.line + 1, problem);
+}
+
+static bool make_room(noc_yaml_node *node)
+{
+    if (node->count < node->capacity)
+        return true;
+
+    size_t capacity = node->capacity ? 2 * node->capacity : 8;
+    noc_yaml_node **items = realloc(node->items, capacity * sizeof *items);
+    if (!items)
+        return false;
+    node->items = items;
+    if (node->kind == NOC_YAML_MAPPING) {
+        struct key *keys = realloc(node->keys, capacity * sizeof *keys);
+        if (!keys)
+            return false;
         node->keys = keys;
-    if (!items || (key && !keys)) {
-        free(key);
-        node_free(item);
-        return noc_fail(r->err, NOC_ENOMEMORY, "%s: no memory", r->doc->name);
     }
-    node->items[node->count] = item;
-    if (key)
-        node->keys[node->count] = key;
-    node->count++;
+    node->capacity = capacity;
+    return true;
+}
+
+static noc_status read_node(reader *r, const yaml_event_t *event, int depth, noc_yaml_node **node);
+
+/* The key that the event holds joins the mapping; its value is read next. */
+static noc_status add_key(reader *r, noc_yaml_node *mapping, const yaml_event_t *event)
+{
+    if (event->type != YAML_SCALAR_EVENT || event->data.scalar.anchor || event->data.scalar.tag)
+        return fail_at(r, line_of(event), "a key must be a plain text");
+
+    const char *text = (const char *)event->data.scalar.value;
+    if (strlen(text) != event->data.scalar.length)
+        return fail_at(r, line_of(event), "a key must not hold a zero byte");
+    for (size_t i = 0; i < mapping->count; i++)
+        if (strcmp(mapping->keys[i].text, text) == 0)
+            return noc_fail(r->err, NOC_ECONFIG, "%s:%d: key \"%s\" stands already in line %d", r->doc->name,
+                            line_of(event), text, mapping->keys[i].line);
+    if (!make_room(mapping))
+        return no_memory(r);
+    struct key key = {.text = noc_strdup(text, r->err), .line = line_of(event)};
+    if (!key.text)
+        return NOC_ENOMEMORY;
+    mapping->keys[mapping->count] = key;
+    mapping->items[mapping->count] = NULL;
+    mapping->count++;
     return NOC_OK;
 }
 
-static noc_status read_node(reader *r, yaml_event_t *event, int depth, noc_yaml_node **node);
-
-static noc_status read_sequence(reader *r, noc_yaml_node *node, int depth)
+/* One more item of a sequence, or key and value of a mapping; *ended at the end. */
+static noc_status read_item(reader *r, noc_yaml_node *node, int depth, bool *ended)
 {
-    for (;;) {
-        yaml_event_t event;
-        noc_yaml_node *item;
-        noc_status status = next_event(r, &event);
-        if (status != NOC_OK)
-            return status;
-        if (event.type == YAML_SEQUENCE_END_EVENT) {
-            yaml_event_delete(&event);
-            return NOC_OK;
-        }
-        status = read_node(r, &event, depth + 1, &item);
-        if (status == NOC_OK)
-            status = add_item(r, node, NULL, item);
-        if (status != NOC_OK)
-            return status;
-    }
-}
+    yaml_event_t event;
+    noc_status status = next_event(r, &event);
 
-static noc_status read_key(reader *r, const noc_yaml_node *node, const yaml_event_t *event, char **key)
-{
-    char text[160];
-    int line = (int)event->start_mark.line + 1;
-    if (event->type != YAML_SCALAR_EVENT || event->data.scalar.anchor || event->data.scalar.tag)
-        return fail_at(r, line, "a key must be a plain text");
-    const char *value = (const char *)event->data.scalar.value;
-    for (size_t i = 0; i < node->count; i++)
-        if (strcmp(node->keys[i], value) == 0) {
-            snprintf(text, sizeof text, "key \"%.60s\" stands twice", value);
-            return fail_at(r, line, text);
-        }
-    *key = noc_strdup(value, r->err);
-    return *key ? NOC_OK : NOC_ENOMEMORY;
-}
-
-static noc_status read_mapping(reader *r, noc_yaml_node *node, int depth)
-{
-    for (;;) {
-        yaml_event_t event;
-        noc_yaml_node *item;
-        char *key = NULL;
-        noc_status status = next_event(r, &event);
-        if (status != NOC_OK)
-            return status;
-        if (event.type == YAML_MAPPING_END_EVENT) {
-            yaml_event_delete(&event);
-            return NOC_OK;
-        }
-        status = read_key(r, node, &event, &key);
+    if (status != NOC_OK)
+        return status;
+    *ended = event.type == YAML_SEQUENCE_END_EVENT || event.type == YAML_MAPPING_END_EVENT;
+    if (*ended)
+        goto out;
+    if (node->kind == NOC_YAML_MAPPING) {
+        status = add_key(r, node, &event);
         yaml_event_delete(&event);
-        if (status != NOC_OK)
-            return status;
-        status = next_event(r, &event);
         if (status == NOC_OK)
-            status = read_node(r, &event, depth + 1, &item);
-        if (status != NOC_OK) {
-            free(key);
-            return status;
-        }
-        if ((status = add_item(r, node, key, item)) != NOC_OK)
-            return status;
+            status = next_event(r, &event);
+        if (status == NOC_OK)
+            status = read_node(r, &event, depth + 1, &node->items[node->count - 1]);
+    } else if (make_room(node)) {
+        status = read_node(r, &event, depth + 1, &node->items[node->count]);
+        node->count += status == NOC_OK;
+    } else {
+        status = no_memory(r);
     }
+out:
+    yaml_event_delete(&event);
+    return status;
 }
 
-static noc_status fill_scalar(reader *r, const yaml_event_t *event, noc_yaml_node *node)
+static noc_status read_items(reader *r, noc_yaml_node *node, noc_yaml_kind kind, int depth)
 {
-    if (event->data.scalar.anchor || event->data.scalar.tag)
-        return fail_at(r, node->line, "anchors and tags are not used here");
-    if (memchr(event->data.scalar.value, 0, event->data.scalar.length))
+    noc_status status = NOC_OK;
+
+    node->kind = kind;
+    for (bool ended = false; status == NOC_OK && !ended;)
+        status = read_item(r, node, depth, &ended);
+    return status;
+}
+
+static noc_status read_scalar(reader *r, const yaml_event_t *event, noc_yaml_node *node)
+{
+    const char *text = (const char *)event->data.scalar.value;
+
+    if (strlen(text) != event->data.scalar.length)
         return fail_at(r, node->line, "a text must not hold a zero byte");
+    node->kind = NOC_YAML_SCALAR;
     node->is_quoted = event->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
-    node->text = noc_strdup((const char *)event->data.scalar.value, r->err);
+    node->text = noc_strdup(text, r->err);
     return node->text ? NOC_OK : NOC_ENOMEMORY;
 }
 
-static noc_status fill_node(reader *r, const yaml_event_t *event, int depth, noc_yaml_node *node)
+static bool is_decorated(const yaml_event_t *event)
 {
     switch (event->type) {
     case YAML_SCALAR_EVENT:
-        return fill_scalar(r, event, node);
+        return event->data.scalar.anchor || event->data.scalar.tag;
     case YAML_SEQUENCE_START_EVENT:
-        node->kind = NOC_YAML_SEQUENCE;
-        if (event->data.sequence_start.anchor || event->data.sequence_start.tag)
-            return fail_at(r, node->line, "anchors and tags are not used here");
-        return read_sequence(r, node, depth);
+        return event->data.sequence_start.anchor || event->data.sequence_start.tag;
     case YAML_MAPPING_START_EVENT:
-        node->kind = NOC_YAML_MAPPING;
-        if (event->data.mapping_start.anchor || event->data.mapping_start.tag)
-            return fail_at(r, node->line, "anchors and tags are not used here");
-        return read_mapping(r, node, depth);
-    default:
-        return fail_at(r, node->line, "anchors and tags are not used here");
+        return event->data.mapping_start.anchor || event->data.mapping_start.tag;
+    default: /* an alias */
+        return true;
     }
 }
 
-/* Takes over the event. */
-static noc_status read_node(reader *r, yaml_event_t *event, int depth, noc_yaml_node **node)
+/* The node that begins with that event. */
+static noc_status read_node(reader *r, const yaml_event_t *event, int depth, noc_yaml_node **node)
 {
-    noc_yaml_node *n = calloc(1, sizeof *n);
+    if (is_decorated(event))
+        return fail_at(r, line_of(event), "anchors, aliases and tags are not understood here");
+    if (depth > DEPTH_MAX || ++r->nodes > NODES_MAX)
+        return fail_at(r, line_of(event),
+                       depth > DEPTH_MAX ? "nested too deeply" : "too many values in one file");
+
+    noc_yaml_node *made = calloc(1, sizeof *made);
+    if (!made)
+        return no_memory(r);
+    made->line = line_of(event);
     noc_status status;
-    if (!n)
-        status = noc_fail(r->err, NOC_ENOMEMORY, "%s: no memory", r->doc->name);
-    else if (depth > MAX_DEPTH || ++r->nodes > MAX_NODES)
-        status = fail_at(r, (int)event->start_mark.line + 1, "is nested too deeply or too large");
-    else {
-        n->line = (int)event->start_mark.line + 1;
-        status = fill_node(r, event, depth, n);
-    }
-    yaml_event_delete(event);
+    if (event->type == YAML_SCALAR_EVENT)
+        status = read_scalar(r, event, made);
+    else
+        status = read_items(
+            r, made, event->type == YAML_MAPPING_START_EVENT ? NOC_YAML_MAPPING : NOC_YAML_SEQUENCE, depth);
     if (status != NOC_OK) {
-        node_free(n);
+        node_free(made);
         return status;
     }
-    *node = n;
+    *node = made;
     return NOC_OK;
 }
 
-/* Stream start, at most one document, stream end. */
+/* The stream's start and end and one document. */
 static noc_status read_stream(reader *r)
 {
-    bool has_document = false;
-    for (;;) {
+    noc_status status = NOC_OK;
+    int documents = 0;
+
+    for (bool ended = false; status == NOC_OK && !ended;) {
         yaml_event_t event;
-        noc_status status = next_event(r, &event);
+        status = next_event(r, &event);
         if (status != NOC_OK)
             return status;
-        yaml_event_type_t type = event.type;
-        int line = (int)event.start_mark.line + 1;
-        if (type == YAML_STREAM_START_EVENT || type == YAML_DOCUMENT_END_EVENT || type == YAML_STREAM_END_EVENT) {
-            yaml_event_delete(&event);
-        } else if (type == YAML_DOCUMENT_START_EVENT) {
-            yaml_event_delete(&event);
-            if (has_document)
-                return fail_at(r, line, "a second document begins here, there must be one");
-            has_document = true;
-        } else {
+        ended = event.type == YAML_STREAM_END_EVENT;
+        if (event.type == YAML_DOCUMENT_START_EVENT && ++documents > 1)
+            status = fail_at(r, line_of(&event), "a second document begins here");
+        else if (event.type == YAML_SCALAR_EVENT || event.type == YAML_SEQUENCE_START_EVENT ||
+                 event.type == YAML_MAPPING_START_EVENT)
             status = read_node(r, &event, 0, &r->doc->root);
-            if (status != NOC_OK)
-                return status;
-        }
-        if (type == YAML_STREAM_END_EVENT)
-            return NOC_OK;
+        yaml_event_delete(&event);
     }
+    return status;
 }
 
-/* An empty document has one empty plain scalar. */
+/* "---" alone gives one empty scalar. */
 static void drop_empty_root(noc_yaml *doc)
 {
-    if (doc->root && doc->root->kind == NOC_YAML_SCALAR && !doc->root->is_quoted && doc->root->text[0] == '\0') {
+    const noc_yaml_node *root = doc->root;
+
+    if (root && root->kind == NOC_YAML_SCALAR && !root->is_quoted && root->text[0] == '\0') {
         node_free(doc->root);
         doc->root = NULL;
     }
@@ -253,32 +280,40 @@ static void drop_empty_root(noc_yaml *doc)
 
 noc_status noc_yaml_parse(const char *name, const char *data, size_t size, noc_yaml **doc, noc_error *err)
 {
-    reader r = {.err = err};
-    noc_yaml *d = calloc(1, sizeof *d);
-    if (!d || !(d->name = noc_strdup(name, err)) || !yaml_parser_initialize(&r.parser)) {
-        noc_yaml_free(d);
-        return noc_fail(err, NOC_ENOMEMORY, "%s: no memory", name);
+    reader r = {.data = data, .size = size, .err = err};
+
+    r.doc = noc_alloc_zeroed(1, sizeof *r.doc, err);
+    if (!r.doc || !(r.doc->name = noc_strdup(name, err))) {
+        noc_yaml_free(r.doc);
+        return NOC_ENOMEMORY;
     }
-    r.doc = d;
-    yaml_parser_set_input_string(&r.parser, (const unsigned char *)data, size);
-    noc_status status = read_stream(&r);
-    yaml_parser_delete(&r.parser);
+    noc_status status = no_memory(&r);
+    if (yaml_parser_initialize(&r.parser)) {
+        yaml_parser_set_input_string(&r.parser, (const unsigned char *)data, size);
+        status = read_stream(&r);
+        yaml_parser_delete(&r.parser);
+    }
     if (status != NOC_OK) {
-        noc_yaml_free(d);
+        noc_yaml_free(r.doc);
         return status;
     }
-    drop_empty_root(d);
-    *doc = d;
+    drop_empty_root(r.doc);
+    *doc = r.doc;
     return NOC_OK;
 }
 
 noc_status noc_yaml_load(const char *path, noc_yaml **doc, noc_error *err)
 {
+    noc_error why;
     char *data;
     size_t size;
-    if (noc_file_read(path, MAX_BYTES, &data, &size, err) != NOC_OK)
-        return err ? err->status = NOC_ENOINPUT : NOC_ENOINPUT;
-    noc_status status = noc_yaml_parse(path, data, size, doc, err);
+    noc_status status = noc_file_read(path, BYTES_MAX, &data, &size, &why);
+
+    if (status == NOC_EUNREADABLE)
+        return noc_fail(err, NOC_ENOINPUT, "%s", why.text);
+    if (status != NOC_OK)
+        return noc_fail(err, status == NOC_ETOOLARGE ? NOC_ECONFIG : status, "%s", why.text);
+    status = noc_yaml_parse(path, data, size, doc, err);
     free(data);
     return status;
 }
@@ -303,7 +338,7 @@ const noc_yaml_node *noc_yaml_find(const noc_yaml_node *mapping, const char *key
     if (!mapping || mapping->kind != NOC_YAML_MAPPING)
         return NULL;
     for (size_t i = 0; i < mapping->count; i++)
-        if (strcmp(mapping->keys[i], key) == 0)
+        if (strcmp(mapping->keys[i].text, key) == 0)
             return mapping->items[i];
     return NULL;
 }
@@ -320,13 +355,15 @@ const noc_yaml_node *noc_yaml_item(const noc_yaml_node *node, size_t i)
 
 const char *noc_yaml_key(const noc_yaml_node *mapping, size_t i)
 {
-    return mapping->keys[i];
+    return mapping->keys[i].text;
 }
 
-noc_status noc_yaml_fail(const noc_yaml *doc, const noc_yaml_node *node, noc_error *err, const char *format, ...)
+noc_status noc_yaml_fail(const noc_yaml *doc, const noc_yaml_node *node, noc_error *err, const char *format,
+                         ...)
 {
     char text[NOC_ERROR_TEXT];
     va_list arguments;
+
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
@@ -335,45 +372,67 @@ noc_status noc_yaml_fail(const noc_yaml *doc, const noc_yaml_node *node, noc_err
     return noc_fail(err, NOC_ECONFIG, "%s:%d: %s", doc->name, node->line, text);
 }
 
-/* Shared letters at the front, roughly: enough to suggest a key that was mistyped. */
-static size_t likeness(const char *a, const char *b)
+/* How many letters must be put in, left out or changed to make b of a. Texts of KEY_MAX letters or more:
+ * KEY_MAX. */
+static size_t edits(const char *a, const char *b)
 {
-    size_t same = 0;
-    while (a[same] && a[same] == b[same])
-        same++;
-    size_t x = strlen(a), y = strlen(b), tail = 0;
-    while (tail < x - same && tail < y - same && a[x - 1 - tail] == b[y - 1 - tail])
-        tail++;
-    return 2 * (same + tail) > (x > y ? x : y) ? same + tail : 0;
-}
+    size_t row[KEY_MAX], length = strlen(b);
 
-static const char *nearest_key(const char *key, const char *const keys[])
-{
-    const char *best = NULL;
-    size_t most = 0;
-    for (size_t i = 0; keys[i]; i++) {
-        size_t like = likeness(key, keys[i]);
-        if (like > most) {
-            most = like;
-            best = keys[i];
+    if (strlen(a) >= KEY_MAX || length >= KEY_MAX)
+        return KEY_MAX;
+    for (size_t j = 0; j <= length; j++)
+        row[j] = j;
+    for (size_t i = 0; a[i]; i++) {
+        size_t diagonal = row[0];
+        row[0] = i + 1;
+        for (size_t j = 0; j < length; j++) {
+            size_t change = diagonal + (a[i] != b[j]);
+            diagonal = row[j + 1];
+            size_t least = (row[j] < diagonal ? row[j] : diagonal) + 1;
+            row[j + 1] = change < least ? change : least;
         }
     }
-    return best;
+    return row[length];
 }
 
-noc_status noc_yaml_only(const noc_yaml *doc, const noc_yaml_node *mapping, const char *const keys[], noc_error *err)
+/* The known key that a slip of the pen would have turned into this one; NULL when none is near. */
+static const char *nearest_key(const char *key, const char *const keys[])
+{
+    const char *nearest = NULL;
+    size_t fewest = strlen(key) / 3 + 2;
+
+    for (size_t i = 0; keys[i]; i++) {
+        size_t n = edits(key, keys[i]);
+        if (n < fewest && n < strlen(keys[i])) {
+            fewest = n;
+            nearest = keys[i];
+        }
+    }
+    return nearest;
+}
+
+static bool is_listed(const char *key, const char *const keys[])
+{
+    for (size_t i = 0; keys[i]; i++)
+        if (strcmp(keys[i], key) == 0)
+            return true;
+    return false;
+}
+
+noc_status noc_yaml_only(const noc_yaml *doc, const noc_yaml_node *mapping, const char *const keys[],
+                         noc_error *err)
 {
     if (!mapping || mapping->kind != NOC_YAML_MAPPING)
         return noc_yaml_fail(doc, mapping, err, "a mapping (key: value) is wanted here");
     for (size_t i = 0; i < mapping->count; i++) {
-        size_t k = 0;
-        while (keys[k] && strcmp(keys[k], mapping->keys[i]) != 0)
-            k++;
-        if (keys[k])
+        const struct key *key = &mapping->keys[i];
+        if (is_listed(key->text, keys))
             continue;
-        const char *near = nearest_key(mapping->keys[i], keys);
-        return noc_yaml_fail(doc, mapping->items[i], err, near ? "unknown key \"%.80s\"; did you mean \"%s\"?" : "unknown key \"%.80s\"%s",
-                             mapping->keys[i], near ? near : "");
+        const char *nearest = nearest_key(key->text, keys);
+        if (nearest)
+            return noc_fail(err, NOC_ECONFIG, "%s:%d: unknown key \"%s\"; did you mean \"%s\"?", doc->name,
+                            key->line, key->text, nearest);
+        return noc_fail(err, NOC_ECONFIG, "%s:%d: unknown key \"%s\"", doc->name, key->line, key->text);
     }
     return NOC_OK;
 }
@@ -382,80 +441,100 @@ noc_status noc_yaml_require(const noc_yaml *doc, const noc_yaml_node *mapping, c
                             const noc_yaml_node **node, noc_error *err)
 {
     const noc_yaml_node *found = noc_yaml_find(mapping, key);
+
     if (!found)
         return noc_yaml_fail(doc, mapping, err, "key \"%s\" is missing", key);
     *node = found;
     return NOC_OK;
 }
 
+/* What a node is, for complaints. */
+static const char *kind_text(const noc_yaml_node *node)
+{
+    if (node->kind == NOC_YAML_MAPPING)
+        return "a mapping";
+    if (node->kind == NOC_YAML_SEQUENCE)
+        return "a list";
+    return node->is_quoted ? "a quoted text" : node->text[0] == '\0' ? "nothing" : node->text;
+}
+
 noc_status noc_yaml_text(const noc_yaml *doc, const noc_yaml_node *node, const char **value, noc_error *err)
 {
-    if (node->kind != NOC_YAML_SCALAR)
-        return noc_yaml_fail(doc, node, err, "a text is wanted here, not a %s",
-                             node->kind == NOC_YAML_MAPPING ? "mapping" : "sequence");
+    if (node->kind != NOC_YAML_SCALAR || (!node->is_quoted && node->text[0] == '\0'))
+        return noc_yaml_fail(doc, node, err, "a text is wanted here, not %s", kind_text(node));
     *value = node->text;
     return NOC_OK;
 }
 
-noc_status noc_yaml_number(const noc_yaml *doc, const noc_yaml_node *node, double low, double high, double *value,
-                           noc_error *err)
+noc_status noc_yaml_integer(const noc_yaml *doc, const noc_yaml_node *node, int64_t low, int64_t high,
+                            int64_t *value, noc_error *err)
 {
-    char *end = NULL;
-    double number = node->kind == NOC_YAML_SCALAR && !node->is_quoted ? strtod(node->text, &end) : 0;
-    if (!end || end == node->text || *end != '\0' || !isfinite(number))
-        return noc_yaml_fail(doc, node, err, "a number is wanted here%s%.60s", node->text ? ", not " : "",
-                             node->text ? node->text : "");
-    if (number < low || number > high)
-        return noc_yaml_fail(doc, node, err, "%s must lie between %g and %g", node->text, low, high);
-    *value = number;
+    noc_error why;
+    int64_t any;
+
+    if (node->kind != NOC_YAML_SCALAR || node->is_quoted)
+        return noc_yaml_fail(doc, node, err, "an integer is wanted here, not %s", kind_text(node));
+    if (noc_parse_integer(node->text, low, high, &any, &why) != NOC_OK)
+        return noc_yaml_fail(doc, node, err, "%s", why.text);
+    *value = any;
     return NOC_OK;
 }
 
-noc_status noc_yaml_integer(const noc_yaml *doc, const noc_yaml_node *node, int64_t low, int64_t high, int64_t *value,
-                            noc_error *err)
+noc_status noc_yaml_number(const noc_yaml *doc, const noc_yaml_node *node, double low, double high,
+                           double *value, noc_error *err)
 {
-    char *end = NULL;
-    long long number = node->kind == NOC_YAML_SCALAR && !node->is_quoted ? strtoll(node->text, &end, 10) : 0;
-    if (!end || end == node->text || *end != '\0')
-        return noc_yaml_fail(doc, node, err, "a whole number is wanted here%s%.60s", node->text ? ", not " : "",
-                             node->text ? node->text : "");
-    if (number < low || number > high)
-        return noc_yaml_fail(doc, node, err, "%s must lie between %lld and %lld", node->text, (long long)low,
-                             (long long)high);
-    *value = number;
+    noc_error why;
+
+    if (node->kind != NOC_YAML_SCALAR || node->is_quoted)
+        return noc_yaml_fail(doc, node, err, "a number is wanted here, not %s", kind_text(node));
+    if (noc_parse_number(node->text, low, high, value, &why) != NOC_OK)
+        return noc_yaml_fail(doc, node, err, "%s", why.text);
     return NOC_OK;
 }
 
 noc_status noc_yaml_boolean(const noc_yaml *doc, const noc_yaml_node *node, bool *value, noc_error *err)
 {
     bool is_plain = node->kind == NOC_YAML_SCALAR && !node->is_quoted;
+
     if (!is_plain || (strcmp(node->text, "true") != 0 && strcmp(node->text, "false") != 0))
-        return noc_yaml_fail(doc, node, err, "true or false is wanted here");
+        return noc_yaml_fail(doc, node, err, "true or false is wanted here, not %s", kind_text(node));
     *value = strcmp(node->text, "true") == 0;
     return NOC_OK;
 }
 
 static noc_status check_length(const noc_yaml *doc, const noc_yaml_node *node, size_t n, noc_error *err)
 {
-    if (node->kind != NOC_YAML_SEQUENCE || node->count != n)
-        return noc_yaml_fail(doc, node, err, "a list of %zu numbers is wanted here", n);
+    if (node->kind != NOC_YAML_SEQUENCE)
+        return noc_yaml_fail(doc, node, err, "a list of %zu numbers is wanted here, not %s", n,
+                             kind_text(node));
+    if (node->count != n)
+        return noc_yaml_fail(doc, node, err, "a list of %zu numbers is wanted here, not of %zu", n,
+                             node->count);
     return NOC_OK;
 }
 
-noc_status noc_yaml_integers(const noc_yaml *doc, const noc_yaml_node *node, int64_t low, int64_t high, int64_t *values,
-                             size_t n, noc_error *err)
+noc_status noc_yaml_integers(const noc_yaml *doc, const noc_yaml_node *node, int64_t low, int64_t high,
+                             int64_t *values, size_t n, noc_error *err)
 {
     noc_status status = check_length(doc, node, n, err);
+    int64_t any;
+
     for (size_t i = 0; status == NOC_OK && i < n; i++)
-        status = noc_yaml_integer(doc, node->items[i], low, high, &values[i], err);
+        status = noc_yaml_integer(doc, node->items[i], low, high, &any, err);
+    for (size_t i = 0; status == NOC_OK && i < n; i++)
+        noc_yaml_integer(doc, node->items[i], low, high, &values[i], NULL);
     return status;
 }
 
-noc_status noc_yaml_numbers(const noc_yaml *doc, const noc_yaml_node *node, double low, double high, double *values,
-                            size_t n, noc_error *err)
+noc_status noc_yaml_numbers(const noc_yaml *doc, const noc_yaml_node *node, double low, double high,
+                            double *values, size_t n, noc_error *err)
 {
     noc_status status = check_length(doc, node, n, err);
+    double any;
+
     for (size_t i = 0; status == NOC_OK && i < n; i++)
-        status = noc_yaml_number(doc, node->items[i], low, high, &values[i], err);
+        status = noc_yaml_number(doc, node->items[i], low, high, &any, err);
+    for (size_t i = 0; status == NOC_OK && i < n; i++)
+        noc_yaml_number(doc, node->items[i], low, high, &values[i], NULL);
     return status;
 }
