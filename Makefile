@@ -5,7 +5,7 @@
 # make install    PREFIX=/usr/local DESTDIR=        make clean     removes the build folder
 #
 # Each floor is an archive of all *.c in its folder; each tests/test_*.c is a program linked with the floors it includes.
-# Variables: CC, CFLAGS, CPPFLAGS, LDFLAGS, WERROR= (warnings stay warnings), SAN, BUILD, MPICC, PROVE_FLAGS.
+# Variables: CC, CFLAGS, CPPFLAGS, LDFLAGS, WERROR= (warnings stay warnings), SAN, BUILD, MPICC, PROVE_FLAGS, V=1 (commands).
 
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
@@ -29,6 +29,8 @@ CFLAGS ?= -O2 -g
 WERROR ?= -Werror
 PROVE ?= prove
 PROVE_FLAGS ?=
+Q := $(if $(V),,@)
+say = $(if $(V),,@echo "  $(1) $(2)")
 
 # What needs neither the libraries nor a compiler: everything else reads what find_parts.sh found.
 PLAIN_GOALS := deps demo check clean format layers
@@ -133,12 +135,14 @@ $(OBJ)/tests/%.o: EXTRA := $(CHECK_CFLAGS)
 
 $(OBJ)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(PLAIN_FLAGS) $(EXTRA) -MMD -MP -c $< -o $@
+	$(call say,cc  ,$<)
+	$(Q)$(CC) $(PLAIN_FLAGS) $(EXTRA) -MMD -MP -c $< -o $@
 
 define kernel_rule
 $(OBJ)/engine/cpu/%.$(1).o: engine/cpu/%.c $(BUILD)/flags
 	@mkdir -p $$(@D)
-	$(CC) $(KERNEL_FLAGS) $(ISA_$(1)) $(if $(X86),-DNOC_HAVE_X86) -MMD -MP -c $$< -o $$@
+	$$(call say,cc  ,$$< ($(1)))
+	$$(Q)$(CC) $(KERNEL_FLAGS) $(ISA_$(1)) $(if $(X86),-DNOC_HAVE_X86) -MMD -MP -c $$< -o $$@
 endef
 $(foreach isa,$(ISAS),$(eval $(call kernel_rule,$(isa))))
 
@@ -154,13 +158,15 @@ $(foreach floor,$(FLOORS) tests,$(eval $(call archive_rule,$(floor))))
 LINK = $(CC) $(CFLAGS) -pthread $(SANITIZE) $(LDFLAGS) -Wl,--as-needed
 
 $(BUILD)/nocturne: $(OBJ)/pipeline/main.o $(ARCHIVES)
-	$(LINK) $< -Wl,--start-group $(ARCHIVES) -Wl,--end-group $(ALL_LIBS) -o $@
+	$(call say,link,$@)
+	$(Q)$(LINK) $< -Wl,--start-group $(ARCHIVES) -Wl,--end-group $(ALL_LIBS) -o $@
 
 define test_rule
 $(BUILD)/tests/$(1): $(OBJ)/tests/$(1).o $(call reached_archives,tests/$(1).c)
 	@mkdir -p $$(@D)
 	@[ -n '$(CHECK_LIBS)' ] || { echo 'make: Check not found: apt-get install check  (or: make deps)' >&2; exit 1; }
-	$(LINK) $$< -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $(CHECK_LIBS) \
+	$$(call say,link,$$@)
+	$$(Q)$(LINK) $$< -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $(CHECK_LIBS) \
 	    $$(foreach floor,$$(patsubst $(BUILD)/lib%.a,%,$$(filter %.a,$$^)),$$(LIBS_$$(floor))) -lm -o $$@
 endef
 $(foreach test,$(notdir $(TESTS)),$(eval $(call test_rule,$(test))))
