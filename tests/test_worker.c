@@ -2,9 +2,9 @@
  * k, and the first voxel of a scan chooses a fault. So queueing, admission and failures are shown without a
  * device. */
 #include "engine/base/clock.h"
+#include "engine/base/file.h"
 #include "engine/base/memory.h"
 #include "engine/base/sha256.h"
-#include "engine/base/file.h"
 #include "engine/volume/nifti.h"
 #include "worker/admission.h"
 #include "worker/worker.h"

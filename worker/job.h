@@ -8,21 +8,21 @@
 #include "worker/worker.h"
 
 typedef struct noc_job {
-    struct noc_job *next;           /* in the list of pending or ready jobs */
+    struct noc_job *next; /* in the list of pending or ready jobs */
     noc_study study;
     noc_outcome *outcome;
-    size_t admitted_bytes;          /* entered at the admission; 0: not admitted */
-    size_t bytes_when_segmented;    /* what it needs once the prepared volume is gone */
-    size_t bytes_when_finished;     /* what its outcome needs */
-    size_t tile_memory;             /* for the segmentation; 0: no limit */
-    bool is_alone;                  /* needs the whole budget */
+    size_t admitted_bytes;       /* entered at the admission; 0: not admitted */
+    size_t bytes_when_segmented; /* what it needs once the prepared volume is gone */
+    size_t bytes_when_finished;  /* what its outcome needs */
+    size_t tile_memory;          /* for the segmentation; 0: no limit */
+    bool is_alone;               /* needs the whole budget */
     noc_prepared *prepared;
-    noc_image truth;                /* zeroed: none */
+    noc_image truth; /* zeroed: none */
     noc_segmentation *segmentation;
     noc_segmentation_result result;
-    double seconds_used;            /* reading and preparing, against the time limit */
-    double segmentation_start;      /* monotonic */
-    atomic_bool is_cancelled;       /* at the admission: withdrawn, or the worker ends */
+    double seconds_used;       /* reading and preparing, against the time limit */
+    double segmentation_start; /* monotonic */
+    atomic_bool is_cancelled;  /* at the admission: withdrawn, or the worker ends */
 } noc_job;
 
 /* What the stages must know; the same for all jobs. */

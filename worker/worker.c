@@ -20,6 +20,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Blocks of this size or more are mapped, so that a volume's memory is the system's again as soon as it is freed;
+ * left alone, the library would raise this to the largest block ever freed. */
+enum { MAPPED_BLOCK = 1 << 20 };
+
 enum { PREPARED_AHEAD = 2, SEGMENTED_AHEAD = 4, MAX_THREADS = 16 };
 
 typedef struct job_list {
@@ -104,11 +108,10 @@ static void settle_account(noc_worker *w, noc_job *job)
 static void set_failure(noc_outcome *outcome, noc_status status, const noc_error *failure)
 {
     outcome->failure = *failure;
-    outcome->failure.status = status;
+    outcome->failure.status = status <= NOC_EINTERNAL ? status : NOC_EINTERNAL;
 }
 
-/* The job's one outcome: it succeeded (failure NULL) or failed. Large blocks go back to the system before
- * others are admitted. */
+/* The job's one outcome: it succeeded (failure unused) or failed, by a type that a study can have. */
 static void post(noc_worker *w, noc_job *job, noc_status status, const noc_error *failure)
 {
     if (status != NOC_OK) {
@@ -116,7 +119,6 @@ static void post(noc_worker *w, noc_job *job, noc_status status, const noc_error
         set_failure(job->outcome, status, failure);
     }
     noc_job_drop_volumes(job);
-    malloc_trim(0);
     settle_account(w, job);
     pthread_mutex_lock(&w->mutex);
     list_add(&w->ready, job);
@@ -365,6 +367,7 @@ noc_status noc_worker_create(noc_engine *engine, const noc_worker_options *optio
 
     if (!w)
         return NOC_ENOMEMORY;
+    mallopt(M_MMAP_THRESHOLD, MAPPED_BLOCK);
     w->engine = engine;
     w->rules = (noc_job_rules){.engine = engine,
                                .manifest = noc_engine_model(engine)->manifest,

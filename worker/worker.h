@@ -13,42 +13,43 @@
 typedef struct noc_worker noc_worker;
 
 typedef struct noc_worker_options {
-    size_t memory; /* bound of this process's resident memory in bytes, under which studies are admitted; 0: none */
+    size_t memory; /* bound of this process's resident memory in bytes (studies are admitted under it); 0: none */
     double study_timeout_s; /* 0: none; cooperative, between windows and reads */
     bool assume_ras;
-    int readers;            /* threads; 0: default (1) */
-    int finishers;          /* threads; 0: default (1) */
+    int readers;   /* threads; 0: default (1) */
+    int finishers; /* threads; 0: default (1) */
 } noc_worker_options;
 
 typedef struct noc_outcome {
-    int64_t study;          /* id */
+    int64_t study; /* id */
     char key[NOC_STUDY_KEY];
-    uint64_t lease;         /* as submitted */
-    noc_error failure;      /* status NOC_OK: segmented; everything below is then valid (the seconds always) */
-    noc_grid grid;          /* of the input file */
-    int mask_bytes;         /* a voxel: 1 or 2 */
-    void *mask;             /* labels (painted, for a region model), input voxel order; owned */
-    int region_bytes;       /* 0 unless a region model: 1, 2 or 4 */
-    void *regions;          /* owned */
-    char mask_sha256[65];   /* of mask's bytes (little-endian) */
+    uint64_t lease;       /* as submitted */
+    noc_error failure;    /* status NOC_OK: segmented; everything below is then valid (the seconds always) */
+    noc_grid grid;        /* of the input file */
+    int mask_bytes;       /* a voxel: 1 or 2 */
+    void *mask;           /* labels (painted, for a region model), input voxel order; owned */
+    int region_bytes;     /* 0 unless a region model: 1, 2 or 4 */
+    void *regions;        /* owned */
+    char mask_sha256[65]; /* of mask's bytes (little-endian) */
     char source_sha256[NOC_STUDY_CHANNELS * 65]; /* of each channel file, joined by ';' */
-    char fingerprint[512];  /* the study's, as submitted ("" when longer) */
-    noc_metric *metrics;    /* one a label or region of the model, in manifest order; owned */
+    char fingerprint[512];                       /* the study's, as submitted ("" when longer) */
+    noc_metric *metrics; /* one a label or region of the model, in manifest order; owned */
     int metric_count;
     int64_t windows;
     double seconds_read, seconds_prepare, seconds_compute, seconds_score;
-    struct noc_admission *admission; /* the worker's memory account, which noc_outcome_free pays back; NULL elsewhere */
+    struct noc_admission
+        *admission; /* the worker's memory account, which noc_outcome_free pays back; NULL elsewhere */
     size_t admitted_bytes;
 } noc_outcome;
 
 void noc_outcome_free(noc_outcome *outcome);
 
 typedef struct noc_worker_stats {
-    double seconds;          /* since create */
-    double seconds_busy;     /* the engine computed */
-    double seconds_starved;  /* it had nothing prepared */
+    double seconds;         /* since create */
+    double seconds_busy;    /* the engine computed */
+    double seconds_starved; /* it had nothing prepared */
     int64_t windows, studies;
-    size_t peak_bytes;       /* highest resident memory of the process */
+    size_t peak_bytes; /* highest resident memory of the process */
 } noc_worker_stats;
 
 /* The engine must outlive the worker and is used by its engine thread only. */
