@@ -20,8 +20,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Blocks of this size or more are mapped, so that a volume's memory is the system's again as soon as it is freed;
- * left alone, the library would raise this to the largest block ever freed. */
+/* Blocks of this size or more are mapped, so that a volume's memory is the system's again as soon as it is
+ * freed; left alone, the library would raise this to the largest block ever freed. */
 enum { MAPPED_BLOCK = 1 << 20 };
 
 enum { PREPARED_AHEAD = 2, SEGMENTED_AHEAD = 4, MAX_THREADS = 16 };

@@ -13,7 +13,8 @@
 typedef struct noc_worker noc_worker;
 
 typedef struct noc_worker_options {
-    size_t memory; /* bound of this process's resident memory in bytes (studies are admitted under it); 0: none */
+    size_t memory; /* bound of this process's resident memory in bytes (studies are admitted under it); 0:
+                      none */
     double study_timeout_s; /* 0: none; cooperative, between windows and reads */
     bool assume_ras;
     int readers;   /* threads; 0: default (1) */
