@@ -4,7 +4,8 @@
 # make lint       clang-tidy, layers                make format    clang-format over the sources
 # make install    PREFIX=/usr/local DESTDIR=        make clean     removes the build folder
 #
-# Each floor is an archive of all *.c in its folder; each tests/test_*.c is a program linked with the floors it includes.
+# Each floor is an archive of all *.c in its folder; each tests/test_*.c is a program linked with the floors it includes, and
+# so is each tests/prog_*.c, which the program tests (tests/*.t) start.
 # Variables: CC, CFLAGS, CPPFLAGS, LDFLAGS, WERROR= (warnings stay warnings), SAN, BUILD, MPICC, PROVE_FLAGS, V=1 (commands).
 
 SHELL := /bin/sh
@@ -85,24 +86,24 @@ OBJECTS_engine := $(call objects,engine)
 OBJECTS_catalog := $(call objects,catalog)
 OBJECTS_worker := $(call objects,worker)
 OBJECTS_pipeline := $(filter-out $(OBJ)/pipeline/main.o,$(call objects,pipeline))
-OBJECTS_tests := $(patsubst %.c,$(OBJ)/%.o,$(filter-out tests/test_%.c,$(sort $(wildcard tests/*.c))))
 FLOORS := base volume cpu engine catalog worker pipeline
 ARCHIVES := $(FLOORS:%=$(BUILD)/lib%.a)
-TESTS := $(patsubst tests/test_%.c,$(BUILD)/tests/test_%,$(sort $(wildcard tests/test_*.c)))
+TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
+TEST_PROGRAMS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/prog_*.c)))
 PROGRAM_TESTS := $(sort $(wildcard tests/*.t))
 SOURCES := $(sort $(foreach d,engine engine/base engine/volume engine/cpu catalog worker pipeline tests,\
     $(wildcard $(d)/*.c) $(wildcard $(d)/*.h)))
 
-# The floors that the includes of a test reach, highest first, so that a test waits for no floor above it.
-reached = $(shell set -- $(1) $$(sed -n 's|^\#include "\(tests/.*\)\.h".*|\1.[ch]|p' $(1)); \
-    if grep -q '^\#include "pipeline/' "$$@"; then echo pipeline worker catalog engine cpu volume base; \
-    elif grep -q '^\#include "worker/' "$$@"; then echo worker catalog engine cpu volume base; \
-    elif grep -q '^\#include "catalog/' "$$@"; then echo catalog volume base; \
-    elif grep -q '^\#include "engine/[a-z0-9_]*\.h"\|^\#include "engine/cpu/' "$$@"; then echo engine cpu volume base; \
-    elif grep -q '^\#include "engine/volume/' "$$@"; then echo volume base; \
+# What the includes of a test reach: the sources that it shares with other tests, and the floors, highest first, so that a
+# test waits for no floor above it.
+shared = $(sort $(wildcard $(patsubst %.h,%.c,$(shell sed -n 's|^\#include "\(tests/.*\)".*|\1|p' $(1)))))
+reached = $(shell if grep -q '^\#include "pipeline/' $(1); then echo pipeline worker catalog engine cpu volume base; \
+    elif grep -q '^\#include "worker/' $(1); then echo worker catalog engine cpu volume base; \
+    elif grep -q '^\#include "catalog/' $(1); then echo catalog volume base; \
+    elif grep -q '^\#include "engine/[a-z0-9_]*\.h"\|^\#include "engine/cpu/' $(1); then echo engine cpu volume base; \
+    elif grep -q '^\#include "engine/volume/' $(1); then echo volume base; \
     else echo base; fi)
-reached_archives = $(patsubst %,$(BUILD)/lib%.a,$(call reached,$(1))) $(if $(OBJECTS_tests),$(if \
-    $(shell grep -l '^\#include "tests/' $(1)),$(BUILD)/libtests.a))
+headers = $(wildcard $(patsubst %.c,%.h,$(1)))
 
 # --- building --------------------------------------------------------------------------------------------------------
 
@@ -112,7 +113,7 @@ all: $(BUILD)/nocturne
 
 archives: $(ARCHIVES)
 
-tests: $(TESTS)
+tests: $(TESTS) $(TEST_PROGRAMS)
 
 # A change of flags rebuilds everything; a change of the commit only what says the version.
 define write_if_changed
@@ -131,7 +132,7 @@ $(OBJ)/engine/cpu/%.o: EXTRA := $(CPU_FLAGS)
 $(OBJ)/pipeline/%.o: EXTRA := $(HDF5_CFLAGS) $(MPI_CFLAGS)
 $(OBJ)/pipeline/version.o: EXTRA := $(HDF5_CFLAGS) $(MPI_CFLAGS) $(VERSION_FLAGS)
 $(OBJ)/pipeline/version.o: $(BUILD)/version
-$(OBJ)/tests/%.o: EXTRA := $(CHECK_CFLAGS)
+$(OBJ)/tests/%.o: EXTRA := $(CHECK_CFLAGS) $(HDF5_CFLAGS) $(MPI_CFLAGS)
 
 $(OBJ)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -153,7 +154,7 @@ $(BUILD)/lib$(1).members: FORCE
 $(BUILD)/lib$(1).a: $(OBJECTS_$(1)) $(BUILD)/lib$(1).members
 	@rm -f $$@.new && $(AR) rcsD $$@.new $(OBJECTS_$(1)) && mv $$@.new $$@
 endef
-$(foreach floor,$(FLOORS) tests,$(eval $(call archive_rule,$(floor))))
+$(foreach floor,$(FLOORS),$(eval $(call archive_rule,$(floor))))
 
 LINK = $(CC) $(CFLAGS) -pthread $(SANITIZE) $(LDFLAGS) -Wl,--as-needed
 
@@ -161,15 +162,20 @@ $(BUILD)/nocturne: $(OBJ)/pipeline/main.o $(ARCHIVES)
 	$(call say,link,$@)
 	$(Q)$(LINK) $< -Wl,--start-group $(ARCHIVES) -Wl,--end-group $(ALL_LIBS) -o $@
 
+# $(1) name, $(2) shared sources, $(3) floors, $(4) the framework's libraries
 define test_rule
-$(BUILD)/tests/$(1): $(OBJ)/tests/$(1).o $(call reached_archives,tests/$(1).c)
+$(BUILD)/tests/$(1): $(OBJ)/tests/$(1).o $(patsubst %.c,$(OBJ)/%.o,$(2)) $(patsubst %,$(BUILD)/lib%.a,$(3))
 	@mkdir -p $$(@D)
-	@[ -n '$(CHECK_LIBS)' ] || { echo 'make: Check not found: apt-get install check  (or: make deps)' >&2; exit 1; }
+	@$(if $(4)$(filter prog_%,$(1)),:,echo 'make: Check not found: apt-get install check  (or: make deps)' >&2; exit 1)
 	$$(call say,link,$$@)
-	$$(Q)$(LINK) $$< -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $(CHECK_LIBS) \
-	    $$(foreach floor,$$(patsubst $(BUILD)/lib%.a,%,$$(filter %.a,$$^)),$$(LIBS_$$(floor))) -lm -o $$@
+	$$(Q)$(LINK) $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $(4) \
+	    $(foreach floor,$(3),$(LIBS_$(floor))) -lm -o $$@
 endef
-$(foreach test,$(notdir $(TESTS)),$(eval $(call test_rule,$(test))))
+define add_test
+$(eval $(call test_rule,$(1),$(call shared,tests/$(1).c),$(call reached,tests/$(1).c $(call \
+    shared,tests/$(1).c) $(call headers,$(call shared,tests/$(1).c))),$(if $(filter test_%,$(1)),$(CHECK_LIBS))))
+endef
+$(foreach test,$(notdir $(TESTS) $(TEST_PROGRAMS)),$(call add_test,$(test)))
 
 -include $(shell find $(OBJ) -name '*.d' 2>/dev/null)
 
