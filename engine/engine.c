@@ -1,0 +1,222 @@
+/* A model on a device: the plan of one window size, the network, staging and importance map. */
+#include "engine/engine_state.h"
+
+#include "engine/base/memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEFAULT_BATCH = 1, SPARE_BUFFERS = 256 };
+
+static noc_status open_device(noc_engine *e, const noc_engine_options *options, noc_error *err)
+{
+    noc_device_options host = options->host;
+    noc_status status = noc_device_find(options->device, &e->ops, &host.index, err);
+    return status == NOC_OK ? e->ops->open(&host, &e->device, err) : status;
+}
+
+static void choose_window(noc_engine *e, const noc_engine_options *options)
+{
+    const noc_manifest *m = e->model->manifest;
+    for (int a = 0; a < 3; a++)
+        e->window[a] = options->window[a] > 0 ? options->window[a] : m->window[a];
+    e->overlap = options->overlap >= 0 ? options->overlap : m->overlap;
+    e->blend = options->blend >= 0 ? (noc_blend)options->blend : m->blend;
+    e->batch = options->batch > 0 ? options->batch : DEFAULT_BATCH;
+}
+
+static size_t grid_floats(const noc_value *value)
+{
+    return (size_t)value->grid[0] * (size_t)value->grid[1] * (size_t)value->grid[2] * (size_t)value->channels;
+}
+
+static noc_status make_staging(noc_engine *e, noc_error *err)
+{
+    e->input_floats = grid_floats(&e->plan->values[0]);
+    e->logits_floats = grid_floats(&e->plan->values[e->plan->logits]);
+    e->inputs = noc_alloc_zeroed((size_t)e->batch, sizeof *e->inputs, err);
+    if (!e->inputs)
+        return NOC_ENOMEMORY;
+    for (int b = 0; b < e->batch; b++)
+        if (!(e->inputs[b] = noc_alloc(e->input_floats, sizeof(float), err)))
+            return NOC_ENOMEMORY;
+    return noc_importance_create(e->window, e->blend, &e->importance, err);
+}
+
+static noc_status open_engine(const noc_engine_options *options, const noc_model *model, bool keep_stages,
+                              noc_engine **engine, noc_error *err)
+{
+    noc_engine *e = noc_alloc_zeroed(1, sizeof *e, err);
+    if (!e)
+        return NOC_ENOMEMORY;
+    e->model = model;
+    choose_window(e, options);
+    noc_status status = open_device(e, options, err);
+    if (status == NOC_OK)
+        status = noc_model_plan(model, e->window, options->rewrites, keep_stages, &e->plan, err);
+    if (status == NOC_OK)
+        status = make_staging(e, err);
+    if (status == NOC_OK)
+        status = e->ops->network_create(e->device, e->plan, e->batch, &e->network, err);
+    if (status != NOC_OK) {
+        noc_engine_close(e);
+        return status;
+    }
+    *engine = e;
+    return NOC_OK;
+}
+
+noc_status noc_engine_open(const noc_engine_options *options, const noc_model *model, noc_engine **engine, noc_error *err)
+{
+    return open_engine(options, model, false, engine, err);
+}
+
+noc_status noc_engine_open_stages(const noc_engine_options *options, const noc_model *model, noc_engine **engine,
+                                  noc_error *err)
+{
+    return open_engine(options, model, true, engine, err);
+}
+
+void noc_engine_close(noc_engine *engine)
+{
+    if (!engine)
+        return;
+    while (engine->spare) {
+        spare_buffer *s = engine->spare;
+        engine->spare = s->next;
+        engine->ops->buffer_free(s->buffer);
+        free(s);
+    }
+    if (engine->logits)
+        engine->ops->buffer_free(engine->logits);
+    if (engine->network)
+        engine->ops->network_free(engine->network);
+    if (engine->device)
+        engine->ops->close(engine->device);
+    for (int b = 0; engine->inputs && b < engine->batch; b++)
+        free(engine->inputs[b]);
+    free(engine->inputs);
+    free(engine->importance);
+    noc_plan_free(engine->plan);
+    free(engine);
+}
+
+const noc_model *noc_engine_model(const noc_engine *engine)
+{
+    return engine->model;
+}
+
+void noc_engine_describe(const noc_engine *engine, noc_device_info *info)
+{
+    engine->ops->describe(engine->device, info);
+}
+
+int noc_engine_batch(const noc_engine *engine)
+{
+    return engine->batch;
+}
+
+size_t noc_engine_bytes(const noc_engine *engine)
+{
+    size_t voxels = (size_t)(engine->window[0] * engine->window[1] * engine->window[2]);
+    return engine->ops->network_bytes(engine->network) + (engine->importance ? voxels * sizeof(float) : 0) +
+           (size_t)engine->batch * engine->input_floats * sizeof(float);
+}
+
+void noc_engine_window(const noc_engine *engine, int64_t window[3], double *overlap, noc_blend *blend)
+{
+    memcpy(window, engine->window, sizeof engine->window);
+    *overlap = engine->overlap;
+    *blend = engine->blend;
+}
+
+const noc_plan *noc_engine_plan(const noc_engine *engine)
+{
+    return engine->plan;
+}
+
+/* ---- buffers ---- */
+
+noc_status engine_take_buffer(noc_engine *engine, noc_buffer **buffer, noc_error *err)
+{
+    spare_buffer *s = engine->spare;
+    if (!s)
+        return engine->ops->buffer_create(engine->device, engine->logits_floats * sizeof(float), buffer, err);
+    engine->spare = s->next;
+    engine->spare_count--;
+    *buffer = s->buffer;
+    free(s);
+    return NOC_OK;
+}
+
+void engine_give_buffer(noc_engine *engine, noc_buffer *buffer)
+{
+    spare_buffer *s = engine->spare_count < SPARE_BUFFERS ? malloc(sizeof *s) : NULL;
+    if (!s) {
+        engine->ops->buffer_free(buffer);
+        return;
+    }
+    *s = (spare_buffer){.next = engine->spare, .buffer = buffer};
+    engine->spare = s;
+    engine->spare_count++;
+}
+
+void engine_fill_gather(const noc_engine *engine, noc_gather *gather)
+{
+    const noc_value *logits = &engine->plan->values[engine->plan->logits];
+    gather->classes = logits->channels;
+    memcpy(gather->grid, logits->grid, sizeof gather->grid);
+    memcpy(gather->upsample, engine->plan->upsample, sizeof gather->upsample);
+    memcpy(gather->window, engine->window, sizeof gather->window);
+    gather->importance = engine->importance;
+}
+
+/* ---- one window ---- */
+
+/* [C][voxels] -> [voxels][C] */
+static void interleave(const float *planar, int channels, size_t voxels, float *out)
+{
+    for (int c = 0; c < channels; c++)
+        for (size_t v = 0; v < voxels; v++)
+            out[v * (size_t)channels + (size_t)c] = planar[(size_t)c * voxels + v];
+}
+
+/* The network's own output: every voxel of grid x upsample, from one window of that size. */
+static noc_status gather_all(noc_engine *engine, float *logits, noc_error *err)
+{
+    noc_gather_window window = {.logits = engine->logits};
+    noc_gather gather = {.kind = NOC_GATHER_LOGITS, .windows = &window, .window_count = 1, .element_bytes = 4, .out = logits};
+    engine_fill_gather(engine, &gather);
+    gather.importance = NULL;
+    for (int a = 0; a < 3; a++)
+        gather.to[a] = gather.window[a] = (int64_t)gather.grid[a] * gather.upsample[a];
+    gather.out_step[2] = 1;
+    gather.out_step[1] = gather.to[2];
+    gather.out_step[0] = gather.to[1] * gather.to[2];
+    gather.out_class_step = gather.to[0] * gather.out_step[0];
+    return engine->ops->gather(engine->device, &gather, err);
+}
+
+noc_status noc_engine_forward(noc_engine *engine, const float *input, float *logits, noc_error *err)
+{
+    const noc_value *in = &engine->plan->values[0];
+    const size_t at = 0;
+    if (!engine->logits) {
+        noc_status status = engine->ops->buffer_create(engine->device, engine->logits_floats * sizeof(float),
+                                                       &engine->logits, err);
+        if (status != NOC_OK)
+            return status;
+    }
+    interleave(input, in->channels, engine->input_floats / (size_t)in->channels, engine->inputs[0]);
+    noc_status status = engine->ops->network_run(engine->network, 1, (const float *const *)engine->inputs, &engine->logits,
+                                                 &at, err);
+    return status == NOC_OK ? gather_all(engine, logits, err) : status;
+}
+
+noc_status noc_engine_read_stage(noc_engine *engine, int stage, float *out, noc_error *err)
+{
+    int value = stage >= 0 && stage < NOC_STAGES ? engine->plan->stages[stage] : -1;
+    if (value < 0)
+        return noc_fail(err, NOC_EINTERNAL, "stage %d was not kept", stage + 1);
+    return engine->ops->network_read(engine->network, value, out, err);
+}

@@ -1,0 +1,464 @@
+/* Studies in flight. The volume's output is cut in tiles of H x W (one, unless memory demands more); a tile's windows are computed in window order, D slowest, and as soon as a layer
+ * of windows along D is complete the rows that no later layer touches are gathered. What always holds: every voxel's sum runs over all its windows in window order, so neither tiles nor
+ * batches change a bit. */
+#include "engine/engine_state.h"
+
+#include "engine/base/memory.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct tile {
+    int64_t from[2], to[2]; /* H, W voxels of the volume */
+    int first[2], count[2]; /* windows along H and W that touch it */
+    int64_t first_task;     /* number of its first window */
+} tile;
+
+struct noc_segmentation {
+    noc_engine *engine;
+    const noc_prepared *prepared;
+    noc_windows windows;
+    noc_gather_kind kind;
+    int element_bytes;
+    int cuts[2];            /* tiles along H and W */
+    tile *tiles;
+    int tile_count;
+    int64_t task_count, next_task, done_count;
+    noc_buffer **logits;    /* of each task, while needed */
+    int gather_tile, gather_layer; /* what is gathered next */
+    void *voxels;
+    size_t bytes;
+    int64_t origin, step[3]; /* of the output, in elements */
+    int64_t class_step;      /* LOGITS */
+};
+
+/* ---- tiles and memory ---- */
+
+/* Windows along an axis (1 = H, 2 = W) that touch voxels [from, to) of the volume. */
+static void windows_touching(const noc_windows *w, int axis, int64_t from, int64_t to, int *first, int *count)
+{
+    int64_t low = from + w->pad_low[axis], high = to + w->pad_low[axis];
+    int begin = 0, end = w->count[axis];
+    while (begin < end && noc_windows_start(w, axis, begin) + w->window[axis] <= low)
+        begin++;
+    while (end > begin && noc_windows_start(w, axis, end - 1) >= high)
+        end--;
+    *first = begin;
+    *count = end - begin;
+}
+
+static void cut_axis(const noc_windows *w, int axis, int cuts, int i, int64_t *from, int64_t *to)
+{
+    *from = w->size[axis] * i / cuts;
+    *to = w->size[axis] * (i + 1) / cuts;
+}
+
+/* Most windows along an axis that a tile touches. */
+static int64_t widest(const noc_windows *w, int axis, int cuts)
+{
+    int64_t most = 0, from, to;
+    int first, count;
+    for (int i = 0; i < cuts; i++) {
+        cut_axis(w, axis, cuts, i, &from, &to);
+        windows_touching(w, axis, from, to, &first, &count);
+        most = count > most ? count : most;
+    }
+    return most;
+}
+
+/* Most layers along D whose logits are kept at once. */
+static int64_t layers_kept(const noc_windows *w)
+{
+    int64_t most = 0;
+    for (int i = 0; i < w->count[0]; i++) {
+        int64_t kept = 0;
+        for (int j = i; j >= 0 && noc_windows_start(w, 0, j) + w->window[0] > noc_windows_start(w, 0, i); j--)
+            kept++;
+        most = kept > most ? kept : most;
+    }
+    return most;
+}
+
+static size_t bytes_with(const noc_engine *e, const noc_windows *w, const int cuts[2], size_t output_bytes)
+{
+    int64_t windows = layers_kept(w) * widest(w, 1, cuts[0]) * widest(w, 2, cuts[1]) + e->batch;
+    return (size_t)windows * e->logits_floats * sizeof(float) + output_bytes;
+}
+
+/* The fewest tiles, H first, whose need fits into memory (0: no limit). */
+static noc_status choose_cuts(const noc_engine *e, const noc_windows *w, size_t output_bytes, size_t memory, int cuts[2],
+                              size_t *bytes, noc_error *err)
+{
+    cuts[0] = cuts[1] = 1;
+    for (;;) {
+        *bytes = bytes_with(e, w, cuts, output_bytes);
+        if (memory == 0 || *bytes <= memory)
+            return NOC_OK;
+        if (cuts[0] * 2 <= w->size[1])
+            cuts[0] *= 2;
+        else if (cuts[1] * 2 <= w->size[2])
+            cuts[1] *= 2;
+        else
+            return noc_fail(err, NOC_ETOOLARGE, "needs %zu MiB beside the scan even when cut into the smallest tiles, %zu MiB are left",
+                            *bytes >> 20, memory >> 20);
+    }
+}
+
+static int element_bytes_of(const noc_manifest *m)
+{
+    int largest = 0;
+    if (m->output == NOC_OUTPUT_REGIONS)
+        return m->region_count <= 8 ? 1 : m->region_count <= 16 ? 2 : 4;
+    for (int i = 0; i < m->label_count; i++)
+        largest = m->labels[i].index > largest ? m->labels[i].index : largest;
+    return largest > 255 ? 2 : 1;
+}
+
+noc_status noc_segmentation_bytes(const noc_engine *engine, const int64_t size[3], size_t grid_voxels, size_t memory,
+                                  size_t *bytes, noc_error *err)
+{
+    noc_windows windows;
+    int cuts[2];
+    size_t output;
+    noc_status status = noc_windows_plan(size, engine->window, engine->overlap, &windows, err);
+    if (status != NOC_OK)
+        return status;
+    if (!noc_size_mul(grid_voxels, (size_t)element_bytes_of(engine->model->manifest), &output))
+        return noc_fail(err, NOC_ETOOLARGE, "%zu voxels are beyond this machine's sizes", grid_voxels);
+    return choose_cuts(engine, &windows, output, memory, cuts, bytes, err);
+}
+
+static noc_status make_tiles(noc_segmentation *s, noc_error *err)
+{
+    s->tile_count = s->cuts[0] * s->cuts[1];
+    s->tiles = noc_alloc_zeroed((size_t)s->tile_count, sizeof *s->tiles, err);
+    if (!s->tiles)
+        return NOC_ENOMEMORY;
+    for (int i = 0; i < s->tile_count; i++) {
+        tile *t = &s->tiles[i];
+        for (int a = 0; a < 2; a++) {
+            int at = a == 0 ? i / s->cuts[1] : i % s->cuts[1];
+            cut_axis(&s->windows, a + 1, s->cuts[a], at, &t->from[a], &t->to[a]);
+            windows_touching(&s->windows, a + 1, t->from[a], t->to[a], &t->first[a], &t->count[a]);
+        }
+        t->first_task = s->task_count;
+        s->task_count += (int64_t)s->windows.count[0] * t->count[0] * t->count[1];
+    }
+    s->logits = noc_alloc_zeroed((size_t)s->task_count, sizeof *s->logits, err);
+    return s->logits ? NOC_OK : NOC_ENOMEMORY;
+}
+
+/* ---- life ---- */
+
+static noc_status make_output(noc_segmentation *s, noc_error *err)
+{
+    size_t voxels = noc_grid_voxels(noc_prepared_grid(s->prepared));
+    if (s->kind == NOC_GATHER_LOGITS) {
+        voxels = (size_t)(s->windows.size[0] * s->windows.size[1] * s->windows.size[2]);
+        s->step[2] = 1;
+        s->step[1] = s->windows.size[2];
+        s->step[0] = s->windows.size[1] * s->windows.size[2];
+        s->class_step = (int64_t)voxels;
+        voxels *= (size_t)s->engine->plan->values[s->engine->plan->logits].channels;
+    } else {
+        noc_prepared_steps(s->prepared, &s->origin, s->step);
+    }
+    s->bytes = voxels * (size_t)s->element_bytes;
+    s->voxels = calloc(voxels ? voxels : 1, (size_t)s->element_bytes); /* untouched pages cost nothing yet */
+    return s->voxels ? NOC_OK : noc_fail(err, NOC_ENOMEMORY, "no memory for an output of %zu MiB", s->bytes >> 20);
+}
+
+static noc_status create(noc_engine *engine, const noc_prepared *prepared, noc_gather_kind kind, size_t memory,
+                         noc_segmentation **segmentation, noc_error *err)
+{
+    size_t bytes;
+    int64_t size[3];
+    noc_segmentation *s = noc_alloc_zeroed(1, sizeof *s, err);
+    if (!s)
+        return NOC_ENOMEMORY;
+    s->engine = engine;
+    s->prepared = prepared;
+    s->kind = kind;
+    s->element_bytes = kind == NOC_GATHER_LOGITS ? (int)sizeof(float) : element_bytes_of(engine->model->manifest);
+    noc_prepared_size(prepared, size);
+    noc_status status = noc_windows_plan(size, engine->window, engine->overlap, &s->windows, err);
+    if (status == NOC_OK)
+        status = make_output(s, err);
+    if (status == NOC_OK)
+        status = choose_cuts(engine, &s->windows, s->bytes, memory, s->cuts, &bytes, err);
+    if (status == NOC_OK)
+        status = make_tiles(s, err);
+    if (status != NOC_OK) {
+        noc_segmentation_free(s);
+        return status;
+    }
+    *segmentation = s;
+    return NOC_OK;
+}
+
+noc_status noc_segmentation_create(noc_engine *engine, const noc_prepared *prepared, size_t memory,
+                                   noc_segmentation **segmentation, noc_error *err)
+{
+    noc_gather_kind kind = engine->model->manifest->output == NOC_OUTPUT_REGIONS ? NOC_GATHER_REGIONS : NOC_GATHER_LABELS;
+    return create(engine, prepared, kind, memory, segmentation, err);
+}
+
+noc_status noc_segmentation_create_logits(noc_engine *engine, const noc_prepared *prepared,
+                                          noc_segmentation **segmentation, noc_error *err)
+{
+    return create(engine, prepared, NOC_GATHER_LOGITS, 0, segmentation, err);
+}
+
+void noc_segmentation_free(noc_segmentation *segmentation)
+{
+    if (!segmentation)
+        return;
+    for (int64_t i = 0; segmentation->logits && i < segmentation->task_count; i++)
+        if (segmentation->logits[i])
+            engine_give_buffer(segmentation->engine, segmentation->logits[i]);
+    free(segmentation->logits);
+    free(segmentation->tiles);
+    free(segmentation->voxels);
+    free(segmentation);
+}
+
+int64_t noc_segmentation_windows(const noc_segmentation *segmentation)
+{
+    return segmentation->task_count;
+}
+
+int64_t noc_segmentation_windows_done(const noc_segmentation *segmentation)
+{
+    return segmentation->done_count;
+}
+
+bool noc_segmentation_next(noc_segmentation *segmentation, noc_window_task *task)
+{
+    if (segmentation->next_task == segmentation->task_count)
+        return false;
+    *task = (noc_window_task){.segmentation = segmentation, .number = segmentation->next_task++};
+    return true;
+}
+
+bool noc_segmentation_is_done(const noc_segmentation *segmentation)
+{
+    return segmentation->gather_tile == segmentation->tile_count;
+}
+
+void noc_segmentation_take(noc_segmentation *segmentation, noc_segmentation_result *result)
+{
+    *result = (noc_segmentation_result){.kind = segmentation->kind,
+                                        .element_bytes = segmentation->element_bytes,
+                                        .voxels = segmentation->voxels,
+                                        .bytes = segmentation->bytes};
+    segmentation->voxels = NULL;
+}
+
+/* ---- gathering ---- */
+
+static int64_t per_layer(const tile *t)
+{
+    return (int64_t)t->count[0] * t->count[1];
+}
+
+/* Start of a task's window in the padded volume. */
+static void task_start(const noc_segmentation *s, const tile *t, int64_t number, int64_t start[3])
+{
+    int64_t at = number - t->first_task, in_layer = at % per_layer(t);
+    start[0] = noc_windows_start(&s->windows, 0, (int)(at / per_layer(t)));
+    start[1] = noc_windows_start(&s->windows, 1, t->first[0] + (int)(in_layer / t->count[1]));
+    start[2] = noc_windows_start(&s->windows, 2, t->first[1] + (int)(in_layer % t->count[1]));
+}
+
+static const tile *tile_of(const noc_segmentation *s, int64_t number)
+{
+    int i = s->tile_count - 1;
+    while (s->tiles[i].first_task > number)
+        i--;
+    return &s->tiles[i];
+}
+
+static bool layer_is_complete(const noc_segmentation *s, const tile *t, int layer)
+{
+    int64_t first = t->first_task + layer * per_layer(t);
+    for (int64_t n = first; n < first + per_layer(t); n++)
+        if (!s->logits[n])
+            return false;
+    return true;
+}
+
+/* Rows of D (in the padded volume) that become final with a layer: from its start (the first: from 0) to the next layer's. */
+static void rows_of_layer(const noc_segmentation *s, int layer, int64_t *from, int64_t *to)
+{
+    const noc_windows *w = &s->windows;
+    *from = noc_windows_start(w, 0, layer);
+    *to = layer + 1 < w->count[0] ? noc_windows_start(w, 0, layer + 1) : w->padded[0];
+    int64_t low = w->pad_low[0], high = low + w->size[0]; /* padding is no part of the output */
+    *from = *from < low ? low : *from;
+    *to = *to > high ? high : *to;
+}
+
+static int first_layer_reaching(const noc_windows *w, int64_t row, int layer)
+{
+    while (layer > 0 && noc_windows_start(w, 0, layer - 1) + w->window[0] > row)
+        layer--;
+    return layer;
+}
+
+static noc_status gather_rows(noc_segmentation *s, const tile *t, int layer, int64_t from, int64_t to, noc_error *err)
+{
+    const noc_windows *w = &s->windows;
+    int first = first_layer_reaching(w, from, layer);
+    int64_t begin = t->first_task + first * per_layer(t), count = (layer - first + 1) * per_layer(t);
+    noc_gather_window *windows = noc_alloc((size_t)count, sizeof *windows, err);
+    if (!windows)
+        return NOC_ENOMEMORY;
+    for (int64_t i = 0; i < count; i++) {
+        windows[i] = (noc_gather_window){.logits = s->logits[begin + i]};
+        task_start(s, t, begin + i, windows[i].start);
+    }
+    double p = s->engine->model->manifest->threshold;
+    noc_gather gather = {.kind = s->kind,
+                         .windows = windows,
+                         .window_count = (int)count,
+                         .threshold = (float)log(p / (1 - p)), /* sigmoid(logit) >= p */
+                         .element_bytes = s->element_bytes,
+                         .from = {from, t->from[0] + w->pad_low[1], t->from[1] + w->pad_low[2]},
+                         .to = {to, t->to[0] + w->pad_low[1], t->to[1] + w->pad_low[2]},
+                         .out_class_step = s->class_step};
+    engine_fill_gather(s->engine, &gather);
+    int64_t at = s->origin;
+    for (int a = 0; a < 3; a++) {
+        gather.out_step[a] = s->step[a];
+        at += (gather.from[a] - w->pad_low[a]) * s->step[a];
+    }
+    gather.out = (char *)s->voxels + at * s->element_bytes;
+    noc_status status = s->engine->ops->gather(s->engine->device, &gather, err);
+    free(windows);
+    return status;
+}
+
+/* Logits of layers that end before the rows of the next one are not needed any more. */
+static void release_layers(noc_segmentation *s, const tile *t, int layer)
+{
+    const noc_windows *w = &s->windows;
+    bool is_last = layer + 1 == w->count[0];
+    int keep = is_last ? w->count[0] : first_layer_reaching(w, noc_windows_start(w, 0, layer + 1), layer + 1);
+    for (int64_t n = t->first_task; n < t->first_task + keep * per_layer(t); n++)
+        if (s->logits[n]) {
+            engine_give_buffer(s->engine, s->logits[n]);
+            s->logits[n] = NULL;
+        }
+}
+
+/* Gathers every layer that has become complete. */
+static noc_status gather_ready(noc_segmentation *s, noc_error *err)
+{
+    while (s->gather_tile < s->tile_count) {
+        const tile *t = &s->tiles[s->gather_tile];
+        int64_t from, to;
+        if (!layer_is_complete(s, t, s->gather_layer))
+            return NOC_OK;
+        rows_of_layer(s, s->gather_layer, &from, &to);
+        noc_status status = from < to ? gather_rows(s, t, s->gather_layer, from, to, err) : NOC_OK;
+        if (status != NOC_OK)
+            return status;
+        release_layers(s, t, s->gather_layer);
+        if (++s->gather_layer == s->windows.count[0]) {
+            s->gather_layer = 0;
+            s->gather_tile++;
+        }
+    }
+    return NOC_OK;
+}
+
+/* ---- running ---- */
+
+static void cut_input(noc_engine *engine, const noc_window_task *task, float *out)
+{
+    noc_segmentation *s = task->segmentation;
+    int64_t start[3];
+    task_start(s, tile_of(s, task->number), task->number, start);
+    for (int a = 0; a < 3; a++)
+        start[a] -= s->windows.pad_low[a];
+    noc_prepared_cut(s->prepared, start, engine->window, (float)engine->model->manifest->pad_value, out);
+}
+
+static noc_status take_buffers(noc_engine *engine, int count, noc_buffer **buffers, noc_error *err)
+{
+    for (int i = 0; i < count; i++) {
+        noc_status status = engine_take_buffer(engine, &buffers[i], err);
+        if (status == NOC_OK)
+            continue;
+        while (i-- > 0)
+            engine_give_buffer(engine, buffers[i]);
+        return status;
+    }
+    return NOC_OK;
+}
+
+noc_status noc_engine_run(noc_engine *engine, const noc_window_task *tasks, int count, noc_error *err)
+{
+    noc_buffer **buffers = noc_alloc((size_t)count, sizeof *buffers, err);
+    size_t *offsets = noc_alloc_zeroed((size_t)count, sizeof *offsets, err);
+    noc_status status = buffers && offsets ? take_buffers(engine, count, buffers, err) : NOC_ENOMEMORY;
+    if (status == NOC_OK) {
+        for (int i = 0; i < count; i++)
+            cut_input(engine, &tasks[i], engine->inputs[i]);
+        status = engine->ops->network_run(engine->network, count, (const float *const *)engine->inputs, buffers, offsets, err);
+        for (int i = 0; i < count; i++) {
+            if (status == NOC_OK)
+                tasks[i].segmentation->logits[tasks[i].number] = buffers[i];
+            else
+                engine_give_buffer(engine, buffers[i]);
+        }
+    }
+    for (int i = 0; status == NOC_OK && i < count; i++) {
+        tasks[i].segmentation->done_count++;
+        status = gather_ready(tasks[i].segmentation, err);
+    }
+    free(buffers);
+    free(offsets);
+    return status;
+}
+
+noc_status noc_engine_segment(noc_engine *engine, const noc_prepared *prepared, size_t memory,
+                              noc_segmentation_result *result, noc_error *err)
+{
+    noc_segmentation *s;
+    noc_status status = noc_segmentation_create(engine, prepared, memory, &s, err);
+    if (status != NOC_OK)
+        return status;
+    while (status == NOC_OK && !noc_segmentation_is_done(s)) {
+        noc_window_task task;
+        if (noc_segmentation_next(s, &task))
+            status = noc_engine_run(engine, &task, 1, err);
+    }
+    if (status == NOC_OK)
+        noc_segmentation_take(s, result);
+    noc_segmentation_free(s);
+    return status;
+}
+
+/* ---- regions ---- */
+
+static uint32_t bits_at(const void *bits, int element_bytes, size_t i)
+{
+    return element_bytes == 1   ? ((const uint8_t *)bits)[i]
+           : element_bytes == 2 ? ((const uint16_t *)bits)[i]
+                                : ((const uint32_t *)bits)[i];
+}
+
+void noc_regions_paint(const noc_manifest *manifest, const void *bits, int element_bytes, size_t count,
+                       unsigned char *labels)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint32_t here = bits_at(bits, element_bytes, i);
+        unsigned char label = 0;
+        for (int p = 0; here && p < manifest->paint_count; p++)
+            if (here >> manifest->paints[p].region & 1)
+                label = (unsigned char)manifest->paints[p].label;
+        labels[i] = label;
+    }
+}
