@@ -149,7 +149,8 @@ START_TEST(log_lines)
     ck_assert_str_eq(line + strlen("2026-11-24T02:03:04.567Z"), " debug [3] two lines [0m\n");
     noc_log_open(NOC_LOG_WARN, NOC_LOG_JSON, 3);
     capture(line, sizeof line, NOC_LOG_WARN, "a \"b\"\n");
-    ck_assert_ptr_nonnull(strstr(line, "Z\",\"level\":\"warn\",\"rank\":3,\"message\":\"a \\\"b\\\"\\n\"}\n"));
+    ck_assert_ptr_nonnull(
+        strstr(line, "Z\",\"level\":\"warn\",\"rank\":3,\"message\":\"a \\\"b\\\"\\n\"}\n"));
     capture(line, sizeof line, NOC_LOG_INFO, "below the level");
     ck_assert_str_eq(line, "");
 }
