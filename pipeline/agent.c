@@ -179,8 +179,9 @@ bool noc_agent_tick(noc_agent *agent, double now)
             say_broken(agent, &outcome->failure);
         say_finished(agent, outcome);
     }
-    /* after outcomes sooner, so that the last figures of a run reach its summary */
-    if (now - agent->last_heartbeat >= (did_something ? 0.1 : 1) * agent->heartbeat_s) {
+    /* with the last outcome at once, so that the figures of a short run reach its summary */
+    bool is_last = did_something && noc_worker_in_hand(agent->worker) == 0;
+    if (is_last || now - agent->last_heartbeat >= agent->heartbeat_s) {
         say_heartbeat(agent);
         agent->last_heartbeat = now;
     }

@@ -29,7 +29,8 @@ static int print_usage(FILE *out)
                  "  nocturne plan              the network's operations with shapes, GMAC, bytes\n"
                  "  nocturne bench             engine | pipeline\n"
                  "  nocturne doctor            devices, MPI, HDF5, limits\n"
-                 "  nocturne --version         version, commit, what was built in\n\n"
+                 "  nocturne --version         version, commit, what was built in\n"
+                 "  nocturne --default-config  every setting with its default, as a configuration file\n\n"
                  "nocturne COMMAND --help says more. A first run:\n\n"
                  "  nocturne scan DIR && nocturne run -m MODEL && nocturne report\n");
     return out == stdout ? 0 : noc_status_exit(NOC_EUSAGE);
@@ -67,6 +68,10 @@ int main(int argc, char **argv)
         return print_usage(stdout);
     if (strcmp(argv[1], "--version") == 0) {
         noc_version_print();
+        return 0;
+    }
+    if (strcmp(argv[1], "--default-config") == 0) {
+        noc_settings_print_yaml();
         return 0;
     }
     if (noc_settings_parse(argc - 1, argv + 1, &settings, &is_help, &err) != NOC_OK)

@@ -202,7 +202,7 @@ static void show_progress(supervisor *s, bool is_last)
     if (s->is_terminal && strcmp(mode, "auto") == 0) {
         fprintf(stderr, "\r\033[K%s%s", s->progress, is_last ? "\n" : "");
         fflush(stderr);
-    } else if (is_last || now - s->line_said >= LINE_S) {
+    } else if (!is_last && now - s->line_said >= LINE_S) {
         noc_log(NOC_LOG_INFO, "%s", s->progress);
         s->line_said = now;
     }
