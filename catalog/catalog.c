@@ -298,14 +298,24 @@ static bool is_on_network(const char *path)
     return is_network;
 }
 
-/* True when the write-ahead log beside the file holds something. */
-static bool has_log(const char *path)
+/* True when a log beside the file, of one kind or the other, holds something. */
+static bool has_log(const char *path, const char *ending)
 {
     struct stat about;
-    char *name = sqlite3_mprintf("%s-wal", path);
+    char *name = sqlite3_mprintf("%s%s", path, ending);
     bool has = name && stat(name, &about) == 0 && about.st_size > 0;
     sqlite3_free(name);
     return has;
+}
+
+/* By the header, through SQLite's own handle: closing another one would drop its locks on the file. */
+static bool is_wal(noc_catalog *catalog)
+{
+    sqlite3_file *file = NULL;
+    unsigned char version = 0;
+    int code = sqlite3_file_control(catalog->db, "main", SQLITE_FCNTL_FILE_POINTER, &file);
+    return code == SQLITE_OK && file && file->pMethods &&
+           file->pMethods->xRead(file, &version, 1, 18) == SQLITE_OK && version == 2;
 }
 
 static noc_status connect_with(noc_catalog *catalog, const char *name, int flags, noc_error *err)
@@ -353,22 +363,29 @@ static noc_status connect_immutable(noc_catalog *catalog, noc_error *err)
     return status;
 }
 
+/* Reading a file in WAL mode makes its index (-shm) where there is none, and leaves it there. One made by
+ * another user could lock the owner out, so who may not write the file reads it without. */
+static bool would_leave_index(noc_catalog *catalog)
+{
+    return access(catalog->path, W_OK) != 0 && !has_log(catalog->path, "-wal") && is_wal(catalog);
+}
+
 static noc_status open_to_read(noc_catalog *catalog, noc_error *err)
 {
-    if (is_on_network(catalog->path) && has_log(catalog->path))
+    noc_error first = {0};
+    if (is_on_network(catalog->path) && has_log(catalog->path, "-wal"))
         return noc_fail(err, NOC_EUNAVAILABLE, "%s: has an open write-ahead log on a network file system",
                         catalog->path);
-    noc_error first = {0};
     noc_status status = connect_with(catalog, catalog->path, SQLITE_OPEN_READONLY, &first);
-    if (status == NOC_OK)
+    bool is_quiet = status == NOC_OK && would_leave_index(catalog);
+    if (status == NOC_OK && !is_quiet)
         status = noc_schema_settle(catalog, &first);
-    bool is_refused = status == NOC_ENOINPUT || status == NOC_ECANTCREATE;
-    if (is_refused && access(catalog->path, R_OK) == 0) {
-        if (has_log(catalog->path))
-            return noc_fail(err, NOC_EUNAVAILABLE,
-                            "%s: its write-ahead log cannot be read in a folder that cannot "
-                            "be written",
-                            catalog->path);
+    bool is_refused = (status == NOC_ENOINPUT || status == NOC_ECANTCREATE) &&
+                      access(catalog->path, R_OK) == 0;
+    if (is_refused && (has_log(catalog->path, "-wal") || has_log(catalog->path, "-journal")))
+        return noc_fail(err, NOC_EUNAVAILABLE, "%s: has unfinished changes that only its writer can settle",
+                        catalog->path);
+    if (is_quiet || is_refused) {
         disconnect(catalog);
         return connect_immutable(catalog, err);
     }

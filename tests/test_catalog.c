@@ -809,6 +809,24 @@ START_TEST(reader_sees_the_committed_state_while_a_writer_writes)
 }
 END_TEST
 
+START_TEST(journal_on_a_network_file_system_is_read_too)
+{
+    noc_catalog *reader = NULL;
+    noc_counts counts;
+    OK(noc_database_script(catalog, "PRAGMA journal_mode = DELETE", &err));
+    add("a");
+    OK(noc_catalog_begin(catalog, &err));
+    add("b");
+    OK(noc_catalog_open(path, NOC_CATALOG_READ, &reader, &err));
+    OK(noc_catalog_counts(reader, 0, &counts, &err));
+    ck_assert_int_eq(counts.states[NOC_PENDING], 1);
+    OK(noc_catalog_commit(catalog, &err));
+    OK(noc_catalog_counts(reader, 0, &counts, &err));
+    ck_assert_int_eq(counts.states[NOC_PENDING], 2);
+    noc_catalog_close(reader);
+}
+END_TEST
+
 /* In a process without the rights of root, for which no folder is read-only. */
 static int read_without_rights(void)
 {
@@ -852,6 +870,24 @@ START_TEST(folder_that_cannot_be_written_is_read)
     chmod(log, 0444);
     chmod(folder, 0555);
     ck_assert_int_eq(status_without_rights(), 3);
+}
+END_TEST
+
+/* Only root can become another user: added for root alone. */
+START_TEST(other_users_leave_nothing_behind)
+{
+    char name[400];
+    struct stat about;
+    add("a");
+    noc_catalog_close(catalog);
+    catalog = NULL;
+    chmod(path, 0644);
+    chmod(folder, 0777);
+    ck_assert_int_eq(status_without_rights(), 0);
+    snprintf(name, sizeof(name), "%s-shm", path);
+    ck_assert_int_ne(stat(name, &about), 0);
+    snprintf(name, sizeof(name), "%s-wal", path);
+    ck_assert_int_ne(stat(name, &about), 0);
 }
 END_TEST
 
@@ -926,7 +962,10 @@ static void add_opening(TCase *tests)
     tcase_add_test(tests, newer_schema_is_refused_and_older_upgraded);
     tcase_add_test(tests, failed_upgrade_changes_nothing);
     tcase_add_test(tests, reader_sees_the_committed_state_while_a_writer_writes);
+    tcase_add_test(tests, journal_on_a_network_file_system_is_read_too);
     tcase_add_test(tests, folder_that_cannot_be_written_is_read);
+    if (geteuid() == 0)
+        tcase_add_test(tests, other_users_leave_nothing_behind);
     tcase_add_test(tests, odd_names_are_names);
     tcase_add_test(tests, full_disk_is_an_io_failure);
 }
