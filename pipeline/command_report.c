@@ -51,6 +51,8 @@ static void add_number(noc_text *text, double value, bool is_json)
         noc_text_add(text, "%snan%s", quote, quote);
     else if (isinf(value))
         noc_text_add(text, "%s%sinf%s", quote, value < 0 ? "-" : "", quote);
+    else if (fabs(value) < 1e7)
+        noc_text_add(text, "%#.9g", value); /* all nine digits, zeros too */
     else
         noc_text_add(text, "%.9g", value);
 }

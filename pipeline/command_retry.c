@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define LOCK_WAIT_S 15.0
 
@@ -37,7 +38,8 @@ int noc_command_retry(const noc_settings *settings)
     noc_catalog *catalog = NULL;
     int64_t count = 0;
     noc_status status = check_type(settings->failure, &err);
-    if (status == NOC_OK)
+    /* Without a catalog there is nothing to lock, and opening it says so. */
+    if (status == NOC_OK && access(settings->catalog, F_OK) == 0)
         status = noc_catalog_lock_take(settings->catalog, LOCK_WAIT_S, &lock, &err);
     if (status == NOC_OK)
         status = noc_catalog_open(settings->catalog, NOC_CATALOG_WRITE, &catalog, &err);
