@@ -80,7 +80,7 @@ if [ -n "$mpi_ok" ]; then
         [ -z "$hdf5_ok" ] || break
         flags=$(pkg-config --cflags-only-I $package 2>/dev/null) || continue
         try_hdf5 "$(echo "$flags" | sed 's/-I *\//-isystem \//g')" \
-            "$(pkg-config --libs-only-L --libs-only-l $package | sed 's/-lmpi\b//g')"
+            "$(pkg-config --libs-only-L --libs-only-l $package | sed 's/-lmpi[a-z0-9_]*//g')"
     done
     for place in "/usr/include/hdf5/openmpi:/usr/lib/$multiarch/hdf5/openmpi" "/usr/include/openmpi-${multiarch%%-*}:/usr/lib64/openmpi/lib"; do
         [ -z "$hdf5_ok" ] || break

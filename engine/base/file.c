@@ -34,8 +34,8 @@ static noc_status open_regular(const char *path, int *file, size_t *size, noc_er
 
 noc_status noc_file_map(const char *path, noc_mapping *mapping, noc_error *err)
 {
-    int file;
-    size_t size;
+    int file = -1;
+    size_t size = 0;
     noc_status status = open_regular(path, &file, &size, err);
 
     if (status != NOC_OK)
@@ -74,8 +74,8 @@ static ssize_t read_all(int file, char *data, size_t size)
 
 noc_status noc_file_read(const char *path, size_t max_bytes, char **data, size_t *size, noc_error *err)
 {
-    int file;
-    size_t bytes;
+    int file = -1;
+    size_t bytes = 0;
     char *text = NULL;
     noc_status status = open_regular(path, &file, &bytes, err);
 

@@ -61,7 +61,7 @@ void noc_sha256_free(noc_sha256 *hash)
 
 noc_status noc_sha256_of(const void *data, size_t size, char hex[NOC_SHA256_HEX], noc_error *err)
 {
-    noc_sha256 *hash;
+    noc_sha256 *hash = NULL;
     noc_status status = noc_sha256_create(&hash, err);
 
     if (status != NOC_OK)
