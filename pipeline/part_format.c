@@ -43,13 +43,22 @@ noc_status part_fail(noc_error *err, noc_status status, const char *path, const 
     return noc_fail(err, status, "%s: %s%s%s", path, what, found.text[0] ? ": " : "", found.text);
 }
 
+void part_release(hid_t id)
+{
+    if (id < 0)
+        return;
+    hid_t kept = H5Eget_current_stack();
+    H5Idec_ref(id);
+    H5Eset_current_stack(kept);
+}
+
 /* ---- types and properties ---- */
 
 hid_t part_string_type(size_t size)
 {
     hid_t type = H5Tcopy(H5T_C_S1);
     if (type >= 0 && (H5Tset_size(type, size) < 0 || H5Tset_cset(type, H5T_CSET_UTF8) < 0)) {
-        H5Tclose(type);
+        part_release(type);
         return -1;
     }
     return type;
@@ -59,8 +68,7 @@ static bool insert_text(hid_t compound, const char *name, size_t offset, size_t 
 {
     hid_t type = part_string_type(size);
     bool is_in = type >= 0 && H5Tinsert(compound, name, offset, type) >= 0;
-    if (type >= 0)
-        H5Tclose(type);
+    part_release(type);
     return is_in;
 }
 
@@ -82,7 +90,7 @@ hid_t part_metric_type(void)
                     MEMBER(volume_similarity, H5T_NATIVE_DOUBLE) && MEMBER(has_truth, H5T_NATIVE_UINT8);
     if (is_whole)
         return type;
-    H5Tclose(type);
+    part_release(type);
     return -1;
 }
 
@@ -93,7 +101,7 @@ hid_t part_access(H5F_libver_t format)
     if (access >= 0 && (H5Pset_libver_bounds(access, format, format) < 0 ||
                         H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) < 0 ||
                         H5Pset_file_locking(access, false, true) < 0)) {
-        H5Pclose(access);
+        part_release(access);
         return -1;
     }
     return access;
@@ -120,8 +128,7 @@ void part_put(part_attributes *a, const char *name, hid_t type, size_t count, co
     hsize_t dims[1] = {count};
     hid_t space = count == 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, dims, NULL);
     put(a, name, type, space, data);
-    if (space >= 0)
-        H5Sclose(space);
+    part_release(space);
 }
 
 void part_put_matrix(part_attributes *a, const char *name, const double *data, size_t rows, size_t columns)
@@ -129,16 +136,14 @@ void part_put_matrix(part_attributes *a, const char *name, const double *data, s
     hsize_t dims[2] = {rows, columns};
     hid_t space = H5Screate_simple(2, dims, NULL);
     put(a, name, H5T_NATIVE_DOUBLE, space, data);
-    if (space >= 0)
-        H5Sclose(space);
+    part_release(space);
 }
 
 void part_put_texts(part_attributes *a, const char *name, const char *texts, size_t size, size_t count)
 {
     hid_t type = part_string_type(size);
     part_put(a, name, type, count, texts);
-    if (type >= 0)
-        H5Tclose(type);
+    part_release(type);
 }
 
 void part_put_text(part_attributes *a, const char *name, const char *text)
@@ -175,8 +180,7 @@ static bool has_count(hid_t attribute, size_t count)
 {
     hid_t space = H5Aget_space(attribute);
     bool is_so = space >= 0 && H5Sget_simple_extent_npoints(space) == (hssize_t)count;
-    if (space >= 0)
-        H5Sclose(space);
+    part_release(space);
     return is_so;
 }
 
@@ -184,8 +188,7 @@ static bool has_class(hid_t attribute, H5T_class_t class)
 {
     hid_t type = H5Aget_type(attribute);
     bool is_so = type >= 0 && H5Tget_class(type) == class;
-    if (type >= 0)
-        H5Tclose(type);
+    part_release(type);
     return is_so;
 }
 
@@ -210,7 +213,7 @@ void part_get(part_attributes *a, const char *name, hid_t type, size_t count, vo
         a->status = noc_fail(a->err, NOC_EDATA, "%s: attribute %s is not of the right kind", a->path, name);
     else if (H5Aread(attribute, type, data) < 0)
         a->status = part_fail(a->err, NOC_EDATA, a->path, "an attribute cannot be read");
-    H5Aclose(attribute);
+    part_release(attribute);
 }
 
 /* The bytes of a fixed string; 0 when it is none. */
@@ -219,8 +222,7 @@ static size_t text_bytes(hid_t attribute)
     hid_t type = H5Aget_type(attribute);
     bool is_fixed = type >= 0 && H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0;
     size_t size = is_fixed ? H5Tget_size(type) : 0;
-    if (type >= 0)
-        H5Tclose(type);
+    part_release(type);
     return size;
 }
 
@@ -236,9 +238,8 @@ void part_get_text(part_attributes *a, const char *name, char *text, size_t size
         a->status = part_fail(a->err, NOC_EDATA, a->path, "an attribute cannot be read");
     else
         text[size - 1] = '\0';
-    if (type >= 0)
-        H5Tclose(type);
-    H5Aclose(attribute);
+    part_release(type);
+    part_release(attribute);
 }
 
 double part_get_real(part_attributes *a, const char *name)

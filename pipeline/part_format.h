@@ -1,5 +1,5 @@
 /* What writing and reading of results files have in common: how HDF5 is opened and silenced, the sentence for its failures, the types of strings
- * and of a row of /metrics. Only part_format.c, part_write.c, part_read.c and index.c include this.
+ * and of a row of /metrics. Only these include this.
  *
  * Parts are in the file format of HDF5 1.10, the index in that of 1.8: there each piece of the library's own records carries a checksum, so that a flipped
  * bit is an error and not a wild pointer. */
@@ -15,9 +15,9 @@
 
 enum { PART_WORD = 16 };
 
-/* One row of /metrics in memory; the file holds the same members, packed. */
-typedef struct part_metric {
-    char key[NOC_STUDY_KEY];
+/* One row of /metrics, in memory as in the file: a conversion would keep ranks from writing it together. */
+typedef struct __attribute__((packed)) part_metric {
+    char key[128];
     char state[PART_WORD], failure[PART_WORD];
     char label[NOC_METRIC_TEXT], name[NOC_METRIC_TEXT];
     uint64_t tp, fp, fn, tn;
@@ -28,13 +28,20 @@ typedef struct part_metric {
 /* Starts the library and stops it from printing. */
 noc_status part_library_open(noc_error *err);
 
-/* "PATH: WHAT: the library's innermost reason". To be called before any other call of the library. */
+/* "PATH: WHAT: the library's innermost reason", of the last call but part_release. */
 noc_status part_fail(noc_error *err, noc_status status, const char *path, const char *what);
+
+/* Lets go of any identifier, and keeps the library's reason for a failure. Negative: nothing. */
+void part_release(hid_t id);
 
 /* Each is a new identifier, negative on failure. */
 hid_t part_string_type(size_t size); /* fixed length, UTF-8, ended by 0 */
-hid_t part_metric_type(void);        /* part_metric as it lies in memory */
+hid_t part_metric_type(void);        /* part_metric */
 hid_t part_access(H5F_libver_t format); /* of files: that format, no locking, everything closes with the file */
+
+/* part_driver.c: files created through `access` put the system's number of their first failed write into *failure (0 before), which must outlive
+ * them, and go on as if nothing were wrong. False when it cannot be. */
+bool part_use_driver(hid_t access, int *failure);
 
 /* Attributes of one object. The first failure is kept in err; after it the calls do nothing. */
 typedef struct part_attributes {
