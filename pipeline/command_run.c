@@ -170,9 +170,11 @@ static noc_status run_rank(noc_rank_options *options, noc_verdict *verdict, noc_
 }
 
 /* MPI_Finalize where every rank still lives, bounded, since one may die this moment; else the plain end of the process. */
-static void leave_mpi(const noc_verdict *verdict)
+static void leave_mpi(noc_verdict *verdict)
 {
     fflush(stderr);
+    if (getenv("NOC_CONTROL")) /* the supervisor has the verdict; mpirun would complain about any other code */
+        verdict->exit_code = 0;
     if (verdict->has_dead_ranks)
         _exit(verdict->exit_code);
     signal(SIGALRM, SIG_DFL);
