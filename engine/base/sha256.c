@@ -64,9 +64,9 @@ noc_status noc_sha256_of(const void *data, size_t size, char hex[NOC_SHA256_HEX]
     noc_sha256 *hash = NULL;
     noc_status status = noc_sha256_create(&hash, err);
 
-    if (status != NOC_OK)
-        return status;
-    noc_sha256_add(hash, data, size);
-    noc_sha256_end(hash, hex);
-    return NOC_OK;
+    if (hash) {
+        noc_sha256_add(hash, data, size);
+        noc_sha256_end(hash, hex);
+    }
+    return status;
 }
