@@ -13,7 +13,7 @@ bool noc_nifti_is_name(const char *name, size_t *stem_length)
     size_t length = strlen(name);
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
         size_t end = strlen(ends[i]);
-        if (length > end && strcasecmp(name + length - end, ends[i]) == 0) {
+        if (length >= end && strcasecmp(name + length - end, ends[i]) == 0) {
             if (stem_length)
                 *stem_length = length - end;
             return true;
