@@ -158,7 +158,7 @@ static noc_status run_rank(noc_rank_options *options, noc_verdict *verdict, noc_
     if (status == NOC_OK)
         status = noc_rank_run(options, verdict, err);
     if (rank == 0 && status != NOC_OK) {
-        *verdict = (noc_verdict){.exit_code = noc_status_exit(status), .has_dead_ranks = true};
+        *verdict = (noc_verdict){.exit_code = noc_status_exit(status)};
         if (options->control)
             noc_control_say(options->control, "summary %s", err->text);
         else

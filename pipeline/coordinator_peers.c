@@ -64,6 +64,17 @@ static bool has_same_arithmetic(noc_coordinator *c, int rank, const char *arithm
     return false;
 }
 
+/* Workers that can compute, as far as is known. */
+static int working(const noc_coordinator *c)
+{
+    int count = 0;
+    for (int i = 0; i < c->layout.workers; i++) {
+        const coordinator_peer *peer = &c->peers[c->layout.first_worker + i];
+        count += !peer->is_lost && !peer->is_retired;
+    }
+    return count;
+}
+
 void coordinator_hello(noc_coordinator *c, int rank, noc_record *record, double now)
 {
     char arithmetic[256], device[128], isa[16];
@@ -86,7 +97,7 @@ void coordinator_hello(noc_coordinator *c, int rank, noc_record *record, double 
     if (failure.status != NOC_OK) {
         peer->is_retired = true;
         noc_log(NOC_LOG_ERROR, "worker %d cannot work: %s", rank, failure.text);
-        if (c->failure.status == NOC_OK && c->layout.workers == 1)
+        if (working(c) == 0)
             coordinator_stop(c, &failure);
         return;
     }
@@ -122,16 +133,6 @@ void coordinator_heartbeat(noc_coordinator *c, int rank, noc_record *record)
     peer->starved = noc_record_get_f64(record);
     peer->windows = (int64_t)noc_record_get_u64(record);
     peer->peak_bytes = (size_t)noc_record_get_u64(record);
-}
-
-static int working(const noc_coordinator *c)
-{
-    int count = 0;
-    for (int i = 0; i < c->layout.workers; i++) {
-        const coordinator_peer *peer = &c->peers[c->layout.first_worker + i];
-        count += !peer->is_lost && !peer->is_retired;
-    }
-    return count;
 }
 
 void coordinator_broken(noc_coordinator *c, int rank, noc_record *record)

@@ -234,9 +234,6 @@ static void loop(rank *r, noc_verdict *verdict)
     }
     if (!r->coordinator)
         verdict->has_dead_ranks = r->has_lost_ranks;
-    double end = noc_clock_monotonic() + (verdict->has_dead_ranks ? 0.5 : FLUSH_S);
-    while (!noc_link_is_flushed(r->options->link) && noc_clock_monotonic() < end)
-        noc_clock_sleep(NAP_SHORT_S);
 }
 
 static noc_status start(rank *r, noc_error *err)
@@ -259,6 +256,26 @@ static noc_status start(rank *r, noc_error *err)
     return status;
 }
 
+/* A coordinator that cannot begin sends the others home, so that all leave in order. */
+static void dismiss(const rank *r)
+{
+    for (int to = 1; to < r->options->layout.ranks; to++) {
+        noc_record record;
+        noc_record_begin(&record, NOC_SAY_STOP);
+        noc_record_put_u64(&record, 0);
+        if (noc_record_end(&record, NULL) == NOC_OK)
+            noc_link_send(r->options->link, to, &record);
+    }
+}
+
+/* What was sent last must leave before the process does; the dead never take it. */
+static void flush(const rank *r, bool has_dead_ranks)
+{
+    double end = noc_clock_monotonic() + (has_dead_ranks ? 0.5 : FLUSH_S);
+    while (!noc_link_is_flushed(r->options->link) && noc_clock_monotonic() < end)
+        noc_clock_sleep(NAP_SHORT_S);
+}
+
 noc_status noc_rank_run(const noc_rank_options *options, noc_verdict *verdict, noc_error *err)
 {
     rank r = {.options = options, .number = noc_link_rank(options->link), .parent = getppid()};
@@ -266,6 +283,9 @@ noc_status noc_rank_run(const noc_rank_options *options, noc_verdict *verdict, n
     noc_status status = start(&r, err);
     if (status == NOC_OK)
         loop(&r, verdict);
+    else if (r.number == 0)
+        dismiss(&r);
+    flush(&r, status == NOC_OK && verdict->has_dead_ranks);
     if (r.writer && noc_writer_is_broken(r.writer)) /* a part that failed in parallel cannot be closed */
         verdict->has_dead_ranks = true;
     else
