@@ -160,7 +160,7 @@ static noc_status run_rank(noc_rank_options *options, noc_verdict *verdict, noc_
     if (rank == 0 && status != NOC_OK) {
         *verdict = (noc_verdict){.exit_code = noc_status_exit(status)};
         if (options->control)
-            noc_control_say(options->control, "summary %s", err->text);
+            noc_control_say(options->control, "failure %s", err->text);
         else
             noc_log(NOC_LOG_ERROR, "%s", err->text);
     }
@@ -337,5 +337,8 @@ int noc_command_run(const noc_settings *settings, int argc, char **argv)
 {
     noc_error err = {.status = NOC_OK};
     int exit_code = 0;
-    return run(settings, argc, argv, &exit_code, &err) == NOC_OK ? exit_code : noc_command_fail(&err);
+    noc_status status = run(settings, argc, argv, &exit_code, &err);
+    if (status != NOC_OK && noc_is_rank() && getenv("NOC_CONTROL"))
+        return 0; /* the supervisor knows, and says it */
+    return status == NOC_OK ? exit_code : noc_command_fail(&err);
 }

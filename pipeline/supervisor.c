@@ -219,6 +219,9 @@ static void take_line(supervisor *s, const char *line)
     } else if (strncmp(line, "summary ", 8) == 0) {
         show_progress(s, true);
         noc_log(NOC_LOG_INFO, "%s", line + 8);
+    } else if (strncmp(line, "failure ", 8) == 0) {
+        show_progress(s, true);
+        noc_log(NOC_LOG_ERROR, "%s", line + 8);
     } else if (sscanf(line, "verdict %d %d", &s->exit_code, &restart) == 2) {
         s->has_verdict = true;
         s->wants_restart = restart != 0;
