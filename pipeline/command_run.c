@@ -166,6 +166,8 @@ static noc_status run_rank(noc_rank_options *options, noc_verdict *verdict, noc_
     }
     if (rank == 0)
         say_verdict(options->control, verdict);
+    else if (status != NOC_OK)
+        noc_log(NOC_LOG_ERROR, "%s", err->text);
     return status;
 }
 
