@@ -1,4 +1,5 @@
-/* The agent. A finished mask stays here until the coordinator names its writer or says that nobody wants it any more. */
+/* The agent. A finished mask stays here until the coordinator names its writer or says that nobody wants it
+ * any more. */
 #include "pipeline/agent.h"
 
 #include "pipeline/message.h"
@@ -55,7 +56,8 @@ static void handle_grant(noc_agent *agent, noc_record *record)
     noc_study study;
     uint64_t lease = noc_record_get_u64(record);
     if (noc_record_get_study(record, &study, NULL) != NOC_OK)
-        return; /* no memory: the lease ends without an answer only if this goes on, else the next heartbeat renews it */
+        return; /* no memory: the lease ends without an answer only if this goes on, else the next heartbeat
+                   renews it */
     noc_error failure;
     if (noc_worker_submit(agent->worker, &study, lease, &failure) != NOC_OK) {
         noc_outcome none = {.study = study.id, .lease = lease, .failure = failure};
@@ -175,7 +177,8 @@ bool noc_agent_tick(noc_agent *agent, double now)
     noc_outcome *outcome;
     while ((outcome = noc_worker_take(agent->worker))) {
         did_something = true;
-        if (outcome->failure.status == NOC_EDEVICE && !agent->has_said_broken && noc_worker_is_broken(agent->worker))
+        if (outcome->failure.status == NOC_EDEVICE && !agent->has_said_broken &&
+            noc_worker_is_broken(agent->worker))
             say_broken(agent, &outcome->failure);
         say_finished(agent, outcome);
     }

@@ -1,11 +1,13 @@
-/* The commands of the program. Each returns the exit code; data goes to stdout, complaints to stderr through the log. */
+/* The commands of the program. Each returns the exit code; data goes to stdout, complaints to stderr through
+ * the log. */
 #ifndef NOC_COMMAND_H
 #define NOC_COMMAND_H
 
 #include "pipeline/settings.h"
 
 int noc_command_scan(const noc_settings *settings);
-int noc_command_run(const noc_settings *settings, int argc, char **argv); /* argv: as given, for the ranks it starts */
+int noc_command_run(const noc_settings *settings, int argc,
+                    char **argv); /* argv: as given, for the ranks it starts */
 int noc_command_status(const noc_settings *settings);
 int noc_command_report(const noc_settings *settings);
 int noc_command_retry(const noc_settings *settings);

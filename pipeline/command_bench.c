@@ -30,7 +30,8 @@ typedef struct engine_bench {
     int repeats, batch;
 } engine_bench;
 
-static noc_status prepare_engine(const noc_settings *settings, const noc_model *model, engine_bench *b, noc_error *err)
+static noc_status prepare_engine(const noc_settings *settings, const noc_model *model, engine_bench *b,
+                                 noc_error *err)
 {
     noc_engine_options options = NOC_ENGINE_DEFAULTS;
     noc_status status = noc_settings_engine(settings, 1, &options, err);
@@ -80,12 +81,14 @@ static void print_engine(const noc_settings *settings, engine_bench *b)
     qsort(b->seconds, (size_t)b->repeats, sizeof *b->seconds, compare_doubles);
     double best = b->seconds[0], median = b->seconds[b->repeats / 2];
     if (settings->json)
-        printf("{\"seconds_per_window\":%.6f,\"median_seconds_per_window\":%.6f,\"windows\":%d,\"batch\":%d,\"shape\":[%d,%d,%d,%d],"
+        printf("{\"seconds_per_window\":%.6f,\"median_seconds_per_window\":%.6f,\"windows\":%d,\"batch\":%d,"
+               "\"shape\":[%d,%d,%d,%d],"
                "\"device\":\"%s\",\"precision\":\"%s\",\"isa\":\"%s\",\"threads\":%d,\"arena_bytes\":%zu}\n",
-               best, median, b->repeats * b->batch, b->batch, in->channels, in->grid[0], in->grid[1], in->grid[2],
-               info.kind, info.precision, info.isa, info.threads, stats.arena_bytes);
+               best, median, b->repeats * b->batch, b->batch, in->channels, in->grid[0], in->grid[1],
+               in->grid[2], info.kind, info.precision, info.isa, info.threads, stats.arena_bytes);
     else
-        printf("%dx%dx%dx%d: %.1f ms a window (best of %d; median %.1f), %.0f GFLOP/s; %s, %s, %s, %d threads, arena %.1f MiB\n",
+        printf("%dx%dx%dx%d: %.1f ms a window (best of %d; median %.1f), %.0f GFLOP/s; %s, %s, %s, %d "
+               "threads, arena %.1f MiB\n",
                in->channels, in->grid[0], in->grid[1], in->grid[2], best * 1e3, b->repeats, median * 1e3,
                2e-9 * (double)stats.macs / best, info.name, info.isa, info.precision, info.threads,
                (double)stats.arena_bytes / 1048576);
@@ -123,7 +126,8 @@ static int run_program(char *const arguments[])
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-static noc_status scan_all(const noc_settings *settings, const char *program, const char *catalog, noc_error *err)
+static noc_status scan_all(const noc_settings *settings, const char *program, const char *catalog,
+                           noc_error *err)
 {
     char **arguments = calloc((size_t)settings->argument_count + 6, sizeof *arguments);
     int count = 0;
@@ -141,16 +145,28 @@ static noc_status scan_all(const noc_settings *settings, const char *program, co
 }
 
 /* One run into a folder of its own; prints a row from its run.json. */
-static noc_status run_with(const noc_settings *settings, const char *program, const char *folder, const char *catalog,
-                           int workers, noc_error *err)
+static noc_status run_with(const noc_settings *settings, const char *program, const char *folder,
+                           const char *catalog, int workers, noc_error *err)
 {
     char results[4096], count[16], *path;
     json_error_t why;
     snprintf(results, sizeof results, "%s/results-%d", folder, workers);
     snprintf(count, sizeof count, "%d", workers);
-    char *arguments[] = {(char *)program, (char *)"run", (char *)"-m", (char *)settings->model, (char *)"--catalog", (char *)catalog,
-                         (char *)"--results", results, (char *)"--workers", count, (char *)"--progress", (char *)"none",
-                         (char *)"--log-level", (char *)"warn", NULL};
+    char *arguments[] = {(char *)program,
+                         (char *)"run",
+                         (char *)"-m",
+                         (char *)settings->model,
+                         (char *)"--catalog",
+                         (char *)catalog,
+                         (char *)"--results",
+                         results,
+                         (char *)"--workers",
+                         count,
+                         (char *)"--progress",
+                         (char *)"none",
+                         (char *)"--log-level",
+                         (char *)"warn",
+                         NULL};
     int code = run_program(arguments);
     if (code != 0 && code != 1)
         return noc_fail(err, NOC_EINTERNAL, "the run with %d workers ended with exit code %d", workers, code);
@@ -166,8 +182,10 @@ static noc_status run_with(const noc_settings *settings, const char *program, co
     double starved = json_number_value(json_object_get(root, "engine_starved"));
     double peak = json_number_value(json_object_get(root, "worker_peak_bytes"));
     json_decref(root);
-    printf(settings->json ? "{\"workers\":%d,\"studies\":%.0f,\"seconds\":%.3f,\"studies_per_hour\":%.0f,\"engine_busy\":%.3f,\"engine_starved\":%.3f,\"worker_peak_mib\":%.0f}\n"
-                          : "%d workers: %.0f studies in %.2f s, %.0f an hour; engine busy %.2f, waiting for scans %.2f; worker's peak memory %.0f MiB\n",
+    printf(settings->json ? "{\"workers\":%d,\"studies\":%.0f,\"seconds\":%.3f,\"studies_per_hour\":%.0f,"
+                            "\"engine_busy\":%.3f,\"engine_starved\":%.3f,\"worker_peak_mib\":%.0f}\n"
+                          : "%d workers: %.0f studies in %.2f s, %.0f an hour; engine busy %.2f, waiting for "
+                            "scans %.2f; worker's peak memory %.0f MiB\n",
            workers, done, seconds, seconds > 0 ? done * 3600 / seconds : 0, busy, starved, peak / 1048576);
     return NOC_OK;
 }
@@ -181,7 +199,8 @@ static noc_status bench_pipeline(const noc_settings *settings, const char *progr
         return noc_fail(err, NOC_ECANTCREATE, "%s: %s", folder, strerror(errno));
     snprintf(catalog, sizeof catalog, "%s/catalog.sqlite", folder);
     noc_status status = scan_all(settings, program, catalog, err);
-    int first = settings->workers > 0 ? settings->workers : 1, last = settings->workers > 0 ? settings->workers : 2;
+    int first = settings->workers > 0 ? settings->workers : 1,
+        last = settings->workers > 0 ? settings->workers : 2;
     for (int workers = first; status == NOC_OK && workers <= last; workers++)
         status = run_with(settings, program, folder, catalog, workers, err);
     char *arguments[] = {(char *)"rm", (char *)"-rf", folder, NULL};

@@ -32,7 +32,8 @@ static void look_at_device(const noc_settings *settings, const noc_device_ops *o
         return;
     }
     ops->describe(device, &info);
-    snprintf(f->text, sizeof f->text, "%s, %s, %s, %d threads", info.name, info.isa, info.precision, info.threads);
+    snprintf(f->text, sizeof f->text, "%s, %s, %s, %d threads", info.name, info.isa, info.precision,
+             info.threads);
     ops->close(device);
 }
 
@@ -45,7 +46,8 @@ static void look_at_mpi(finding *f)
     int code = system("mpirun --version >/dev/null 2>&1");
     f->name = "mpi";
     f->is_fine = code == 0;
-    snprintf(f->text, sizeof f->text, "%.150s%s", version, code == 0 ? "" : "; no mpirun in PATH: only --ranks 1 will work");
+    snprintf(f->text, sizeof f->text, "%.150s%s", version,
+             code == 0 ? "" : "; no mpirun in PATH: only --ranks 1 will work");
 }
 
 static void look_at_hdf5(finding *f)
@@ -105,7 +107,11 @@ int noc_command_doctor(const noc_settings *settings)
     for (int i = 0; i < count; i++) {
         bool is_needed = findings[i].name != noc_cuda_ops.kind;
         if (!settings->json)
-            printf("%-4s %-10s  %s\n", findings[i].is_fine ? "ok" : is_needed ? "BAD" : "-", findings[i].name, findings[i].text);
+            printf("%-4s %-10s  %s\n",
+                   findings[i].is_fine ? "ok"
+                   : is_needed         ? "BAD"
+                                       : "-",
+                   findings[i].name, findings[i].text);
         bad += !findings[i].is_fine && is_needed;
     }
     return bad ? noc_status_exit(NOC_EUNAVAILABLE) : 0;

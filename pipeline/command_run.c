@@ -28,8 +28,8 @@ static noc_status parse_until(const char *text, int64_t *unix_s, noc_error *err)
     *unix_s = 0;
     if (!text)
         return NOC_OK;
-    if (sscanf(text, "%2d:%2d%n", &hour, &minute, &used) != 2 || text[used] != '\0' || hour < 0 || hour > 23 || minute < 0 ||
-        minute > 59)
+    if (sscanf(text, "%2d:%2d%n", &hour, &minute, &used) != 2 || text[used] != '\0' || hour < 0 ||
+        hour > 23 || minute < 0 || minute > 59)
         return noc_fail(err, NOC_EUSAGE, "--until %s: a time of day is wanted, HH:MM, as in 06:00", text);
     localtime_r(&now, &local);
     local.tm_hour = hour;
@@ -56,7 +56,8 @@ static noc_status make_configuration(const noc_settings *settings, const noc_mod
         return NOC_ENOMEMORY;
     if (strlen(results) >= sizeof c.results) {
         free(results);
-        return noc_fail(err, NOC_EUSAGE, "the path of the results folder is longer than %zu bytes", sizeof c.results - 1);
+        return noc_fail(err, NOC_EUSAGE, "the path of the results folder is longer than %zu bytes",
+                        sizeof c.results - 1);
     }
     memcpy(c.results, results, strlen(results) + 1);
     free(results);
@@ -65,7 +66,8 @@ static noc_status make_configuration(const noc_settings *settings, const noc_mod
     for (int i = 0; i < 3; i++)
         c.window[i] = settings->window[i] > 0 ? settings->window[i] : m->window[i];
     snprintf(c.blend, sizeof c.blend, "%s", blend == NOC_BLEND_GAUSSIAN ? "gaussian" : "constant");
-    snprintf(c.precision, sizeof c.precision, "f32"); /* the CPU computes f32 whatever was asked for, and says so */
+    snprintf(c.precision, sizeof c.precision,
+             "f32"); /* the CPU computes f32 whatever was asked for, and says so */
     *configuration = c;
     return NOC_OK;
 }
@@ -88,8 +90,10 @@ static noc_status count_ranks(const noc_settings *settings, int *ranks, noc_erro
     int workers = settings->workers > 0 ? settings->workers : numa_domains();
     if (settings->ranks > 0 && settings->workers > 0 && settings->ranks >= 3 &&
         settings->ranks != 1 + writers + settings->workers)
-        return noc_fail(err, NOC_EUSAGE, "--ranks %d is not 1 coordinator + %d writers + %d workers; give one of --ranks and --workers",
-                        settings->ranks, writers, settings->workers);
+        return noc_fail(
+            err, NOC_EUSAGE,
+            "--ranks %d is not 1 coordinator + %d writers + %d workers; give one of --ranks and --workers",
+            settings->ranks, writers, settings->workers);
     *ranks = settings->ranks > 0 ? settings->ranks : 1 + writers + workers;
     return NOC_OK;
 }
@@ -148,7 +152,8 @@ static noc_status run_rank(noc_rank_options *options, noc_verdict *verdict, noc_
     noc_log_open(options->settings->log_level, options->settings->log_format, rank);
     if (until)
         options->until_unix_s = atoll(until);
-    noc_status status = noc_layout_make(size, options->settings->writers, options->settings->writers_per_part, &options->layout, err);
+    noc_status status = noc_layout_make(size, options->settings->writers, options->settings->writers_per_part,
+                                        &options->layout, err);
     if (status != NOC_OK)
         return status;
     split_world(options, rank);
@@ -171,11 +176,13 @@ static noc_status run_rank(noc_rank_options *options, noc_verdict *verdict, noc_
     return status;
 }
 
-/* MPI_Finalize where every rank still lives, bounded, since one may die this moment; else the plain end of the process. */
+/* MPI_Finalize where every rank still lives, bounded, since one may die this moment; else the plain end of
+ * the process. */
 static void leave_mpi(noc_verdict *verdict)
 {
     fflush(stderr);
-    if (getenv("NOC_CONTROL")) /* the supervisor has the verdict; mpirun would complain about any other code */
+    if (getenv(
+            "NOC_CONTROL")) /* the supervisor has the verdict; mpirun would complain about any other code */
         verdict->exit_code = 0;
     if (verdict->has_dead_ranks)
         _exit(verdict->exit_code);
@@ -199,7 +206,8 @@ static double time_window(const noc_settings *settings, const noc_model *model)
     const noc_plan *plan = noc_engine_plan(engine);
     const noc_value *in = &plan->values[0], *out = &plan->values[plan->logits];
     size_t voxels = (size_t)in->grid[0] * (size_t)in->grid[1] * (size_t)in->grid[2];
-    size_t logits = (size_t)out->grid[0] * (size_t)out->grid[1] * (size_t)out->grid[2] * (size_t)out->channels;
+    size_t logits =
+        (size_t)out->grid[0] * (size_t)out->grid[1] * (size_t)out->grid[2] * (size_t)out->channels;
     for (int a = 0; a < 3; a++)
         logits *= (size_t)plan->upsample[a];
     float *input = noc_alloc_zeroed(voxels * (size_t)in->channels, sizeof *input, NULL);
@@ -221,7 +229,8 @@ typedef struct forecast {
     size_t unknown;
 } forecast;
 
-static void add_forecast(forecast *f, const noc_study *study, const noc_model *model, const noc_configuration *c)
+static void add_forecast(forecast *f, const noc_study *study, const noc_model *model,
+                         const noc_configuration *c)
 {
     f->studies++;
     f->windows += noc_study_cost(study, model->manifest, c->window, c->overlap);
@@ -230,8 +239,8 @@ static void add_forecast(forecast *f, const noc_study *study, const noc_model *m
     f->voxel_bytes += (double)study->voxel_bytes;
 }
 
-static noc_status read_forecast(const noc_settings *settings, const noc_model *model, const noc_configuration *c,
-                                forecast *f, noc_error *err)
+static noc_status read_forecast(const noc_settings *settings, const noc_model *model,
+                                const noc_configuration *c, forecast *f, noc_error *err)
 {
     noc_catalog *catalog = NULL;
     noc_pending *list = NULL;
@@ -259,11 +268,13 @@ static noc_status dry_run(const noc_settings *settings, const noc_model *model, 
     double seconds = time_window(settings, model);
     double hours = seconds * f.windows / 3600 / (settings->workers > 0 ? settings->workers : 1);
     if (settings->json) {
-        printf("{\"studies\":%zu,\"windows\":%.0f,\"hours\":%.4f,\"gigabytes_read\":%.3f,\"gigabytes_of_masks\":%.3f,\"unknown_shape\":%zu}\n",
+        printf("{\"studies\":%zu,\"windows\":%.0f,\"hours\":%.4f,\"gigabytes_read\":%.3f,\"gigabytes_of_"
+               "masks\":%.3f,\"unknown_shape\":%zu}\n",
                f.studies, f.windows, hours, f.voxel_bytes / 1e9, f.mask_bytes / 1e9, f.unknown);
         return NOC_OK;
     }
-    printf("studies pending   %zu%s\n", f.studies, f.unknown ? " (some of unknown shape, counted as one window)" : "");
+    printf("studies pending   %zu%s\n", f.studies,
+           f.unknown ? " (some of unknown shape, counted as one window)" : "");
     printf("windows           %.0f\n", f.windows);
     printf("compute           %.2f hours (%.3f s a window on this machine)\n", hours, seconds);
     printf("voxels to read    %.3f GB inflated\n", f.voxel_bytes / 1e9);
@@ -287,7 +298,8 @@ static noc_status need_catalog(const noc_settings *settings, noc_error *err)
 {
     return access(settings->catalog, F_OK) == 0
                ? NOC_OK
-               : noc_fail(err, NOC_ENOINPUT, "%s: no such catalog; make one with: nocturne scan DIR --catalog %s",
+               : noc_fail(err, NOC_ENOINPUT,
+                          "%s: no such catalog; make one with: nocturne scan DIR --catalog %s",
                           settings->catalog, settings->catalog);
 }
 
@@ -319,8 +331,11 @@ static noc_status run(const noc_settings *settings, int argc, char **argv, int *
     } else if (ranks == 1) {
         status = run_alone(&rank, &verdict, err);
     } else {
-        noc_supervisor_options options = {
-            .settings = settings, .ranks = ranks, .argc = argc, .argv = argv, .until_unix_s = rank.until_unix_s};
+        noc_supervisor_options options = {.settings = settings,
+                                          .ranks = ranks,
+                                          .argc = argc,
+                                          .argv = argv,
+                                          .until_unix_s = rank.until_unix_s};
         noc_layout layout;
         status = noc_layout_make(ranks, settings->writers, settings->writers_per_part, &layout, err);
         if (status == NOC_OK)

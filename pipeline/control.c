@@ -50,11 +50,14 @@ noc_status noc_control_listen(noc_control **control, noc_error *err)
     noc_control *c = control_create(err);
     if (!c)
         return NOC_ENOMEMORY;
-    snprintf(c->name, sizeof c->name, "nocturne-%ld-%llx", (long)getpid(), (unsigned long long)noc_clock_unix_ns());
+    snprintf(c->name, sizeof c->name, "nocturne-%ld-%llx", (long)getpid(),
+             (unsigned long long)noc_clock_unix_ns());
     socklen_t size = address_of(c->name, &address);
     c->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (c->listener < 0 || bind(c->listener, (struct sockaddr *)&address, size) != 0 || listen(c->listener, 4) != 0) {
-        noc_status status = noc_fail(err, NOC_EUNAVAILABLE, "cannot open the control line: %s", strerror(errno));
+    if (c->listener < 0 || bind(c->listener, (struct sockaddr *)&address, size) != 0 ||
+        listen(c->listener, 4) != 0) {
+        noc_status status =
+            noc_fail(err, NOC_EUNAVAILABLE, "cannot open the control line: %s", strerror(errno));
         noc_control_close(c);
         return status;
     }
@@ -80,7 +83,8 @@ noc_status noc_control_connect(const char *name, noc_control **control, noc_erro
     socklen_t size = address_of(name, &address);
     c->peer = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (c->peer < 0 || connect(c->peer, (struct sockaddr *)&address, size) != 0) {
-        noc_status status = noc_fail(err, NOC_EUNAVAILABLE, "no supervisor at the control line: %s", strerror(errno));
+        noc_status status =
+            noc_fail(err, NOC_EUNAVAILABLE, "no supervisor at the control line: %s", strerror(errno));
         noc_control_close(c);
         return status;
     }
@@ -174,7 +178,8 @@ const char *noc_control_hear(noc_control *control)
         control->have -= control->used;
         control->used = 0;
     }
-    ssize_t n = control->is_cut ? 0 : recv(control->peer, control->in + control->have, LINE - control->have, 0);
+    ssize_t n =
+        control->is_cut ? 0 : recv(control->peer, control->in + control->have, LINE - control->have, 0);
     if (n > 0)
         control->have += (size_t)n;
     else if (n == 0 && LINE > control->have)

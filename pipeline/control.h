@@ -1,4 +1,5 @@
-/* The line between a supervisor and rank 0 on the same node: an abstract Unix socket, text lines. Its end is how each learns of the other's death.
+/* The line between a supervisor and rank 0 on the same node: an abstract Unix socket, text lines. Its end is
+ * how each learns of the other's death.
  *
  *   rank 0 -> supervisor   "progress TEXT", "summary TEXT", "failure TEXT", "verdict CODE RESTART"
  *   supervisor -> rank 0   "drain" */
@@ -24,7 +25,8 @@ bool noc_control_is_cut(const noc_control *control);
 
 /* Sends one line (without the newline); silently nothing when there is no peer. */
 void noc_control_say(noc_control *control, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* The next whole line, valid until the next call; NULL when there is none now. Accepts a peer when listening. */
+/* The next whole line, valid until the next call; NULL when there is none now. Accepts a peer when listening.
+ */
 const char *noc_control_hear(noc_control *control);
 
 #endif

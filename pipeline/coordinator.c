@@ -1,5 +1,6 @@
-/* Events and decisions. One tick: what is due is looked at, the schedule's decisions become messages and rows, masks move on, and the transaction that gathered the rows is
- * committed. What always holds: a study is done in the catalog only after its part was closed, synced and renamed. */
+/* Events and decisions. One tick: what is due is looked at, the schedule's decisions become messages and
+ * rows, masks move on, and the transaction that gathered the rows is committed. What always holds: a study is
+ * done in the catalog only after its part was closed, synced and renamed. */
 #include "pipeline/command.h"
 #include "pipeline/coordinator_state.h"
 #include "pipeline/recovery.h"
@@ -15,8 +16,8 @@
 #include <unistd.h>
 
 #define LOCK_WAIT_S 15.0
-#define DRAIN_S 60.0     /* for what is in hand when a run is asked to stop */
-#define RESTART_S 10.0   /* the same before ranks are started again */
+#define DRAIN_S 60.0   /* for what is in hand when a run is asked to stop */
+#define RESTART_S 10.0 /* the same before ranks are started again */
 #define WATCH_S 0.5
 enum { STUDIES_PER_WORKER = 4 };
 
@@ -27,7 +28,8 @@ void coordinator_stop(noc_coordinator *c, const noc_error *failure)
     if (c->failure.status != NOC_OK)
         return;
     c->failure = *failure;
-    noc_log(failure->status == NOC_ETEMPFAIL ? NOC_LOG_WARN : NOC_LOG_ERROR, "the run stops: %s", failure->text);
+    noc_log(failure->status == NOC_ETEMPFAIL ? NOC_LOG_WARN : NOC_LOG_ERROR, "the run stops: %s",
+            failure->text);
     noc_schedule_drain(c->schedule);
 }
 
@@ -87,7 +89,8 @@ const noc_pending *coordinator_study(const noc_coordinator *c, int64_t id)
 
 /* ---- life ---- */
 
-double noc_study_cost(const noc_study *study, const noc_manifest *manifest, const int64_t window[3], double overlap)
+double noc_study_cost(const noc_study *study, const noc_manifest *manifest, const int64_t window[3],
+                      double overlap)
 {
     noc_windows windows;
     int64_t size[3] = {study->size[2], study->size[1], study->size[0]};
@@ -110,8 +113,10 @@ static noc_status fill_schedule(noc_coordinator *c, noc_error *err)
     noc_status status = noc_schedule_create(&options, &c->schedule, err);
     for (size_t i = 0; status == NOC_OK && i < c->study_count; i++) {
         const noc_pending *p = &c->studies[i];
-        double cost = noc_study_cost(&p->study, c->model->manifest, c->configuration.window, c->configuration.overlap);
-        status = noc_schedule_add_study(c->schedule, p->study.id, cost, p->attempts, p->is_suspect, p->deaths_alone, err);
+        double cost =
+            noc_study_cost(&p->study, c->model->manifest, c->configuration.window, c->configuration.overlap);
+        status = noc_schedule_add_study(c->schedule, p->study.id, cost, p->attempts, p->is_suspect,
+                                        p->deaths_alone, err);
     }
     return status;
 }
@@ -131,7 +136,8 @@ static noc_status open_catalog(noc_coordinator *c, noc_error *err)
         return status;
     c->last_part = recovery.last_part;
     if (recovery.put_back > 0 || recovery.removed_open > 0)
-        noc_log(NOC_LOG_INFO, "an earlier run was cut short: %lld unfinished parts removed, %lld studies pending again",
+        noc_log(NOC_LOG_INFO,
+                "an earlier run was cut short: %lld unfinished parts removed, %lld studies pending again",
                 (long long)recovery.removed_open, (long long)recovery.put_back);
     status = noc_catalog_pending(c->catalog, c->set, s->only, s->limit, &c->studies, &c->study_count, err);
     if (status == NOC_OK)
@@ -261,7 +267,10 @@ static void act_grant(noc_coordinator *c, const noc_decision *d, double now)
     noc_record record;
     const noc_pending *pending = coordinator_study(c, d->study);
     if (!coordinator_begin(c) ||
-        !coordinator_check(c, noc_catalog_start(c->catalog, c->set, c->run, d->study, d->worker, c->peers[d->worker].host, &err), &err))
+        !coordinator_check(c,
+                           noc_catalog_start(c->catalog, c->set, c->run, d->study, d->worker,
+                                             c->peers[d->worker].host, &err),
+                           &err))
         return;
     if (c->first_grant == 0)
         c->first_grant = now;
@@ -293,11 +302,13 @@ static void act(noc_coordinator *c, const noc_decision *d, double now)
         break;
     case NOC_DECIDE_PUT_BACK:
         if (coordinator_begin(c))
-            coordinator_check(c, noc_catalog_put_back(c->catalog, c->set, d->study, d->is_charged, failure, &err), &err);
+            coordinator_check(
+                c, noc_catalog_put_back(c->catalog, c->set, d->study, d->is_charged, failure, &err), &err);
         break;
     case NOC_DECIDE_SUSPECT:
         if (coordinator_begin(c))
-            coordinator_check(c, noc_catalog_mark_suspect(c->catalog, c->set, d->study, d->is_alone, &err), &err);
+            coordinator_check(c, noc_catalog_mark_suspect(c->catalog, c->set, d->study, d->is_alone, &err),
+                              &err);
         break;
     case NOC_DECIDE_FAIL:
     case NOC_DECIDE_QUARANTINE:
@@ -357,7 +368,8 @@ static void finish(noc_coordinator *c, double now)
         coordinator_say(c, rank, NOC_SAY_STOP, 1, &has_lost);
 }
 
-/* A run that stops for a reason closes what is written; when writing itself fails it leaves at once, and recovery takes care of the rest. */
+/* A run that stops for a reason closes what is written; when writing itself fails it leaves at once, and
+ * recovery takes care of the rest. */
 static bool must_leave_now(const noc_coordinator *c)
 {
     return c->failure.status == NOC_EIO || c->has_lost_writer;
@@ -369,7 +381,8 @@ static void look_for_the_end(noc_coordinator *c, const noc_schedule_counts *coun
     bool none_in_hand = counts->granted == 0 || (c->failure.status != NOC_OK && counts->workers == 0);
     if (c->drain_deadline > 0 && now > c->drain_deadline)
         none_in_hand = true;
-    if (must_leave_now(c) || ((counts->waiting == 0 || no_more_grants) && none_in_hand && coordinator_parts_are_settled(c)))
+    if (must_leave_now(c) ||
+        ((counts->waiting == 0 || no_more_grants) && none_in_hand && coordinator_parts_are_settled(c)))
         finish(c, now);
 }
 

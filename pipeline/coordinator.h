@@ -1,5 +1,6 @@
-/* The coordinator: the only writer of the catalog, and the only one to number and rename parts. Turns the schedule's decisions into messages and
- * catalog rows, and what ranks say into events. With two or more ranks it never touches a device. */
+/* The coordinator: the only writer of the catalog, and the only one to number and rename parts. Turns the
+ * schedule's decisions into messages and catalog rows, and what ranks say into events. With two or more ranks
+ * it never touches a device. */
 #ifndef NOC_COORDINATOR_H
 #define NOC_COORDINATOR_H
 
@@ -36,14 +37,15 @@ void noc_coordinator_drain(noc_coordinator *coordinator, const char *reason);
 
 typedef struct noc_verdict {
     int exit_code;
-    bool wants_restart;   /* ranks died and work remains: a full set should start again */
-    bool has_dead_ranks;  /* MPI_Finalize would never return */
+    bool wants_restart;  /* ranks died and work remains: a full set should start again */
+    bool has_dead_ranks; /* MPI_Finalize would never return */
 } noc_verdict;
 
 /* False while the run goes on. */
 bool noc_coordinator_is_over(const noc_coordinator *coordinator, noc_verdict *verdict);
 
 /* Estimated windows of a study (by its stored shape; 1 when unknown), the measure of its length. */
-double noc_study_cost(const noc_study *study, const noc_manifest *manifest, const int64_t window[3], double overlap);
+double noc_study_cost(const noc_study *study, const noc_manifest *manifest, const int64_t window[3],
+                      double overlap);
 
 #endif

@@ -1,5 +1,6 @@
-/* Masks on their way: worker -> writer -> open part -> closed, renamed, committed part. A delivery is made when a worker says that a mask is ready, and ends
- * with the commit of its part; a lost part puts its studies back. */
+/* Masks on their way: worker -> writer -> open part -> closed, renamed, committed part. A delivery is made
+ * when a worker says that a mask is ready, and ends with the commit of its part; a lost part puts its studies
+ * back. */
 #include "pipeline/coordinator_state.h"
 #include "pipeline/recovery.h"
 
@@ -154,8 +155,8 @@ static bool has_room(noc_coordinator *c)
     size_t free_bytes = (size_t)disk.f_bavail * disk.f_frsize;
     if (free_bytes >= c->settings->disk_reserve)
         return true;
-    noc_fail(&err, NOC_EIO, "%s: only %zu MiB are free on this file system, less than the reserve of %zu MiB", folder,
-             free_bytes >> 20, c->settings->disk_reserve >> 20);
+    noc_fail(&err, NOC_EIO, "%s: only %zu MiB are free on this file system, less than the reserve of %zu MiB",
+             folder, free_bytes >> 20, c->settings->disk_reserve >> 20);
     coordinator_stop(c, &err);
     return false;
 }
@@ -294,7 +295,8 @@ void coordinator_round_done(noc_coordinator *c, int writer, noc_record *record, 
             continue;
         d->state = DELIVERY_IN_PART;
         group->studies++;
-        if (!coordinator_check(c, noc_catalog_mark_written(c->catalog, c->set, d->study, group->part, &err), &err))
+        if (!coordinator_check(c, noc_catalog_mark_written(c->catalog, c->set, d->study, group->part, &err),
+                               &err))
             return;
     }
     group->state = GROUP_IDLE;
@@ -311,7 +313,8 @@ static noc_status collect_part(noc_coordinator *c, int index, noc_part_record *p
     for (coordinator_delivery *d = c->deliveries; d; d = d->next)
         if (d->state == DELIVERY_IN_PART && d->group == index)
             studies[count++] = d->record;
-    *part = (noc_part_record){.number = group->part, .bytes = group->bytes, .studies = studies, .study_count = count};
+    *part = (noc_part_record){
+        .number = group->part, .bytes = group->bytes, .studies = studies, .study_count = count};
     return NOC_OK;
 }
 

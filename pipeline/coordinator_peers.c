@@ -1,6 +1,8 @@
-/* Who lives. A rank is heard by its messages; on the coordinator's own node the process itself is looked at too, so that a death is known within two seconds
- * and a stopped writer is told from one that is busy in a round. */
+/* Who lives. A rank is heard by its messages; on the coordinator's own node the process itself is looked at
+ * too, so that a death is known within two seconds and a stopped writer is told from one that is busy in a
+ * round. */
 #include "pipeline/coordinator_state.h"
+#include "pipeline/process.h"
 
 #include "engine/base/log.h"
 
@@ -11,32 +13,9 @@
 #include <unistd.h>
 
 enum { HELLO_WAIT_S = 120, ROUND_WAIT_S = 600 };
-#define GONE_WAIT_S 1.5 /* when everything is killed at once, the coordinator must not outlive the others long enough to blame them */
-
-typedef enum process_state { PROCESS_RUNS, PROCESS_STOPPED, PROCESS_GONE } process_state;
-
-/* Field 3 (state) and 22 (start time) of /proc/PID/stat. */
-static process_state look_at(int64_t pid, uint64_t *start_ticks)
-{
-    char path[64], line[1024], state = 'Z';
-    unsigned long long ticks = 0;
-    snprintf(path, sizeof path, "/proc/%lld/stat", (long long)pid);
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return PROCESS_GONE;
-    size_t size = fread(line, 1, sizeof line - 1, file);
-    fclose(file);
-    line[size] = '\0';
-    const char *after = strrchr(line, ')');
-    if (!after || sscanf(after + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
-                         &state, &ticks) != 2)
-        return PROCESS_GONE;
-    if (start_ticks)
-        *start_ticks = ticks;
-    if (state == 'Z' || state == 'X')
-        return PROCESS_GONE;
-    return state == 'T' || state == 't' ? PROCESS_STOPPED : PROCESS_RUNS;
-}
+#define GONE_WAIT_S                                                                                          \
+    1.5 /* when everything is killed at once, the coordinator must not outlive the others long enough to     \
+           blame them */
 
 static bool is_on_this_node(const coordinator_peer *peer)
 {
@@ -45,11 +24,10 @@ static bool is_on_this_node(const coordinator_peer *peer)
     return peer->has_said_hello && strcmp(host, peer->host) == 0;
 }
 
-static process_state state_of(const coordinator_peer *peer)
+static noc_process_state state_of(const coordinator_peer *peer)
 {
-    uint64_t ticks = 0;
-    process_state state = look_at(peer->pid, &ticks);
-    return state != PROCESS_GONE && ticks != peer->start_ticks ? PROCESS_GONE : state;
+    noc_process process = noc_process_look((pid_t)peer->pid);
+    return process.start_ticks == peer->start_ticks ? process.state : NOC_PROCESS_GONE;
 }
 
 /* Every worker must compute the same bits. */
@@ -59,7 +37,9 @@ static bool has_same_arithmetic(noc_coordinator *c, int rank, const char *arithm
         snprintf(c->arithmetic, sizeof c->arithmetic, "%s", arithmetic);
     if (strcmp(c->arithmetic, arithmetic) == 0)
         return true;
-    noc_log(NOC_LOG_ERROR, "rank %d computes with %s, others with %s: masks would depend on the rank; pin a common one with --isa",
+    noc_log(NOC_LOG_ERROR,
+            "rank %d computes with %s, others with %s: masks would depend on the rank; pin a common one with "
+            "--isa",
             rank, arithmetic, c->arithmetic);
     return false;
 }
@@ -93,7 +73,8 @@ void coordinator_hello(noc_coordinator *c, int rank, noc_record *record, double 
     if (peer->role != NOC_ROLE_WORKER)
         return;
     if (failure.status == NOC_OK && !has_same_arithmetic(c, rank, arithmetic))
-        noc_fail(&failure, NOC_ECONFIG, "workers of one run must share an instruction set and library: use --isa");
+        noc_fail(&failure, NOC_ECONFIG,
+                 "workers of one run must share an instruction set and library: use --isa");
     if (failure.status != NOC_OK) {
         peer->is_retired = true;
         noc_log(NOC_LOG_ERROR, "worker %d cannot work: %s", rank, failure.text);
@@ -156,7 +137,8 @@ static void lose_peer(noc_coordinator *c, int rank, const char *how)
     } else {
         noc_error err;
         c->wants_restart = c->has_lost_writer = true;
-        noc_fail(&err, NOC_ETEMPFAIL, "writer %d %s: its open part is lost, its studies are pending again", rank, how);
+        noc_fail(&err, NOC_ETEMPFAIL, "writer %d %s: its open part is lost, its studies are pending again",
+                 rank, how);
         coordinator_stop(c, &err);
     }
 }
@@ -170,18 +152,18 @@ static bool is_in_round(const noc_coordinator *c, int rank, double now)
 static void watch_process(noc_coordinator *c, int rank, double now)
 {
     coordinator_peer *peer = &c->peers[rank];
-    process_state state = state_of(peer);
-    if (state == PROCESS_RUNS) {
+    noc_process_state state = state_of(peer);
+    if (state == NOC_PROCESS_RUNS) {
         peer->missed = 0;
         return;
     }
     if (peer->missed == 0)
         peer->missed = now;
     double gone_s = now - peer->missed;
-    if (state == PROCESS_GONE && gone_s >= GONE_WAIT_S) {
+    if (state == NOC_PROCESS_GONE && gone_s >= GONE_WAIT_S) {
         peer->is_gone = true;
         lose_peer(c, rank, "died");
-    } else if (state == PROCESS_STOPPED && gone_s >= c->settings->lease_s) {
+    } else if (state == NOC_PROCESS_STOPPED && gone_s >= c->settings->lease_s) {
         lose_peer(c, rank, "was stopped and stays silent");
     }
 }

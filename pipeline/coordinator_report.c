@@ -60,7 +60,8 @@ static void progress_text(const noc_coordinator *c, double now, char *text, size
     if (!isnan(seconds))
         snprintf(left, sizeof left, "%d:%02d:%02d left", (int)(seconds / 3600), (int)(seconds / 60) % 60,
                  (int)seconds % 60);
-    snprintf(text, size, "%lld of %zu done, %lld failed, %lld in hand, %lld in the open part, %.0f an hour, %s",
+    snprintf(text, size,
+             "%lld of %zu done, %lld failed, %lld in hand, %lld in the open part, %.0f an hour, %s",
              (long long)c->done, c->study_count, (long long)c->failed, (long long)counts.granted,
              (long long)counts.secured, per_hour(c, now), left);
 }
@@ -123,7 +124,8 @@ static void summarise_workers(noc_coordinator *c, const workers_sum *sum)
     if (sum->seconds <= 0)
         return;
     snprintf(text, sizeof text,
-             "%lld windows; the engine was busy %.0f %% of the time, waited for scans %.0f %%; a worker's resident memory was at most %zu MiB",
+             "%lld windows; the engine was busy %.0f %% of the time, waited for scans %.0f %%; a worker's "
+             "resident memory was at most %zu MiB",
              (long long)sum->windows, 100 * sum->busy / sum->seconds, 100 * sum->starved / sum->seconds,
              sum->peak_bytes >> 20);
     say_summary(c, text);
@@ -140,10 +142,13 @@ static void write_run(const noc_coordinator *c, double seconds, const workers_su
     noc_text_add(&text, ",\"device\":");
     noc_text_add_json(&text, c->device);
     noc_text_add(&text,
-                 ",\"isa\":\"%s\",\"ranks\":%d,\"writers\":%d,\"workers\":%d,\"done\":%lld,\"failed\":%lld,\"seconds\":%.3f,"
-                 "\"windows\":%lld,\"engine_busy\":%.4f,\"engine_starved\":%.4f,\"worker_peak_bytes\":%zu,\"exit\":%d}\n",
-                 c->isa, c->layout.ranks, c->layout.writers, c->layout.workers, (long long)c->done, (long long)c->failed,
-                 seconds, (long long)sum->windows, sum->busy / all, sum->starved / all, sum->peak_bytes, c->exit_code);
+                 ",\"isa\":\"%s\",\"ranks\":%d,\"writers\":%d,\"workers\":%d,\"done\":%lld,\"failed\":%lld,"
+                 "\"seconds\":%.3f,"
+                 "\"windows\":%lld,\"engine_busy\":%.4f,\"engine_starved\":%.4f,\"worker_peak_bytes\":%zu,"
+                 "\"exit\":%d}\n",
+                 c->isa, c->layout.ranks, c->layout.writers, c->layout.workers, (long long)c->done,
+                 (long long)c->failed, seconds, (long long)sum->windows, sum->busy / all, sum->starved / all,
+                 sum->peak_bytes, c->exit_code);
     char *path = noc_path_join(c->configuration.results, "run.json", NULL);
     if (path && !text.failed && noc_file_replace(path, text.data, text.size, &err) != NOC_OK)
         noc_log(NOC_LOG_DEBUG, "%s", err.text);
@@ -160,7 +165,8 @@ void coordinator_summary(noc_coordinator *c, double now)
     }
     write_status(c, now);
     snprintf(text, sizeof text, "%lld studies done, %lld failed or quarantined in %.1f s (%.0f an hour)",
-             (long long)c->done, (long long)c->failed, c->first_grant > 0 ? now - c->first_grant : 0, per_hour(c, now));
+             (long long)c->done, (long long)c->failed, c->first_grant > 0 ? now - c->first_grant : 0,
+             per_hour(c, now));
     say_summary(c, text);
     workers_sum sum = sum_workers(c);
     summarise_workers(c, &sum);

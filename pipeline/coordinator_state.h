@@ -1,5 +1,6 @@
-/* The coordinator's inside, shared by coordinator.c (events and decisions), coordinator_peers.c (who lives), coordinator_parts.c (masks on their way into committed parts) and
- * coordinator_report.c (what people see). */
+/* The coordinator's inside, shared by coordinator.c (events and decisions), coordinator_peers.c (who lives),
+ * coordinator_parts.c (masks on their way into committed parts) and coordinator_report.c (what people see).
+ */
 #ifndef NOC_COORDINATOR_STATE_H
 #define NOC_COORDINATOR_STATE_H
 
@@ -10,14 +11,14 @@
 typedef struct coordinator_peer {
     noc_role role;
     bool has_said_hello;
-    bool is_lost;       /* dead or silent; a worker may come back */
-    bool is_gone;       /* its process is gone for good */
-    bool is_retired;    /* cannot work: its device failed, or never opened */
+    bool is_lost;    /* dead or silent; a worker may come back */
+    bool is_gone;    /* its process is gone for good */
+    bool is_retired; /* cannot work: its device failed, or never opened */
     char host[128];
     int64_t pid;
     uint64_t start_ticks; /* of the process, so that a reused pid is not taken for it */
-    double heard;       /* when it last said something */
-    double missed;      /* since when its process is gone or stopped; 0: it runs */
+    double heard;         /* when it last said something */
+    double missed;        /* since when its process is gone or stopped; 0: it runs */
     double seconds, busy, starved;
     int64_t windows;
     size_t peak_bytes;
@@ -43,11 +44,11 @@ typedef struct coordinator_delivery {
 typedef enum group_state { GROUP_IDLE, GROUP_ROUND, GROUP_CLOSING } group_state;
 
 typedef struct coordinator_group {
-    int first, count;   /* ranks */
+    int first, count; /* ranks */
     group_state state;
-    int answers;        /* still awaited */
+    int answers; /* still awaited */
     double asked;
-    int64_t part;       /* open part's number, 0: none */
+    int64_t part; /* open part's number, 0: none */
     int64_t studies, bytes;
     double opened;
 } coordinator_group;
@@ -72,23 +73,24 @@ struct noc_coordinator {
     coordinator_delivery *deliveries;
     int64_t last_part;
     char device[128], isa[16], arithmetic[256]; /* of the first worker */
-    double started;      /* first tick */
-    double ticked;       /* last time the slow things were looked at */
+    double started;                             /* first tick */
+    double ticked;                              /* last time the slow things were looked at */
     double status_written, progress_said;
     bool is_draining;
     double drain_deadline;
-    noc_error failure;   /* why the run ends other than by finishing; NOC_OK: none */
+    noc_error failure; /* why the run ends other than by finishing; NOC_OK: none */
     bool wants_restart, has_lost_writer;
     bool is_over;
     int exit_code;
     int64_t done, failed; /* in this run */
-    double first_grant;  /* 0: none yet */
+    double first_grant;   /* 0: none yet */
 };
 
 /* coordinator.c */
 /* Ends the run with that failure (the first one counts): nothing more is granted or written. */
 void coordinator_stop(noc_coordinator *c, const noc_error *failure);
-/* Opens a transaction unless one is open; it ends at the end of the tick. False after a failure, which has stopped the run. */
+/* Opens a transaction unless one is open; it ends at the end of the tick. False after a failure, which has
+ * stopped the run. */
 bool coordinator_begin(noc_coordinator *c);
 bool coordinator_flush(noc_coordinator *c);
 /* Stops the run unless status is NOC_OK. */

@@ -6,8 +6,10 @@ noc_status noc_layout_make(int ranks, int writers, int writers_per_part, noc_lay
 {
     noc_layout l = {.ranks = ranks};
     if (writers > 1 && ranks < writers + 2)
-        return noc_fail(err, NOC_EUSAGE, "%d writers need at least %d ranks (a coordinator and a worker beside them), there are %d",
-                        writers, writers + 2, ranks);
+        return noc_fail(
+            err, NOC_EUSAGE,
+            "%d writers need at least %d ranks (a coordinator and a worker beside them), there are %d",
+            writers, writers + 2, ranks);
     l.first_writer = ranks >= 3 ? 1 : 0;
     l.writers = ranks >= 3 && writers > 0 ? writers : 1;
     l.first_worker = ranks >= 3 ? l.first_writer + l.writers : ranks - 1;

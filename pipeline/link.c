@@ -1,7 +1,8 @@
 /* The two links. Messages to oneself go through a list in memory in both.
  *
- * MPI: Isend with the record as buffer; Improbe, Imrecv and Testsome-like polling, since a blocking call towards a dead rank never returns. Messages of one
- * sender are delivered in the order they were matched, however their transfers end. */
+ * MPI: Isend with the record as buffer; Improbe, Imrecv and Testsome-like polling, since a blocking call
+ * towards a dead rank never returns. Messages of one sender are delivered in the order they were matched,
+ * however their transfers end. */
 #include "pipeline/link.h"
 
 #include "engine/base/memory.h"
@@ -149,7 +150,8 @@ static void start_send(noc_link *link, transfer *t)
 void noc_link_send(noc_link *link, int to, noc_record *record)
 {
     transfer *t = calloc(1, sizeof *t);
-    if (!t) { /* as lost as a message to a dead rank: the lease behind it ends and the study is granted again */
+    if (!t) { /* as lost as a message to a dead rank: the lease behind it ends and the study is granted again
+               */
         noc_record_free(record);
         return;
     }

@@ -1,5 +1,6 @@
-/* How ranks reach each other: nonblocking messages between (or, with one rank, within) processes. Never blocks; never fails towards the caller: what
- * could not be sent to a dead rank is abandoned with its buffer, and silence is what the others notice. */
+/* How ranks reach each other: nonblocking messages between (or, with one rank, within) processes. Never
+ * blocks; never fails towards the caller: what could not be sent to a dead rank is abandoned with its buffer,
+ * and silence is what the others notice. */
 #ifndef NOC_LINK_H
 #define NOC_LINK_H
 

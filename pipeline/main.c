@@ -15,24 +15,26 @@ int noc_command_fail(const noc_error *err)
 
 static int print_usage(FILE *out)
 {
-    fprintf(out, "nocturne segments an archive of 3D scans.\n\n"
-                 "  nocturne scan DIR|LIST...  find studies and put them into the catalog\n"
-                 "  nocturne run               segment everything pending (--dry-run: studies, windows, hours, GB)\n"
-                 "  nocturne status            counts, speed, time left (--json, --watch)\n"
-                 "  nocturne report            Dice and failures of each study (--csv, --json)\n"
-                 "  nocturne retry             put failed or quarantined studies back\n"
-                 "  nocturne verify            catalog against files, every mask read (--index)\n"
-                 "  nocturne export            masks as NIfTI files: -o DIR\n"
-                 "  nocturne infer             one scan: -m MODEL -o OUT IN...\n"
-                 "  nocturne forward           the network on a tensor: safetensors in, logits out\n"
-                 "  nocturne prepare           what the network sees: scan in, tensor out\n"
-                 "  nocturne plan              the network's operations with shapes, GMAC, bytes\n"
-                 "  nocturne bench             engine | pipeline\n"
-                 "  nocturne doctor            devices, MPI, HDF5, limits\n"
-                 "  nocturne --version         version, commit, what was built in\n"
-                 "  nocturne --default-config  every setting with its default, as a configuration file\n\n"
-                 "nocturne COMMAND --help says more. A first run:\n\n"
-                 "  nocturne scan DIR && nocturne run -m MODEL && nocturne report\n");
+    fprintf(
+        out,
+        "nocturne segments an archive of 3D scans.\n\n"
+        "  nocturne scan DIR|LIST...  find studies and put them into the catalog\n"
+        "  nocturne run               segment everything pending (--dry-run: studies, windows, hours, GB)\n"
+        "  nocturne status            counts, speed, time left (--json, --watch)\n"
+        "  nocturne report            Dice and failures of each study (--csv, --json)\n"
+        "  nocturne retry             put failed or quarantined studies back\n"
+        "  nocturne verify            catalog against files, every mask read (--index)\n"
+        "  nocturne export            masks as NIfTI files: -o DIR\n"
+        "  nocturne infer             one scan: -m MODEL -o OUT IN...\n"
+        "  nocturne forward           the network on a tensor: safetensors in, logits out\n"
+        "  nocturne prepare           what the network sees: scan in, tensor out\n"
+        "  nocturne plan              the network's operations with shapes, GMAC, bytes\n"
+        "  nocturne bench             engine | pipeline\n"
+        "  nocturne doctor            devices, MPI, HDF5, limits\n"
+        "  nocturne --version         version, commit, what was built in\n"
+        "  nocturne --default-config  every setting with its default, as a configuration file\n\n"
+        "nocturne COMMAND --help says more. A first run:\n\n"
+        "  nocturne scan DIR && nocturne run -m MODEL && nocturne report\n");
     return out == stdout ? 0 : noc_status_exit(NOC_EUSAGE);
 }
 
@@ -42,10 +44,10 @@ static int dispatch(const noc_settings *settings, int argc, char **argv)
         const char *name;
         int (*command)(const noc_settings *settings);
     } commands[] = {
-        {"scan", noc_command_scan},       {"status", noc_command_status},   {"report", noc_command_report},
-        {"retry", noc_command_retry},     {"verify", noc_command_verify},   {"export", noc_command_export},
-        {"infer", noc_command_infer},     {"forward", noc_command_forward}, {"prepare", noc_command_prepare},
-        {"plan", noc_command_plan},       {"doctor", noc_command_doctor},
+        {"scan", noc_command_scan},   {"status", noc_command_status},   {"report", noc_command_report},
+        {"retry", noc_command_retry}, {"verify", noc_command_verify},   {"export", noc_command_export},
+        {"infer", noc_command_infer}, {"forward", noc_command_forward}, {"prepare", noc_command_prepare},
+        {"plan", noc_command_plan},   {"doctor", noc_command_doctor},
     };
     if (strcmp(argv[1], "run") == 0)
         return noc_command_run(settings, argc, argv);

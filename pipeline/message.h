@@ -10,24 +10,25 @@
 #define NOC_MESSAGE_H
 
 typedef enum noc_message_type {
-    NOC_SAY_HELLO = 1, /* role, host text, pid, pid's start time, arithmetic text (what decides the bits), device text, isa text, error (why it cannot work) */
-    NOC_SAY_HEARTBEAT, /* studies in hand, f64 seconds, busy, starved; windows, peak bytes */
-    NOC_SAY_FINISHED,  /* outcome without voxels */
-    NOC_SAY_RETURNED,  /* lease */
-    NOC_SAY_BROKEN,    /* error */
-    NOC_SAY_HOLDS,     /* lease: the mask has arrived at the writer */
+    NOC_SAY_HELLO = 1,  /* role, host text, pid, pid's start time, arithmetic text (what decides the bits),
+                           device text, isa text, error (why it cannot work) */
+    NOC_SAY_HEARTBEAT,  /* studies in hand, f64 seconds, busy, starved; windows, peak bytes */
+    NOC_SAY_FINISHED,   /* outcome without voxels */
+    NOC_SAY_RETURNED,   /* lease */
+    NOC_SAY_BROKEN,     /* error */
+    NOC_SAY_HOLDS,      /* lease: the mask has arrived at the writer */
     NOC_SAY_ROUND_DONE, /* part, bytes of the open file, error */
-    NOC_SAY_CLOSED,    /* part, bytes, error */
-    NOC_SAY_GRANT,     /* lease, study */
-    NOC_SAY_DELIVER,   /* lease, writer's rank: send it the mask */
-    NOC_SAY_DISCARD,   /* lease: nobody wants the mask */
-    NOC_SAY_WITHDRAW,  /* give back what has not begun */
-    NOC_SAY_DROP,      /* lease */
-    NOC_SAY_ROUND,     /* part, isa text, device text, count, then per study: lease, source text */
-    NOC_SAY_CLOSE,     /* part */
+    NOC_SAY_CLOSED,     /* part, bytes, error */
+    NOC_SAY_GRANT,      /* lease, study */
+    NOC_SAY_DELIVER,    /* lease, writer's rank: send it the mask */
+    NOC_SAY_DISCARD,    /* lease: nobody wants the mask */
+    NOC_SAY_WITHDRAW,   /* give back what has not begun */
+    NOC_SAY_DROP,       /* lease */
+    NOC_SAY_ROUND,      /* part, isa text, device text, count, then per study: lease, source text */
+    NOC_SAY_CLOSE,      /* part */
     NOC_SAY_PING,
-    NOC_SAY_STOP,      /* 1 when ranks are lost: MPI_Finalize would never return */
-    NOC_SAY_MASK,      /* outcome with voxels */
+    NOC_SAY_STOP, /* 1 when ranks are lost: MPI_Finalize would never return */
+    NOC_SAY_MASK, /* outcome with voxels */
 } noc_message_type;
 
 typedef enum noc_role { NOC_ROLE_COORDINATOR, NOC_ROLE_WRITER, NOC_ROLE_WORKER } noc_role;

@@ -1,4 +1,5 @@
-/* The loop of a rank. Roles are objects that handle messages and tick; which of them exist is the layout's matter, the loop is the same for all. */
+/* The loop of a rank. Roles are objects that handle messages and tick; which of them exist is the layout's
+ * matter, the loop is the same for all. */
 #include "pipeline/rank.h"
 
 #include "engine/base/clock.h"
@@ -7,6 +8,7 @@
 #include "pipeline/agent.h"
 #include "pipeline/command.h"
 #include "pipeline/message.h"
+#include "pipeline/process.h"
 #include "pipeline/writer.h"
 
 #include <signal.h>
@@ -28,7 +30,7 @@ typedef struct rank {
     noc_engine *engine;
     noc_worker *worker;
     noc_agent *agent;
-    double heard;         /* rank 0, by the others */
+    double heard;          /* rank 0, by the others */
     double last_heartbeat; /* a writer's */
     pid_t parent;
     bool must_stop, has_lost_ranks;
@@ -53,33 +55,18 @@ static void catch_signals(bool is_coordinator)
     signal(SIGPIPE, SIG_IGN);
 }
 
-static uint64_t own_start_ticks(void)
-{
-    char line[1024];
-    unsigned long long ticks = 0;
-    FILE *file = fopen("/proc/self/stat", "re");
-    if (!file)
-        return 0;
-    size_t size = fread(line, 1, sizeof line - 1, file);
-    fclose(file);
-    line[size] = '\0';
-    const char *after = strrchr(line, ')');
-    if (after)
-        sscanf(after + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &ticks);
-    return ticks;
-}
-
 static void say_hello(const rank *r, noc_role role, const noc_device_info *info, const noc_error *failure)
 {
     noc_record record;
     char host[128] = "", arithmetic[256];
     gethostname(host, sizeof host - 1);
-    snprintf(arithmetic, sizeof arithmetic, "%s, %s, %s, %s", info->kind, info->isa, info->precision, info->library);
+    snprintf(arithmetic, sizeof arithmetic, "%s, %s, %s, %s", info->kind, info->isa, info->precision,
+             info->library);
     noc_record_begin(&record, NOC_SAY_HELLO);
     noc_record_put_u64(&record, role);
     noc_record_put_text(&record, host);
     noc_record_put_u64(&record, (uint64_t)getpid());
-    noc_record_put_u64(&record, own_start_ticks());
+    noc_record_put_u64(&record, noc_process_look(getpid()).start_ticks);
     noc_record_put_text(&record, arithmetic);
     noc_record_put_text(&record, info->name);
     noc_record_put_text(&record, info->isa);
@@ -117,7 +104,8 @@ static void start_worker(rank *r)
     noc_device_info info = {.kind = ""};
     noc_error failure = {.status = NOC_OK};
     if (open_worker(r, &info, &failure) == NOC_OK)
-        noc_log(NOC_LOG_DEBUG, "worker on %s (%s), %s, %d threads", info.name, info.isa, info.precision, info.threads);
+        noc_log(NOC_LOG_DEBUG, "worker on %s (%s), %s, %d threads", info.name, info.isa, info.precision,
+                info.threads);
     say_hello(r, NOC_ROLE_WORKER, &info, &failure);
 }
 
@@ -130,7 +118,8 @@ static noc_status start_writer(rank *r, noc_error *err)
                               .manifest = o->model->manifest,
                               .output = o->model->manifest->output};
     snprintf(header.version, sizeof header.version, "%s", noc_version());
-    noc_status status = noc_writer_create(o->link, o->group, o->configuration.results, &header, &r->writer, err);
+    noc_status status =
+        noc_writer_create(o->link, o->group, o->configuration.results, &header, &r->writer, err);
     if (status == NOC_OK && r->number > 0)
         say_hello(r, NOC_ROLE_WRITER, &(noc_device_info){.kind = ""}, &(noc_error){.status = NOC_OK});
     return status;

@@ -1,4 +1,5 @@
-/* One rank of a run: its roles, and the loop that serves them. MPI is called from this loop's thread only; it sleeps when there is nothing to do. */
+/* One rank of a run: its roles, and the loop that serves them. MPI is called from this loop's thread only; it
+ * sleeps when there is nothing to do. */
 #ifndef NOC_RANK_H
 #define NOC_RANK_H
 
@@ -16,8 +17,8 @@ typedef struct noc_rank_options {
     int64_t until_unix_s; /* stop then; 0: never */
 } noc_rank_options;
 
-/* Runs until the coordinator ends the run. Rank 0's verdict is the run's; other ranks return exit code 0, or 75 when the coordinator or the launcher is
- * gone. NOC_OK or why this rank could not begin. */
+/* Runs until the coordinator ends the run. Rank 0's verdict is the run's; other ranks return exit code 0, or
+ * 75 when the coordinator or the launcher is gone. NOC_OK or why this rank could not begin. */
 noc_status noc_rank_run(const noc_rank_options *options, noc_verdict *verdict, noc_error *err);
 
 #endif

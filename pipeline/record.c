@@ -6,7 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAGIC = 0x4e4f4352, VERSION = 1, HEADER = 24 }; /* magic u32, version u32, type u32, 0 u32, length u64 */
+enum {
+    MAGIC = 0x4e4f4352,
+    VERSION = 1,
+    HEADER = 24
+}; /* magic u32, version u32, type u32, 0 u32, length u64 */
 
 void noc_record_put(noc_record *record, const void *data, size_t size)
 {
@@ -95,8 +99,9 @@ noc_status noc_record_open(noc_record *record, void *data, size_t size, uint32_t
     memcpy(head, data, sizeof head);
     memcpy(&length, (unsigned char *)data + 16, sizeof length);
     if (head[0] != MAGIC || head[1] != VERSION || length != size)
-        return noc_fail(err, NOC_EINTERNAL, "a message of another version or length (version %u, %llu of %zu bytes)",
-                        head[1], (unsigned long long)length, size);
+        return noc_fail(err, NOC_EINTERNAL,
+                        "a message of another version or length (version %u, %llu of %zu bytes)", head[1],
+                        (unsigned long long)length, size);
     *type = head[2];
     *record = (noc_record){.data = data, .size = size, .at = HEADER};
     return NOC_OK;

@@ -1,7 +1,8 @@
-/* Records between ranks: versioned, length-prefixed, every read checked against the end. Little-endian, since all ranks of a run are.
+/* Records between ranks: versioned, length-prefixed, every read checked against the end. Little-endian, since
+ * all ranks of a run are.
  *
- * A record starts with magic, version, type and length; noc_record_open refuses what does not fit. After the first read beyond the end
- * `failed` is set and reads give zeros, so that callers check once. */
+ * A record starts with magic, version, type and length; noc_record_open refuses what does not fit. After the
+ * first read beyond the end `failed` is set and reads give zeros, so that callers check once. */
 #ifndef NOC_RECORD_H
 #define NOC_RECORD_H
 
@@ -18,7 +19,7 @@ void noc_record_begin(noc_record *record, uint32_t type);
 void noc_record_put(noc_record *record, const void *data, size_t size);
 void noc_record_put_u64(noc_record *record, uint64_t value);
 void noc_record_put_f64(noc_record *record, double value);
-void noc_record_put_text(noc_record *record, const char *text); /* NULL is kept as NULL */
+void noc_record_put_text(noc_record *record, const char *text);               /* NULL is kept as NULL */
 void noc_record_put_block(noc_record *record, const void *data, size_t size); /* with its length */
 void noc_record_put_error(noc_record *record, const noc_error *error);
 noc_status noc_record_end(noc_record *record, noc_error *err);
@@ -29,9 +30,9 @@ noc_status noc_record_open(noc_record *record, void *data, size_t size, uint32_t
 void noc_record_get(noc_record *record, void *data, size_t size);
 uint64_t noc_record_get_u64(noc_record *record);
 double noc_record_get_f64(noc_record *record);
-char *noc_record_get_text(noc_record *record);                    /* newly allocated or NULL */
+char *noc_record_get_text(noc_record *record);                          /* newly allocated or NULL */
 void noc_record_get_fixed(noc_record *record, char *text, size_t size); /* cut to size */
-void *noc_record_get_block(noc_record *record, size_t *size);     /* newly allocated; NULL for 0 bytes */
+void *noc_record_get_block(noc_record *record, size_t *size); /* newly allocated; NULL for 0 bytes */
 void noc_record_get_error(noc_record *record, noc_error *error);
 
 void noc_record_put_study(noc_record *record, const noc_study *study);

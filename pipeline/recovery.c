@@ -50,12 +50,14 @@ static noc_status rename_unknown(recovery_work *work, const char *path, const ch
 
 static bool is_same_configuration(const noc_configuration *a, const noc_configuration *b)
 {
-    return strcmp(a->model_sha256, b->model_sha256) == 0 && memcmp(a->window, b->window, sizeof a->window) == 0 &&
-           a->overlap == b->overlap && strcmp(a->blend, b->blend) == 0 && strcmp(a->precision, b->precision) == 0;
+    return strcmp(a->model_sha256, b->model_sha256) == 0 &&
+           memcmp(a->window, b->window, sizeof a->window) == 0 && a->overlap == b->overlap &&
+           strcmp(a->blend, b->blend) == 0 && strcmp(a->precision, b->precision) == 0;
 }
 
 /* A part that was renamed but not committed: the power went between the two. */
-static noc_status adopt(recovery_work *work, const char *path, const char *name, int64_t number, noc_error *err)
+static noc_status adopt(recovery_work *work, const char *path, const char *name, int64_t number,
+                        noc_error *err)
 {
     noc_part_record part = {0};
     noc_configuration configuration;
@@ -70,8 +72,8 @@ static noc_status adopt(recovery_work *work, const char *path, const char *name,
         status = noc_catalog_commit_part(work->catalog, work->set, &part, err);
         if (status == NOC_OK) {
             work->counts->adopted++;
-            noc_log(NOC_LOG_INFO, "%s was complete but not yet in the catalog: adopted with %zu studies", name,
-                    part.study_count);
+            noc_log(NOC_LOG_INFO, "%s was complete but not yet in the catalog: adopted with %zu studies",
+                    name, part.study_count);
         }
     }
     noc_part_record_clear(&part);
@@ -93,7 +95,8 @@ static noc_status recover_file(recovery_work *work, const char *name, noc_error 
         return NOC_ENOMEMORY;
     if (strcmp(suffix, ".open") == 0) {
         if (unlink(path) != 0)
-            status = noc_fail(err, NOC_EIO, "%s: an unfinished part cannot be removed: %s", path, strerror(errno));
+            status =
+                noc_fail(err, NOC_EIO, "%s: an unfinished part cannot be removed: %s", path, strerror(errno));
         else
             work->counts->removed_open++;
     } else if (*suffix == '\0') {
@@ -116,7 +119,8 @@ static noc_status recover_folder(recovery_work *work, noc_error *err)
     noc_status status = NOC_OK;
     int count = scandir(work->configuration->results, &entries, only_parts, alphasort);
     if (count < 0)
-        return noc_fail(err, NOC_EIO, "%s: cannot be listed: %s", work->configuration->results, strerror(errno));
+        return noc_fail(err, NOC_EIO, "%s: cannot be listed: %s", work->configuration->results,
+                        strerror(errno));
     for (int i = 0; i < count; i++) {
         if (status == NOC_OK)
             status = recover_file(work, entries[i]->d_name, err);
@@ -162,7 +166,8 @@ static noc_status drop_missing(recovery_work *work, noc_error *err)
         if (status == NOC_OK)
             status = noc_catalog_drop_part(work->catalog, work->set, number, &studies, err);
         if (status == NOC_OK)
-            noc_log(NOC_LOG_WARN, "%s is gone or damaged: its %lld studies are pending again", name, (long long)studies);
+            noc_log(NOC_LOG_WARN, "%s is gone or damaged: its %lld studies are pending again", name,
+                    (long long)studies);
         work->counts->dropped++;
     }
     free(work->missing);

@@ -1,5 +1,5 @@
-/* The scheduler. All state is in two tables, studies and workers; decisions wait in a small queue that noc_schedule_next empties before it
- * grants anything. */
+/* The scheduler. All state is in two tables, studies and workers; decisions wait in a small queue that
+ * noc_schedule_next empties before it grants anything. */
 #include "pipeline/schedule.h"
 
 #include <math.h>
@@ -14,23 +14,23 @@ typedef struct study {
     int attempts, deaths_alone;
     bool is_suspect;
     study_state state;
-    int worker;       /* of the lease */
-    bool is_alone;    /* the lease is one */
-    uint64_t lease;   /* 0: none */
+    int worker;     /* of the lease */
+    bool is_alone;  /* the lease is one */
+    uint64_t lease; /* 0: none */
     double not_before;
 } study;
 
 typedef struct worker {
     int id;
     bool is_alive;
-    int held;         /* leases */
-    bool has_alone;   /* one of them is to be alone */
+    int held;       /* leases */
+    bool has_alone; /* one of them is to be alone */
     double heard;
 } worker;
 
 struct noc_schedule {
     noc_schedule_options options;
-    study *studies;     /* in the order of grants: suspects last, then by cost descending, then as added */
+    study *studies; /* in the order of grants: suspects last, then by cost descending, then as added */
     size_t study_count, study_capacity;
     bool is_sorted;
     size_t first_waiting; /* no study before it waits */
@@ -79,17 +79,14 @@ static bool grow(void **table, size_t count, size_t *capacity, size_t size)
     return true;
 }
 
-noc_status noc_schedule_add_study(noc_schedule *schedule, int64_t id, double cost, int attempts, bool is_suspect,
-                                  int deaths_alone, noc_error *err)
+noc_status noc_schedule_add_study(noc_schedule *schedule, int64_t id, double cost, int attempts,
+                                  bool is_suspect, int deaths_alone, noc_error *err)
 {
     /* two decisions a study can wait at once at most: its end and the brake */
     if (!grow((void **)&schedule->studies, schedule->study_count, &schedule->study_capacity, sizeof(study)))
         return noc_fail(err, NOC_ENOMEMORY, "no memory for a study in the schedule");
-    schedule->studies[schedule->study_count++] = (study){.id = id,
-                                                         .cost = cost,
-                                                         .attempts = attempts,
-                                                         .is_suspect = is_suspect,
-                                                         .deaths_alone = deaths_alone};
+    schedule->studies[schedule->study_count++] = (study){
+        .id = id, .cost = cost, .attempts = attempts, .is_suspect = is_suspect, .deaths_alone = deaths_alone};
     schedule->is_sorted = false;
     return NOC_OK;
 }
@@ -121,7 +118,8 @@ static worker *find_worker(const noc_schedule *schedule, int id)
     return NULL;
 }
 
-/* Leases are few (workers x depth), but they lie anywhere in the table: a plain search is fast enough for a hundred thousand studies. */
+/* Leases are few (workers x depth), but they lie anywhere in the table: a plain search is fast enough for a
+ * hundred thousand studies. */
 static study *find_lease(const noc_schedule *schedule, uint64_t lease)
 {
     for (size_t i = 0; lease && i < schedule->study_count; i++)
@@ -208,7 +206,8 @@ static void note_end(noc_schedule *schedule, noc_status status)
         return;
     noc_decision d = {.kind = NOC_DECIDE_BRAKE};
     noc_fail(&d.failure, NOC_EUNAVAILABLE,
-             "%d of the last %d studies failed by faults of the machine (the last: %s); the run stops before it burns the rest",
+             "%d of the last %d studies failed by faults of the machine (the last: %s); the run stops before "
+             "it burns the rest",
              faults, NOC_BRAKE_WINDOW, noc_status_name(status));
     schedule->has_braked = true;
     schedule->is_draining = true;
@@ -229,7 +228,8 @@ static void suspect(noc_schedule *schedule, study *s)
     noc_error failure;
     noc_decision d = {.kind = NOC_DECIDE_SUSPECT, .study = s->id, .is_alone = s->is_alone};
     if (s->is_alone && ++s->deaths_alone >= NOC_DEATHS_ALONE) {
-        noc_fail(&failure, NOC_ECRASH, "its worker died %d times while it held nothing else", s->deaths_alone);
+        noc_fail(&failure, NOC_ECRASH, "its worker died %d times while it held nothing else",
+                 s->deaths_alone);
         end_study(schedule, s, NOC_DECIDE_QUARANTINE, &failure);
         return;
     }
@@ -371,8 +371,11 @@ static void grant(noc_schedule *schedule, study *s, worker *w, noc_decision *dec
     s->is_alone = s->is_suspect;
     w->held++;
     w->has_alone = s->is_alone;
-    *decision = (noc_decision){
-        .kind = NOC_DECIDE_GRANT, .study = s->id, .worker = w->id, .lease = s->lease, .is_alone = s->is_alone};
+    *decision = (noc_decision){.kind = NOC_DECIDE_GRANT,
+                               .study = s->id,
+                               .worker = w->id,
+                               .lease = s->lease,
+                               .is_alone = s->is_alone};
 }
 
 /* Workers that hold least are served first, so that the last studies spread over all. */
@@ -381,7 +384,8 @@ static worker *least_loaded(noc_schedule *schedule)
     worker *best = NULL;
     for (int i = 0; i < schedule->worker_count; i++) {
         worker *w = &schedule->workers[i];
-        if (w->is_alive && !w->has_alone && w->held < schedule->options.depth && (!best || w->held < best->held))
+        if (w->is_alive && !w->has_alone && w->held < schedule->options.depth &&
+            (!best || w->held < best->held))
             best = w;
     }
     return best;
@@ -416,8 +420,10 @@ void noc_schedule_counts_of(const noc_schedule *schedule, noc_schedule_counts *c
     int64_t states[4] = {0};
     for (size_t i = 0; i < schedule->study_count; i++)
         states[schedule->studies[i].state]++;
-    *counts = (noc_schedule_counts){
-        .waiting = states[WAITING], .granted = states[GRANTED], .secured = states[SECURED], .over = states[OVER]};
+    *counts = (noc_schedule_counts){.waiting = states[WAITING],
+                                    .granted = states[GRANTED],
+                                    .secured = states[SECURED],
+                                    .over = states[OVER]};
     for (int i = 0; i < schedule->worker_count; i++)
         counts->workers += schedule->workers[i].is_alive;
 }

@@ -1,5 +1,5 @@
-/* The table of settings, and three ways to read it: flags, a YAML file, --help. A setting with a `key` stands in configuration files too; its default is what configs/default.yaml
- * shows. */
+/* The table of settings, and three ways to read it: flags, a YAML file, --help. A setting with a `key` stands
+ * in configuration files too; its default is what configs/default.yaml shows. */
 #include "pipeline/settings.h"
 
 #include "engine/base/memory.h"
@@ -18,16 +18,28 @@ typedef enum kind { TEXT, INTEGER, NUMBER, SIZE, FLAG, TRIPLE, CHOICE } kind;
 
 /* Commands, as bits of `verbs`. */
 enum {
-    SCAN = 1, RUN = 2, STATUS = 4, REPORT = 8, RETRY = 16, VERIFY = 32, EXPORT = 64, INFER = 128, FORWARD = 256,
-    PREPARE = 512, PLAN = 1024, BENCH = 2048, DOCTOR = 4096, EVERY = 8191,
+    SCAN = 1,
+    RUN = 2,
+    STATUS = 4,
+    REPORT = 8,
+    RETRY = 16,
+    VERIFY = 32,
+    EXPORT = 64,
+    INFER = 128,
+    FORWARD = 256,
+    PREPARE = 512,
+    PLAN = 1024,
+    BENCH = 2048,
+    DOCTOR = 4096,
+    EVERY = 8191,
     SETS = SCAN | RUN | STATUS | REPORT | RETRY | VERIFY | EXPORT,
     ENGINE = RUN | INFER | FORWARD | PLAN | BENCH,
 };
 
 typedef struct setting {
-    const char *flag;    /* without the dashes */
-    char letter;         /* 0: none */
-    const char *key;     /* in configuration files; NULL: flag only */
+    const char *flag; /* without the dashes */
+    char letter;      /* 0: none */
+    const char *key;  /* in configuration files; NULL: flag only */
     kind kind;
     size_t offset;       /* in noc_settings; of an int for CHOICE and FLAG's bool */
     double low, high;    /* INTEGER, NUMBER; INTEGER with high > INT_MAX is an int64_t */
@@ -42,49 +54,88 @@ typedef struct setting {
 #define BIG 9e15
 
 static const setting settings_table[] = {
-    {"catalog", 0, "catalog", TEXT, AT(catalog), 0, 0, NULL, "nocturne.sqlite", "file", EVERY, "the study catalog"},
-    {"results", 0, "results", TEXT, AT(results), 0, 0, NULL, "results", "folder", EVERY, "where results parts lie"},
-    {"model", 'm', "model", TEXT, AT(model), 0, 0, NULL, "", "folder", EVERY, "the model folder (with model.yaml)"},
-    {"device", 0, "device", TEXT, AT(device), 0, 0, NULL, "auto", "cpu|cuda[:N]|auto", EVERY, "what computes"},
-    {"precision", 0, "precision", TEXT, AT(precision), 0, 0, "f32|bf16|f16|auto", "auto", "", EVERY, "arithmetic; the CPU computes f32"},
-    {"threads", 0, "threads", INTEGER, AT(threads), 0, 4096, NULL, "0", "threads", EVERY, "of one worker; 0: this node's CPUs shared among its workers"},
-    {"memory", 0, "memory", SIZE, AT(memory), 0, 0, NULL, "0", "bytes, or 1536MiB, 2GiB", EVERY, "bound of one worker's resident memory; 0: 80 % of the machine's, shared among the node's workers"},
-    {"config", 'c', NULL, TEXT, AT(configuration_file), 0, 0, NULL, "", "file", EVERY, "a YAML file of settings; flags override it"},
-    {"log-level", 0, "log_level", CHOICE, AT(log_level), 0, 0, "error|warn|info|debug", "info", "", EVERY, "what goes to stderr"},
-    {"log-format", 0, "log_format", CHOICE, AT(log_format), 0, 0, "text|json", "text", "", EVERY, "one line a message, either way"},
-    {"isa", 0, "isa", TEXT, AT(isa), 0, 0, "avx512|avx2|portable", "", "", ENGINE, "CPU instruction set; default: the best there is"},
-    {"batch", 0, "batch", INTEGER, AT(batch), 0, 4096, NULL, "0", "windows", ENGINE, "windows computed together; 0: the device's default"},
-    {"window", 0, "window", TRIPLE, AT(window), 1, 4096, NULL, "", "D,H,W voxels", ENGINE, "instead of the model's"},
-    {"overlap", 0, "overlap", NUMBER, AT(overlap), 0, 0.999, NULL, "", "0 <= F < 1", ENGINE, "of neighbouring windows, instead of the model's"},
-    {"blend", 0, "blend", CHOICE, AT(blend), 0, 0, "constant|gaussian", "", "", ENGINE, "of overlapping windows, instead of the model's"},
-    {"assume-ras", 0, "assume_ras", FLAG, AT(assume_ras), 0, 0, NULL, "false", "", RUN | INFER | PREPARE | SCAN, "accept files whose header says nothing about orientation"},
-    {"ranks", 0, "ranks", INTEGER, AT(ranks), 0, 100000, NULL, "0", "processes", RUN | BENCH, "in all; 1: no MPI; 0: 2 and one worker a NUMA domain"},
-    {"workers", 0, "workers", INTEGER, AT(workers), 0, 100000, NULL, "0", "processes", RUN | BENCH, "ranks that segment; 0: one a NUMA domain"},
-    {"writers", 0, "writers", INTEGER, AT(writers), 0, 10000, NULL, "0", "processes", RUN, "ranks that write results; 0: one"},
-    {"writers-per-part", 0, "writers_per_part", INTEGER, AT(writers_per_part), 0, 10000, NULL, "0", "processes", RUN, "writers that share a part; 0: all, up to 4"},
-    {"until", 0, "until", TEXT, AT(until), 0, 0, NULL, "", "HH:MM", RUN, "stop at this local time; the next run goes on"},
-    {"attempts", 0, "attempts", INTEGER, AT(attempts), 1, 100, NULL, "3", "", RUN, "for studies that fail by faults of the machine"},
+    {"catalog", 0, "catalog", TEXT, AT(catalog), 0, 0, NULL, "nocturne.sqlite", "file", EVERY,
+     "the study catalog"},
+    {"results", 0, "results", TEXT, AT(results), 0, 0, NULL, "results", "folder", EVERY,
+     "where results parts lie"},
+    {"model", 'm', "model", TEXT, AT(model), 0, 0, NULL, "", "folder", EVERY,
+     "the model folder (with model.yaml)"},
+    {"device", 0, "device", TEXT, AT(device), 0, 0, NULL, "auto", "cpu|cuda[:N]|auto", EVERY,
+     "what computes"},
+    {"precision", 0, "precision", TEXT, AT(precision), 0, 0, "f32|bf16|f16|auto", "auto", "", EVERY,
+     "arithmetic; the CPU computes f32"},
+    {"threads", 0, "threads", INTEGER, AT(threads), 0, 4096, NULL, "0", "threads", EVERY,
+     "of one worker; 0: this node's CPUs shared among its workers"},
+    {"memory", 0, "memory", SIZE, AT(memory), 0, 0, NULL, "0", "bytes, or 1536MiB, 2GiB", EVERY,
+     "bound of one worker's resident memory; 0: 80 % of the machine's, shared among the node's workers"},
+    {"config", 'c', NULL, TEXT, AT(configuration_file), 0, 0, NULL, "", "file", EVERY,
+     "a YAML file of settings; flags override it"},
+    {"log-level", 0, "log_level", CHOICE, AT(log_level), 0, 0, "error|warn|info|debug", "info", "", EVERY,
+     "what goes to stderr"},
+    {"log-format", 0, "log_format", CHOICE, AT(log_format), 0, 0, "text|json", "text", "", EVERY,
+     "one line a message, either way"},
+    {"isa", 0, "isa", TEXT, AT(isa), 0, 0, "avx512|avx2|portable", "", "", ENGINE,
+     "CPU instruction set; default: the best there is"},
+    {"batch", 0, "batch", INTEGER, AT(batch), 0, 4096, NULL, "0", "windows", ENGINE,
+     "windows computed together; 0: the device's default"},
+    {"window", 0, "window", TRIPLE, AT(window), 1, 4096, NULL, "", "D,H,W voxels", ENGINE,
+     "instead of the model's"},
+    {"overlap", 0, "overlap", NUMBER, AT(overlap), 0, 0.999, NULL, "", "0 <= F < 1", ENGINE,
+     "of neighbouring windows, instead of the model's"},
+    {"blend", 0, "blend", CHOICE, AT(blend), 0, 0, "constant|gaussian", "", "", ENGINE,
+     "of overlapping windows, instead of the model's"},
+    {"assume-ras", 0, "assume_ras", FLAG, AT(assume_ras), 0, 0, NULL, "false", "",
+     RUN | INFER | PREPARE | SCAN, "accept files whose header says nothing about orientation"},
+    {"ranks", 0, "ranks", INTEGER, AT(ranks), 0, 100000, NULL, "0", "processes", RUN | BENCH,
+     "in all; 1: no MPI; 0: 2 and one worker a NUMA domain"},
+    {"workers", 0, "workers", INTEGER, AT(workers), 0, 100000, NULL, "0", "processes", RUN | BENCH,
+     "ranks that segment; 0: one a NUMA domain"},
+    {"writers", 0, "writers", INTEGER, AT(writers), 0, 10000, NULL, "0", "processes", RUN,
+     "ranks that write results; 0: one"},
+    {"writers-per-part", 0, "writers_per_part", INTEGER, AT(writers_per_part), 0, 10000, NULL, "0",
+     "processes", RUN, "writers that share a part; 0: all, up to 4"},
+    {"until", 0, "until", TEXT, AT(until), 0, 0, NULL, "", "HH:MM", RUN,
+     "stop at this local time; the next run goes on"},
+    {"attempts", 0, "attempts", INTEGER, AT(attempts), 1, 100, NULL, "3", "", RUN,
+     "for studies that fail by faults of the machine"},
     {"limit", 0, NULL, INTEGER, AT(limit), 0, BIG, NULL, "0", "studies", RUN, "at most so many; 0: all"},
-    {"only", 0, NULL, TEXT, AT(only), 0, 0, NULL, "", "GLOB", RUN | REPORT | RETRY | EXPORT, "studies whose key matches"},
-    {"study-timeout", 0, "study_timeout_s", NUMBER, AT(study_timeout_s), 0, 1e9, NULL, "0", "s", RUN, "give a study up after that long; 0: never"},
-    {"progress", 0, "progress", TEXT, AT(progress), 0, 0, "auto|line|none", "auto", "", RUN | BENCH, "a live line on a terminal, else a line every 10 s"},
-    {"heartbeat", 0, "heartbeat_s", NUMBER, AT(heartbeat_s), 0.05, 3600, NULL, "1", "s", RUN, "between signs of life of a rank"},
-    {"lease", 0, "lease_s", NUMBER, AT(lease_s), 0.2, 86400, NULL, "15", "s", RUN, "a rank silent for longer is lost, its studies are granted again"},
-    {"part-studies", 0, "part_studies", INTEGER, AT(part_studies), 1, BIG, NULL, "64", "studies", RUN, "a results part is closed at this many"},
-    {"part-bytes", 0, "part_bytes", SIZE, AT(part_bytes), 0, 0, NULL, "1GiB", "bytes", RUN, "... or at this size"},
-    {"part-seconds", 0, "part_seconds", NUMBER, AT(part_seconds), 0.1, 1e9, NULL, "60", "s", RUN, "... or at this age"},
-    {"disk-reserve", 0, "disk_reserve", SIZE, AT(disk_reserve), 0, 0, NULL, "32MiB", "bytes", RUN, "stop before less than this is free on the results' disk"},
-    {"dry-run", 0, NULL, FLAG, AT(is_dry_run), 0, 0, NULL, "false", "", RUN, "say how many studies, windows, hours and GB, and do nothing"},
-    {"json", 0, NULL, FLAG, AT(json), 0, 0, NULL, "false", "", SETS | PLAN | BENCH | DOCTOR | INFER, "machine-readable output"},
+    {"only", 0, NULL, TEXT, AT(only), 0, 0, NULL, "", "GLOB", RUN | REPORT | RETRY | EXPORT,
+     "studies whose key matches"},
+    {"study-timeout", 0, "study_timeout_s", NUMBER, AT(study_timeout_s), 0, 1e9, NULL, "0", "s", RUN,
+     "give a study up after that long; 0: never"},
+    {"progress", 0, "progress", TEXT, AT(progress), 0, 0, "auto|line|none", "auto", "", RUN | BENCH,
+     "a live line on a terminal, else a line every 10 s"},
+    {"heartbeat", 0, "heartbeat_s", NUMBER, AT(heartbeat_s), 0.05, 3600, NULL, "1", "s", RUN,
+     "between signs of life of a rank"},
+    {"lease", 0, "lease_s", NUMBER, AT(lease_s), 0.2, 86400, NULL, "15", "s", RUN,
+     "a rank silent for longer is lost, its studies are granted again"},
+    {"part-studies", 0, "part_studies", INTEGER, AT(part_studies), 1, BIG, NULL, "64", "studies", RUN,
+     "a results part is closed at this many"},
+    {"part-bytes", 0, "part_bytes", SIZE, AT(part_bytes), 0, 0, NULL, "1GiB", "bytes", RUN,
+     "... or at this size"},
+    {"part-seconds", 0, "part_seconds", NUMBER, AT(part_seconds), 0.1, 1e9, NULL, "60", "s", RUN,
+     "... or at this age"},
+    {"disk-reserve", 0, "disk_reserve", SIZE, AT(disk_reserve), 0, 0, NULL, "32MiB", "bytes", RUN,
+     "stop before less than this is free on the results' disk"},
+    {"dry-run", 0, NULL, FLAG, AT(is_dry_run), 0, 0, NULL, "false", "", RUN,
+     "say how many studies, windows, hours and GB, and do nothing"},
+    {"json", 0, NULL, FLAG, AT(json), 0, 0, NULL, "false", "", SETS | PLAN | BENCH | DOCTOR | INFER,
+     "machine-readable output"},
     {"csv", 0, NULL, FLAG, AT(csv), 0, 0, NULL, "false", "", REPORT, "one row a study and label"},
-    {"watch", 0, NULL, FLAG, AT(watch), 0, 0, NULL, "false", "", STATUS, "again and again until nothing is left"},
+    {"watch", 0, NULL, FLAG, AT(watch), 0, 0, NULL, "false", "", STATUS,
+     "again and again until nothing is left"},
     {"index", 0, NULL, FLAG, AT(index), 0, 0, NULL, "false", "", VERIFY, "write index.h5 anew"},
-    {"type", 0, NULL, TEXT, AT(failure), 0, 0, NULL, "", "NAME", RETRY, "only failures of this type (unreadable, timeout, ...)"},
-    {"format", 0, NULL, TEXT, AT(format), 0, 0, NULL, "plain", "plain", EXPORT, "NIfTI files named KEY.nii.gz"},
-    {"output", 'o', NULL, TEXT, AT(output), 0, 0, NULL, "", "path", EXPORT | INFER | FORWARD | PREPARE, "where the output goes"},
-    {"input", 'i', NULL, TEXT, AT(input), 0, 0, NULL, "", "X.safetensors", FORWARD, "tensor `input` (C,D,H,W) f32"},
+    {"type", 0, NULL, TEXT, AT(failure), 0, 0, NULL, "", "NAME", RETRY,
+     "only failures of this type (unreadable, timeout, ...)"},
+    {"format", 0, NULL, TEXT, AT(format), 0, 0, NULL, "plain", "plain", EXPORT,
+     "NIfTI files named KEY.nii.gz"},
+    {"output", 'o', NULL, TEXT, AT(output), 0, 0, NULL, "", "path", EXPORT | INFER | FORWARD | PREPARE,
+     "where the output goes"},
+    {"input", 'i', NULL, TEXT, AT(input), 0, 0, NULL, "", "X.safetensors", FORWARD,
+     "tensor `input` (C,D,H,W) f32"},
     {"stages", 0, NULL, FLAG, AT(stages), 0, 0, NULL, "false", "", FORWARD, "write c1..c4 too"},
-    {"sliding", 0, NULL, FLAG, AT(sliding), 0, 0, NULL, "false", "", FORWARD, "by windows, blended, cropped to the input's size"},
+    {"sliding", 0, NULL, FLAG, AT(sliding), 0, 0, NULL, "false", "", FORWARD,
+     "by windows, blended, cropped to the input's size"},
     {"repeats", 0, NULL, INTEGER, AT(repeats), 0, 100000, NULL, "0", "", BENCH, "of the measurement"},
 };
 
@@ -97,7 +148,10 @@ typedef struct verb {
 } verb;
 
 static const verb verbs[] = {
-    {"scan", SCAN, "DIR|LIST...", "Find studies and put them into the catalog: folders in the Decathlon layout (dataset.json), list files (CSV with\nkey,image,truth), single NIfTI files. Again and again is fine: only what is new or changed is taken."},
+    {"scan", SCAN, "DIR|LIST...",
+     "Find studies and put them into the catalog: folders in the Decathlon layout (dataset.json), list files "
+     "(CSV with\nkey,image,truth), single NIfTI files. Again and again is fine: only what is new or changed "
+     "is taken."},
     {"run", RUN, "-m MODEL", "Segment everything pending. The same command again goes on where it stopped."},
     {"status", STATUS, "", "Counts, speed and time left."},
     {"report", REPORT, "", "What became of each study, with its Dice where a truth exists."},
@@ -105,10 +159,13 @@ static const verb verbs[] = {
     {"verify", VERIFY, "", "Compare the catalog with the results files; every mask is read."},
     {"export", EXPORT, "-o DIR", "Write the masks as NIfTI files on the grids of their scans."},
     {"infer", INFER, "-m MODEL -o OUT IN...", "Segment one scan; several IN are its channels."},
-    {"forward", FORWARD, "-m MODEL --input X.safetensors --output Y.safetensors", "Run the network on a tensor: `input` (C,D,H,W) in, `logits` (K,D',H',W') out."},
-    {"prepare", PREPARE, "-m MODEL --output X.safetensors FILE...", "What the network sees of a scan: tensor `input` (C,D,H,W)."},
+    {"forward", FORWARD, "-m MODEL --input X.safetensors --output Y.safetensors",
+     "Run the network on a tensor: `input` (C,D,H,W) in, `logits` (K,D',H',W') out."},
+    {"prepare", PREPARE, "-m MODEL --output X.safetensors FILE...",
+     "What the network sees of a scan: tensor `input` (C,D,H,W)."},
     {"plan", PLAN, "-m MODEL", "The network's operations with shapes, GMAC and bytes."},
-    {"bench", BENCH, "engine|pipeline -m MODEL", "Measure: seconds a window, or studies an hour of what the catalog holds."},
+    {"bench", BENCH, "engine|pipeline -m MODEL",
+     "Measure: seconds a window, or studies an hour of what the catalog holds."},
     {"doctor", DOCTOR, "", "Devices, MPI, HDF5 and limits of this machine."},
 };
 
@@ -210,14 +267,15 @@ static void set_defaults(noc_settings *settings)
 
 /* ---- configuration file ---- */
 
-static noc_status read_triple(const noc_yaml *doc, const noc_yaml_node *node, const setting *s, noc_settings *settings,
-                              noc_error *err)
+static noc_status read_triple(const noc_yaml *doc, const noc_yaml_node *node, const setting *s,
+                              noc_settings *settings, noc_error *err)
 {
-    return noc_yaml_integers(doc, node, 1, (int64_t)s->high, (int64_t *)(void *)((char *)settings + s->offset), 3, err);
+    return noc_yaml_integers(doc, node, 1, (int64_t)s->high,
+                             (int64_t *)(void *)((char *)settings + s->offset), 3, err);
 }
 
-static noc_status read_node(const noc_yaml *doc, const noc_yaml_node *node, const setting *s, noc_settings *settings,
-                            noc_error *err)
+static noc_status read_node(const noc_yaml *doc, const noc_yaml_node *node, const setting *s,
+                            noc_settings *settings, noc_error *err)
 {
     const char *text;
     noc_error why;
@@ -262,14 +320,15 @@ static noc_status read_file(const char *path, noc_settings *settings, noc_error 
 
 void noc_settings_print_yaml(void)
 {
-    printf("# Every setting with its default. Flags override a configuration file (-c FILE); unknown keys are errors.\n");
+    printf("# Every setting with its default. Flags override a configuration file (-c FILE); unknown keys "
+           "are errors.\n");
     printf("# A line that is commented out has no fixed default: the model or the machine decides.\n");
     for (int i = 0; i < SETTING_COUNT; i++) {
         const setting *s = &settings_table[i];
         if (!s->key)
             continue;
-        printf("\n# %s%s%s%s\n", s->help, s->unit[0] || s->choices ? " [" : "", s->choices ? s->choices : s->unit,
-               s->unit[0] || s->choices ? "]" : "");
+        printf("\n# %s%s%s%s\n", s->help, s->unit[0] || s->choices ? " [" : "",
+               s->choices ? s->choices : s->unit, s->unit[0] || s->choices ? "]" : "");
         printf(s->value[0] ? "%s: %s\n" : "# %s:%s\n", s->key, s->value);
     }
 }
@@ -299,7 +358,8 @@ static int distance(const char *a, const char *b)
         int diagonal = row[0];
         row[0] = i;
         for (int j = 1; j <= size; j++) {
-            int change = diagonal + (a[i - 1] != b[j - 1]), least = row[j] < row[j - 1] ? row[j] + 1 : row[j - 1] + 1;
+            int change = diagonal + (a[i - 1] != b[j - 1]),
+                least = row[j] < row[j - 1] ? row[j] + 1 : row[j - 1] + 1;
             diagonal = row[j];
             row[j] = change < least ? change : least;
         }
@@ -312,19 +372,24 @@ static noc_status unknown_flag(const char *argument, const verb *v, noc_error *e
     const char *best = NULL;
     int least = 4;
     for (int i = 0; i < SETTING_COUNT; i++) {
-        int edits = (settings_table[i].verbs & v->bit) ? distance(argument + strspn(argument, "-"), settings_table[i].flag) : 9;
+        int edits = (settings_table[i].verbs & v->bit)
+                        ? distance(argument + strspn(argument, "-"), settings_table[i].flag)
+                        : 9;
         if (edits < least) {
             least = edits;
             best = settings_table[i].flag;
         }
     }
     if (best)
-        return noc_fail(err, NOC_EUSAGE, "%s: nocturne %s has no such flag; did you mean --%s?", argument, v->name, best);
-    return noc_fail(err, NOC_EUSAGE, "%s: nocturne %s has no such flag; see nocturne %s --help", argument, v->name, v->name);
+        return noc_fail(err, NOC_EUSAGE, "%s: nocturne %s has no such flag; did you mean --%s?", argument,
+                        v->name, best);
+    return noc_fail(err, NOC_EUSAGE, "%s: nocturne %s has no such flag; see nocturne %s --help", argument,
+                    v->name, v->name);
 }
 
 /* "--name=value", "--name value", "-m value", "-mvalue". Advances *at over a separate value. */
-static noc_status take_flag(int argc, char **argv, int *at, const verb *v, noc_settings *settings, noc_error *err)
+static noc_status take_flag(int argc, char **argv, int *at, const verb *v, noc_settings *settings,
+                            noc_error *err)
 {
     const char *argument = argv[*at];
     bool is_long = argument[1] == '-';
@@ -341,7 +406,8 @@ static noc_status take_flag(int argc, char **argv, int *at, const verb *v, noc_s
         value = "true";
     } else if (!value) {
         if (*at + 1 >= argc)
-            return noc_fail(err, NOC_EUSAGE, "--%s needs a value (%s)", s->flag, s->choices ? s->choices : s->unit);
+            return noc_fail(err, NOC_EUSAGE, "--%s needs a value (%s)", s->flag,
+                            s->choices ? s->choices : s->unit);
         value = argv[++*at];
     }
     if (set_value(s, settings, value, &why) != NOC_OK)
@@ -384,7 +450,10 @@ static void print_help(const verb *v)
         if (!(s->verbs & v->bit))
             continue;
         snprintf(left, sizeof left, "%c%c%c --%s %s", s->letter ? '-' : ' ', s->letter ? s->letter : ' ',
-                 s->letter ? ',' : ' ', s->flag, s->kind == FLAG ? "" : s->choices ? s->choices : s->unit);
+                 s->letter ? ',' : ' ', s->flag,
+                 s->kind == FLAG ? ""
+                 : s->choices    ? s->choices
+                                 : s->unit);
         printf("  %-44s %s", left, s->help);
         printf(s->value[0] && s->kind != FLAG ? " (%s)\n" : "\n", s->value);
     }
@@ -432,7 +501,8 @@ static int usable_cpus(void)
     return CPU_COUNT(&set);
 }
 
-noc_status noc_settings_engine(const noc_settings *settings, int shares, noc_engine_options *options, noc_error *err)
+noc_status noc_settings_engine(const noc_settings *settings, int shares, noc_engine_options *options,
+                               noc_error *err)
 {
     int threads = settings->threads;
     if (threads == 0 && shares > 1)

@@ -1,5 +1,5 @@
-/* Settings of every command: defaults, then the configuration file (-c), then flags. One table (settings.c) is the source of flags, YAML keys, --help and
- * configs/default.yaml. */
+/* Settings of every command: defaults, then the configuration file (-c), then flags. One table (settings.c)
+ * is the source of flags, YAML keys, --help and configs/default.yaml. */
 #ifndef NOC_SETTINGS_H
 #define NOC_SETTINGS_H
 
@@ -13,43 +13,45 @@
 typedef struct noc_settings {
     /* every command */
     const char *catalog, *results, *model, *device, *configuration_file;
-    const char *precision;     /* "f32", "bf16", "f16", "auto" */
-    int threads;               /* 0: default */
-    size_t memory;             /* bytes; 0: default */
+    const char *precision; /* "f32", "bf16", "f16", "auto" */
+    int threads;           /* 0: default */
+    size_t memory;         /* bytes; 0: default */
     noc_log_level log_level;
     noc_log_format log_format;
     bool assume_ras;
-    const char *isa;           /* NULL: best */
-    int batch;                 /* 0: default */
-    int64_t window[3];         /* 0: the model's */
-    double overlap;            /* -1: the model's */
-    int blend;                 /* -1: the model's, else noc_blend */
+    const char *isa;   /* NULL: best */
+    int batch;         /* 0: default */
+    int64_t window[3]; /* 0: the model's */
+    double overlap;    /* -1: the model's */
+    int blend;         /* -1: the model's, else noc_blend */
     /* run */
     int ranks, workers, writers, writers_per_part; /* 0: default */
-    int attempts;              /* 3 */
-    int64_t limit;             /* 0: all */
-    const char *only, *until, *progress; /* progress: "auto", "line", "none" */
-    double study_timeout_s;    /* 0: none */
-    double heartbeat_s, lease_s; /* 1, 15 */
-    int64_t part_studies;      /* 64 */
-    size_t part_bytes;         /* 1 GiB */
-    double part_seconds;       /* 60 */
-    size_t disk_reserve;       /* stop early below this much free space; 256 MiB */
+    int attempts;                                  /* 3 */
+    int64_t limit;                                 /* 0: all */
+    const char *only, *until, *progress;           /* progress: "auto", "line", "none" */
+    double study_timeout_s;                        /* 0: none */
+    double heartbeat_s, lease_s;                   /* 1, 15 */
+    int64_t part_studies;                          /* 64 */
+    size_t part_bytes;                             /* 1 GiB */
+    double part_seconds;                           /* 60 */
+    size_t disk_reserve;                           /* stop early below this much free space; 256 MiB */
     bool is_dry_run;
     /* other commands */
     bool json, csv, watch, index, stages, sliding, profile;
     const char *input, *output, *format, *failure; /* failure: retry --type */
-    int repeats;               /* bench; 0: default */
+    int repeats;                                   /* bench; 0: default */
     /* what is left after the flags */
     char **arguments;
     int argument_count;
 } noc_settings;
 
-/* Parses argv (argv[0] is the verb). --help prints to stdout and sets *is_help. NOC_EUSAGE (unknown flag, bad value; a near name is suggested), NOC_ECONFIG (configuration file). Strings belong to argv or to
- * memory that lives as long as the process. */
+/* Parses argv (argv[0] is the verb). --help prints to stdout and sets *is_help. NOC_EUSAGE (unknown flag, bad
+ * value; a near name is suggested), NOC_ECONFIG (configuration file). Strings belong to argv or to memory
+ * that lives as long as the process. */
 noc_status noc_settings_parse(int argc, char **argv, noc_settings *settings, bool *is_help, noc_error *err);
 
-/* What the settings say about the engine (device, precision, threads, isa, batch, window, overlap, blend). shares: workers that share this node's CPUs, when
+/* What the settings say about the engine (device, precision, threads, isa, batch, window, overlap, blend).
+ * shares: workers that share this node's CPUs, when
  * --threads is not given. */
 noc_status noc_settings_engine(const noc_settings *settings, int shares, noc_engine_options *options,
                                noc_error *err);

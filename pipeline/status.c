@@ -12,7 +12,8 @@ void noc_counts_write_json(const noc_counts *counts, noc_text *text)
     noc_text_add(text, "},\"failures\":{");
     for (int i = 0; i < (int)(sizeof counts->failures / sizeof counts->failures[0]); i++)
         if (counts->failures[i] > 0) {
-            noc_text_add(text, "%s\"%s\":%lld", comma, noc_status_name((noc_status)i), (long long)counts->failures[i]);
+            noc_text_add(text, "%s\"%s\":%lld", comma, noc_status_name((noc_status)i),
+                         (long long)counts->failures[i]);
             comma = ",";
         }
     noc_text_add(text, "},\"studies_per_hour\":%.3f,", counts->studies_per_hour);

@@ -1,11 +1,11 @@
-/* The supervisor. One attempt: start mpirun, listen to rank 0 until it gives its verdict or falls silent, then clear the session. */
+/* The supervisor. One attempt: start mpirun, listen to rank 0 until it gives its verdict or falls silent,
+ * then clear the session. */
 #include "pipeline/supervisor.h"
 
 #include "engine/base/clock.h"
 #include "pipeline/control.h"
+#include "pipeline/process.h"
 
-#include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <mpi.h>
@@ -17,20 +17,20 @@
 #include <unistd.h>
 
 enum { IDLE_RESTARTS = 3, FIXED_ARGUMENTS = 32 };
-#define START_WAIT_S 60.0   /* for rank 0 to report after mpirun was started */
+#define START_WAIT_S 60.0    /* for rank 0 to report after mpirun was started */
 #define SILENCE_EXTRA_S 10.0 /* beyond a lease, until a silent coordinator is given up */
-#define LEAVE_S 3.0         /* for mpirun to end by itself after the verdict */
+#define LEAVE_S 3.0          /* for mpirun to end by itself after the verdict */
 #define LINE_S 10.0
 
 typedef struct supervisor {
     const noc_supervisor_options *options;
     noc_control *control;
-    pid_t session;       /* of mpirun; 0: none */
-    bool has_exited;     /* mpirun was reaped */
+    pid_t session;   /* of mpirun; 0: none */
+    bool has_exited; /* mpirun was reaped */
     double started, heard;
     bool has_verdict, wants_restart, has_asked_drain;
     int exit_code;
-    char progress[256];  /* latest; progress is made when its count of done changes */
+    char progress[256]; /* latest; progress is made when its count of done changes */
     long long done;
     bool is_terminal;
     double line_said;
@@ -51,40 +51,6 @@ bool noc_is_rank(void)
 
 /* ---- the session ---- */
 
-/* Session of a process by field 6 of /proc/PID/stat; 0 when it is gone or only waits to be reaped. */
-static pid_t session_of(const char *pid)
-{
-    char path[300], line[512], state;
-    int session = 0;
-    snprintf(path, sizeof path, "/proc/%s/stat", pid);
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return 0;
-    size_t size = fread(line, 1, sizeof line - 1, file);
-    fclose(file);
-    line[size] = '\0';
-    const char *after = strrchr(line, ')');
-    if (!after || sscanf(after + 1, " %c %*d %*d %d", &state, &session) != 2 || state == 'Z' || state == 'X')
-        return 0;
-    return session;
-}
-
-/* Kills what is left of the session; how many were found. */
-static int kill_session(pid_t session)
-{
-    int found = 0;
-    DIR *folder = opendir("/proc");
-    if (!folder)
-        return 0;
-    for (struct dirent *entry; (entry = readdir(folder));)
-        if (isdigit((unsigned char)entry->d_name[0]) && session_of(entry->d_name) == session) {
-            kill((pid_t)atol(entry->d_name), SIGKILL);
-            found++;
-        }
-    closedir(folder);
-    return found;
-}
-
 static void reap(supervisor *s)
 {
     int status;
@@ -94,7 +60,7 @@ static void reap(supervisor *s)
 
 static void clear_session(supervisor *s)
 {
-    while (s->session > 0 && (kill_session(s->session) > 0 || !s->has_exited)) {
+    while (s->session > 0 && (noc_session_kill(s->session) > 0 || !s->has_exited)) {
         noc_clock_sleep(0.01);
         reap(s);
         if (!s->has_exited)
@@ -105,7 +71,8 @@ static void clear_session(supervisor *s)
 
 /* ---- starting ---- */
 
-/* What every start of Open MPI needs here: any user, more ranks than cores, no binding (we pin ourselves), and survival of a rank's death. */
+/* What every start of Open MPI needs here: any user, more ranks than cores, no binding (we pin ourselves),
+ * and survival of a rank's death. */
 static void set_environment(const supervisor *s)
 {
     char until[32];
@@ -135,7 +102,8 @@ static bool spans_nodes(void)
 /* Words of NOC_MPIRUN_ARGUMENTS (a host file, interfaces) go to mpirun as they are. */
 static int add_words(char **arguments, int count, char *words)
 {
-    for (char *word = words ? strtok(words, " ") : NULL; word && count < FIXED_ARGUMENTS; word = strtok(NULL, " "))
+    for (char *word = words ? strtok(words, " ") : NULL; word && count < FIXED_ARGUMENTS;
+         word = strtok(NULL, " "))
         arguments[count++] = word;
     return count;
 }
@@ -149,7 +117,9 @@ static void exec_mpirun(const supervisor *s)
     ssize_t size = readlink("/proc/self/exe", program, sizeof program - 1);
     program[size > 0 ? size : 0] = '\0';
     snprintf(ranks, sizeof ranks, "%d", o->ranks);
-    const char *fixed[] = {"mpirun", "-n", ranks, "--oversubscribe", "--bind-to", "none", "--enable-recovery", "--mca", "pml", "ob1"};
+    const char *fixed[] = {
+        "mpirun", "-n",  ranks, "--oversubscribe", "--bind-to", "none", "--enable-recovery",
+        "--mca",  "pml", "ob1"};
     for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++)
         arguments[count++] = (char *)fixed[i];
     if (!spans_nodes()) { /* a node with nothing but a loopback interface has no other way */
@@ -295,7 +265,8 @@ static noc_status find_mpirun(noc_error *err)
     const char *path = getenv("PATH");
     char *folders = strdup(path ? path : "/usr/bin:/bin"), file[4096];
     bool is_found = false;
-    for (char *folder = folders ? strtok(folders, ":") : NULL; folder && !is_found; folder = strtok(NULL, ":")) {
+    for (char *folder = folders ? strtok(folders, ":") : NULL; folder && !is_found;
+         folder = strtok(NULL, ":")) {
         snprintf(file, sizeof file, "%s/mpirun", folder);
         is_found = access(file, X_OK) == 0;
     }
@@ -333,7 +304,9 @@ noc_status noc_supervise(const noc_supervisor_options *options, int *exit_code, 
             break;
         }
         if (idle > IDLE_RESTARTS) {
-            status = noc_fail(err, NOC_EUNAVAILABLE, "the ranks died %d times without finishing a study; see their messages above", idle);
+            status =
+                noc_fail(err, NOC_EUNAVAILABLE,
+                         "the ranks died %d times without finishing a study; see their messages above", idle);
             break;
         }
         noc_log(NOC_LOG_WARN, "the ranks ended before the work was done: starting them again");

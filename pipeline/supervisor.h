@@ -1,5 +1,7 @@
-/* The supervisor of a run: starts mpirun in a session of its own, shows progress, relays a request to drain, takes the verdict from rank 0 (never from mpirun's
- * exit code), and starts the ranks again when they died before the work was done. Before a new start every process left of the old session is killed and waited for. */
+/* The supervisor of a run: starts mpirun in a session of its own, shows progress, relays a request to drain,
+ * takes the verdict from rank 0 (never from mpirun's exit code), and starts the ranks again when they died
+ * before the work was done. Before a new start every process left of the old session is killed and waited
+ * for. */
 #ifndef NOC_SUPERVISOR_H
 #define NOC_SUPERVISOR_H
 

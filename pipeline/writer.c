@@ -1,4 +1,5 @@
-/* The writer's side of rounds. What always holds: a mask is written only after the coordinator confirmed its lease, and is freed right after. */
+/* The writer's side of rounds. What always holds: a mask is written only after the coordinator confirmed its
+ * lease, and is freed right after. */
 #include "pipeline/writer.h"
 
 #include "engine/base/memory.h"
@@ -26,8 +27,8 @@ struct noc_writer {
     bool is_broken;
 };
 
-noc_status noc_writer_create(noc_link *link, MPI_Comm group, const char *folder, const noc_part_header *header,
-                             noc_writer **writer, noc_error *err)
+noc_status noc_writer_create(noc_link *link, MPI_Comm group, const char *folder,
+                             const noc_part_header *header, noc_writer **writer, noc_error *err)
 {
     noc_writer *w = calloc(1, sizeof *w);
     if (!w || !(w->folder = noc_strdup(folder, err))) {
@@ -106,7 +107,8 @@ static void handle_mask(noc_writer *writer, noc_record *record)
     say_holds(writer, outcome->lease);
 }
 
-static void say_part(noc_writer *writer, noc_message_type type, int64_t number, int64_t bytes, const noc_error *error)
+static void say_part(noc_writer *writer, noc_message_type type, int64_t number, int64_t bytes,
+                     const noc_error *error)
 {
     noc_record record;
     noc_record_begin(&record, type);
@@ -200,8 +202,8 @@ fail:
 }
 
 /* [all of the group] Everyone learns of every study of the round, in the order of the writers. */
-static noc_status gather_entries(noc_writer *writer, noc_part_entry *own, int own_count, noc_part_entry **entries,
-                                 int *count, noc_error *err)
+static noc_status gather_entries(noc_writer *writer, noc_part_entry *own, int own_count,
+                                 noc_part_entry **entries, int *count, noc_error *err)
 {
     noc_record mine;
     int *sizes = calloc((size_t)writer->size * 2, sizeof *sizes), *places = sizes + writer->size, total = 0;
@@ -231,7 +233,8 @@ static noc_status gather_entries(noc_writer *writer, noc_part_entry *own, int ow
     return status;
 }
 
-static noc_status write_round(noc_writer *writer, int64_t number, noc_part_entry *own, int own_count, noc_error *err)
+static noc_status write_round(noc_writer *writer, int64_t number, noc_part_entry *own, int own_count,
+                              noc_error *err)
 {
     noc_part_entry *entries = own;
     int count = own_count;

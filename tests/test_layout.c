@@ -38,7 +38,8 @@ START_TEST(larger_layouts_cover_every_rank_once)
                 ck_assert_int_eq(noc_layout_make(ranks, writers, share, &l, NULL), NOC_OK);
                 ck_assert_int_eq(1 + l.writers + l.workers, ranks);
                 for (int rank = 1; rank < ranks; rank++)
-                    ck_assert_int_eq((noc_layout_group_of(&l, rank) >= 0) + noc_layout_is_worker(&l, rank), 1);
+                    ck_assert_int_eq((noc_layout_group_of(&l, rank) >= 0) + noc_layout_is_worker(&l, rank),
+                                     1);
                 int covered = 0, first, count;
                 for (int g = 0; g < noc_layout_groups(&l); g++) {
                     noc_layout_group(&l, g, &first, &count);

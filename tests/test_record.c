@@ -10,7 +10,8 @@
 
 static noc_outcome sample_outcome(void)
 {
-    noc_outcome o = {.study = 7, .lease = 99, .windows = 12, .mask_bytes = 1, .region_bytes = 2, .metric_count = 2};
+    noc_outcome o = {
+        .study = 7, .lease = 99, .windows = 12, .mask_bytes = 1, .region_bytes = 2, .metric_count = 2};
     strcpy(o.key, "case_7");
     strcpy(o.source_sha256, "aa;bb");
     o.grid.size[0] = 2;
@@ -125,7 +126,13 @@ END_TEST
 
 START_TEST(a_study_comes_out_as_it_went_in)
 {
-    noc_study in = {.id = 3, .key = "k", .layout = "list", .channel_count = 2, .has_shape = true, .voxel_bytes = 5}, out;
+    noc_study in = {.id = 3,
+                    .key = "k",
+                    .layout = "list",
+                    .channel_count = 2,
+                    .has_shape = true,
+                    .voxel_bytes = 5},
+              out;
     noc_record r, block;
     uint32_t type;
     in.channels[0] = (char *)"/a b/1.nii";

@@ -1,4 +1,5 @@
-/* The scheduler by scripted events, without time or ranks, and by thousands of random event orders with the invariants checked. */
+/* The scheduler by scripted events, without time or ranks, and by thousands of random event orders with the
+ * invariants checked. */
 #include "pipeline/schedule.h"
 
 #include <check.h>

@@ -46,7 +46,11 @@ END_TEST
 START_TEST(flags_in_every_form)
 {
     noc_settings s;
-    ck_assert_int_eq(parse(&s, NULL, "run -m M --window 24,32,40 --overlap=0.25 --blend constant --memory 1536MiB a --limit 3 -- -b"), NOC_OK);
+    ck_assert_int_eq(
+        parse(
+            &s, NULL,
+            "run -m M --window 24,32,40 --overlap=0.25 --blend constant --memory 1536MiB a --limit 3 -- -b"),
+        NOC_OK);
     ck_assert_str_eq(s.model, "M");
     ck_assert_int_eq(s.window[2], 40);
     ck_assert(s.overlap == 0.25);
@@ -88,7 +92,8 @@ START_TEST(flags_override_the_file)
     noc_error err;
     char path[] = "/tmp/nocturne-settings-XXXXXX", line[128];
     close(mkstemp(path));
-    write_file(path, "workers: 5\nwriters: 2\nwindow: [8, 9, 10]\nassume_ras: true\nlease_s: 2.5\nresults: here\nmemory: 2GiB\n");
+    write_file(path, "workers: 5\nwriters: 2\nwindow: [8, 9, 10]\nassume_ras: true\nlease_s: 2.5\nresults: "
+                     "here\nmemory: 2GiB\n");
     snprintf(line, sizeof line, "run -c %s --writers 3", path);
     ck_assert_int_eq(parse(&s, &err, line), NOC_OK);
     ck_assert_int_eq(s.workers, 5);
