@@ -1,18 +1,18 @@
+/* Voxel types, values and grids. What always holds: a voxel's value is stored*slope + inter, computed in
+ * double. */
 #include "engine/volume/image.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
-typedef struct type_row {
+static const struct {
     const char *name;
     size_t size;
-} type_row;
-
-static const type_row types[] = {
-    [NOC_VOXEL_U8] = {"uint8", 1},   [NOC_VOXEL_I8] = {"int8", 1},    [NOC_VOXEL_U16] = {"uint16", 2},
-    [NOC_VOXEL_I16] = {"int16", 2},  [NOC_VOXEL_U32] = {"uint32", 4}, [NOC_VOXEL_I32] = {"int32", 4},
-    [NOC_VOXEL_U64] = {"uint64", 8}, [NOC_VOXEL_I64] = {"int64", 8},  [NOC_VOXEL_F32] = {"float32", 4},
+} types[] = {
+    [NOC_VOXEL_U8] = {"uint8", 1},    [NOC_VOXEL_I8] = {"int8", 1},    [NOC_VOXEL_U16] = {"uint16", 2},
+    [NOC_VOXEL_I16] = {"int16", 2},   [NOC_VOXEL_U32] = {"uint32", 4}, [NOC_VOXEL_I32] = {"int32", 4},
+    [NOC_VOXEL_U64] = {"uint64", 8},  [NOC_VOXEL_I64] = {"int64", 8},  [NOC_VOXEL_F32] = {"float32", 4},
     [NOC_VOXEL_F64] = {"float64", 8},
 };
 
@@ -33,79 +33,106 @@ size_t noc_grid_voxels(const noc_grid *grid)
 
 bool noc_grid_is_same(const noc_grid *a, const noc_grid *b, double tolerance)
 {
-    if (memcmp(a->size, b->size, sizeof a->size) != 0)
-        return false;
-    for (int r = 0; r < 3; r++)
-        for (int c = 0; c < 4; c++)
-            if (!(fabs(a->affine[r][c] - b->affine[r][c]) <= tolerance))
+    for (int i = 0; i < 3; i++)
+        if (a->size[i] != b->size[i])
+            return false;
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++)
+            if (!(fabs(a->affine[i][j] - b->affine[i][j]) <= tolerance))
                 return false;
     return true;
 }
 
-/* One loop a type, so that none of them branches a voxel. */
-#define VALUES(type)                                                                                                  \
-    {                                                                                                                 \
-        const type *at = (const type *)image->voxels + first;                                                         \
-        for (size_t i = 0; i < count; i++, at += step)                                                                \
-            values[i] = (double)*at * slope + inter;                                                                  \
-        break;                                                                                                        \
-    }
+#define TAKE_VALUES(c_type)                                                                                  \
+    do {                                                                                                     \
+        const c_type *stored = (const c_type *)image->voxels + first;                                        \
+        for (size_t n = 0; n < count; n++)                                                                   \
+            values[n] = (double)stored[(ptrdiff_t)n * step] * slope + inter;                                 \
+    } while (0)
 
 void noc_image_values(const noc_image *image, size_t first, ptrdiff_t step, size_t count, double *values)
 {
-    double slope = image->slope, inter = image->inter;
+    const double slope = image->slope, inter = image->inter;
+
     switch (image->type) {
     case NOC_VOXEL_U8:
-        VALUES(uint8_t)
+        TAKE_VALUES(uint8_t);
+        break;
     case NOC_VOXEL_I8:
-        VALUES(int8_t)
+        TAKE_VALUES(int8_t);
+        break;
     case NOC_VOXEL_U16:
-        VALUES(uint16_t)
+        TAKE_VALUES(uint16_t);
+        break;
     case NOC_VOXEL_I16:
-        VALUES(int16_t)
+        TAKE_VALUES(int16_t);
+        break;
     case NOC_VOXEL_U32:
-        VALUES(uint32_t)
+        TAKE_VALUES(uint32_t);
+        break;
     case NOC_VOXEL_I32:
-        VALUES(int32_t)
+        TAKE_VALUES(int32_t);
+        break;
     case NOC_VOXEL_U64:
-        VALUES(uint64_t)
+        TAKE_VALUES(uint64_t);
+        break;
     case NOC_VOXEL_I64:
-        VALUES(int64_t)
+        TAKE_VALUES(int64_t);
+        break;
     case NOC_VOXEL_F32:
-        VALUES(float)
+        TAKE_VALUES(float);
+        break;
     case NOC_VOXEL_F64:
-        VALUES(double)
+        TAKE_VALUES(double);
+        break;
     }
 }
 
-/* Linear index of the first voxel that is NaN or Inf; count when there is none. */
-static size_t find_non_finite(const noc_image *image, size_t count)
+static noc_status fail_at(const noc_image *image, size_t index, double value, noc_error *err)
 {
-    size_t i = 0;
-    if (image->type == NOC_VOXEL_F32)
-        for (const float *at = image->voxels; i < count && isfinite(at[i]);)
-            i++;
-    else if (image->type == NOC_VOXEL_F64)
-        for (const double *at = image->voxels; i < count && isfinite(at[i]);)
-            i++;
-    else
-        i = count;
-    return i;
+    const size_t ni = (size_t)image->grid.size[0], nj = (size_t)image->grid.size[1];
+    const size_t nk = (size_t)image->grid.size[2];
+
+    return noc_fail(err, NOC_ENONFINITE, "voxel (%zu, %zu, %zu) of channel %zu is %s", index % ni,
+                    index / ni % nj, index / ni / nj % nk, index / ni / nj / nk,
+                    isnan(value) ? "NaN" : "infinite");
+}
+
+/* Whether every value that the type can store is finite after slope and inter. */
+static bool is_always_finite(const noc_image *image)
+{
+    const double most = 18446744073709551616.0; /* 2^64: the largest of any integer type */
+
+    return image->type != NOC_VOXEL_F32 && image->type != NOC_VOXEL_F64 &&
+           isfinite(most * fabs(image->slope) + fabs(image->inter));
 }
 
 noc_status noc_image_check_finite(const noc_image *image, noc_error *err)
 {
-    size_t voxels = noc_grid_voxels(&image->grid), count = voxels * (size_t)image->channels;
-    size_t bad = find_non_finite(image, count);
-    if (bad == count)
+    enum { BLOCK = 4096 };
+    double values[BLOCK];
+    const size_t voxels = noc_grid_voxels(&image->grid) * (size_t)image->channels;
+
+    if (is_always_finite(image))
         return NOC_OK;
-    size_t ni = (size_t)image->grid.size[0], nj = (size_t)image->grid.size[1], at = bad % voxels;
-    return noc_fail(err, NOC_ENONFINITE, "voxel (%zu, %zu, %zu) of channel %zu is not a finite number", at % ni,
-                    at / ni % nj, at / ni / nj, bad / voxels);
+    for (size_t first = 0; first < voxels; first += BLOCK) {
+        const size_t count = voxels - first < BLOCK ? voxels - first : BLOCK;
+        size_t bad = 0;
+        noc_image_values(image, first, 1, count, values);
+        for (size_t n = 0; n < count; n++)
+            bad += !(fabs(values[n]) <= DBL_MAX);
+        if (bad == 0)
+            continue;
+        size_t at = 0;
+        while (isfinite(values[at]))
+            at++;
+        return fail_at(image, first + at, values[at], err);
+    }
+    return NOC_OK;
 }
 
 void noc_image_clear(noc_image *image)
 {
     free(image->voxels);
-    memset(image, 0, sizeof *image);
+    *image = (noc_image){0};
 }

@@ -24,16 +24,16 @@ typedef enum noc_voxel_type {
 typedef struct noc_nifti_geometry {
     int version; /* 1 or 2 */
     int qform_code, sform_code;
-    double quatern[3];   /* b, c, d */
-    double qoffset[3];   /* x, y, z */
-    double qfac;         /* pixdim[0]: -1 or 1 (0 as stored) */
-    double srow[3][4];   /* srow_x, srow_y, srow_z */
-    double pixdim[3];    /* pixdim[1..3] as stored */
+    double quatern[3]; /* b, c, d */
+    double qoffset[3]; /* x, y, z */
+    double qfac;       /* pixdim[0]: -1 or 1 (0 as stored) */
+    double srow[3][4]; /* srow_x, srow_y, srow_z */
+    double pixdim[3];  /* pixdim[1..3] as stored */
     int xyzt_units;
 } noc_nifti_geometry;
 
-/* Axes (i, j, k) in file order, i fastest. affine maps (i,j,k,1) to RAS+ mm. spacing_mm = |pixdim|, where that is 0
- * or not finite the affine's column length. */
+/* Axes (i, j, k) in file order, i fastest. affine maps (i,j,k,1) to RAS+ mm. spacing_mm = |pixdim|, where
+ * that is 0 or not finite the affine's column length. */
 typedef struct noc_grid {
     int64_t size[3];
     double spacing_mm[3];
@@ -42,7 +42,8 @@ typedef struct noc_grid {
 } noc_grid;
 
 /* voxels: channels x size[2] x size[1] x size[0], native byte order, i fastest, owned.
- * A voxel's value is stored*slope + inter in double (slope 1, inter 0 where the file has slope 0 or not finite). */
+ * A voxel's value is stored*slope + inter in double (slope 1, inter 0 where the file has slope 0 or not
+ * finite). */
 typedef struct noc_image {
     noc_grid grid;
     int channels;
@@ -50,7 +51,8 @@ typedef struct noc_image {
     double slope, inter;
     void *voxels;
     size_t bytes;
-    char sha256[65]; /* of the file's bytes as they are on disk (a pair: of header then image file); "" unless asked for */
+    char sha256[65]; /* of the file's bytes as they are on disk (a pair: of header then image file); "" unless
+                        asked for */
 } noc_image;
 
 size_t noc_voxel_size(noc_voxel_type type);
@@ -62,8 +64,8 @@ size_t noc_grid_voxels(const noc_grid *grid);
 /* True when sizes are equal and affines differ by at most tolerance in every entry. */
 bool noc_grid_is_same(const noc_grid *a, const noc_grid *b, double tolerance);
 
-/* Values (stored*slope+inter) of `count` voxels from linear index `first` of the whole array (channels included), `step`
- * apart (may be negative), to doubles. */
+/* Values (stored*slope+inter) of `count` voxels from linear index `first` of the whole array (channels
+ * included), `step` apart (may be negative), to doubles. */
 void noc_image_values(const noc_image *image, size_t first, ptrdiff_t step, size_t count, double *values);
 
 /* NOC_ENONFINITE naming the first voxel (i, j, k, channel) that is NaN or Inf. */

@@ -1,5 +1,6 @@
 /* NIfTI-1 and NIfTI-2: .nii, .nii.gz (also of several gzip members), .hdr/.img (each also .gz).
- * Headers are parsed by libnifti2, inflated by libdeflate, written by ourselves (its writer reports no errors). */
+ * Headers are parsed by libnifti2, inflated by libdeflate, written by ourselves (its writer reports no
+ * errors). */
 #ifndef NOC_VOLUME_NIFTI_H
 #define NOC_VOLUME_NIFTI_H
 
@@ -19,23 +20,27 @@ typedef struct noc_nifti_header {
     size_t voxel_bytes; /* of all voxels */
 } noc_nifti_header;
 
-/* Failures: NOC_EUNREADABLE (missing, empty, truncated, not NIfTI, no permission, a directory), NOC_EUNSUPPORTED (5-D or
- * more with more than one entry beyond axis 4, RGB, complex, float128), NOC_EGEOMETRY (bad dims; zero, NaN or singular affine; both form codes 0),
- * NOC_ETOOLARGE (sizes that overflow or exceed max_bytes). Sentences never hold free-text header fields. */
+/* Failures: NOC_EUNREADABLE (missing, empty, truncated, not NIfTI, no permission, a directory),
+ * NOC_EUNSUPPORTED (5-D or more with more than one entry beyond axis 4, RGB, complex, float128),
+ * NOC_EGEOMETRY (bad dims; zero, NaN or singular affine; both form codes 0), NOC_ETOOLARGE (sizes that
+ * overflow or exceed max_bytes). Sentences never hold free-text header fields. */
 noc_status noc_nifti_read_header(const char *path, const noc_nifti_options *options, noc_nifti_header *header,
                                  noc_error *err);
 
-/* Reads header and voxels. Trailing axes of size 1 are dropped; axis 4 is channels. On failure *image is zeroed.
- * Finite voxels are not checked here. */
-noc_status noc_nifti_read(const char *path, const noc_nifti_options *options, noc_image *image, noc_error *err);
+/* Reads header and voxels. Trailing axes of size 1 are dropped; axis 4 is channels. On failure *image is
+ * zeroed. Finite voxels are not checked here. */
+noc_status noc_nifti_read(const char *path, const noc_nifti_options *options, noc_image *image,
+                          noc_error *err);
 
-/* Writes a label image on the grid: u8 or u16 voxels in the grid's order, the same version, dims, sform, qform, codes and
- * units as grid->nifti; slope 1, inter 0, intent 1002 (NIFTI_INTENT_LABEL), cal 0, descrip = "nocturne VERSION" given by the caller. Compressed when path
- * ends in .gz. Temporary file, fsync, rename, fsync of the folder. NOC_ECANTCREATE, NOC_EIO. */
-noc_status noc_nifti_write_labels(const char *path, const noc_grid *grid, noc_voxel_type type, const void *voxels,
-                                  const char *descrip, noc_error *err);
+/* Writes a label image on the grid: u8 or u16 voxels in the grid's order, the same version, dims, sform,
+ * qform, codes and units as grid->nifti; slope 1, inter 0, intent 1002 (NIFTI_INTENT_LABEL), cal 0, descrip =
+ * "nocturne VERSION" given by the caller. Compressed when path ends in .gz. Temporary file, fsync, rename,
+ * fsync of the folder. NOC_ECANTCREATE, NOC_EIO. */
+noc_status noc_nifti_write_labels(const char *path, const noc_grid *grid, noc_voxel_type type,
+                                  const void *voxels, const char *descrip, noc_error *err);
 
-/* True when the name ends in .nii, .nii.gz, .hdr, .img, .hdr.gz or .img.gz; *stem_length (if any) = length of the name without that. */
+/* True when the name ends in .nii, .nii.gz, .hdr, .img, .hdr.gz or .img.gz; *stem_length (if any) = length of
+ * the name without that. */
 bool noc_nifti_is_name(const char *name, size_t *stem_length);
 
 #endif

@@ -1,249 +1,290 @@
-/* NIfTI headers: both versions become one struct, then every field that matters is checked. */
+/* From header bytes to a layout. NIfTI-1 is widened to NIfTI-2's fields first, so every check is made once.
+ * What always holds: a decoded layout has sizes of at least 1 whose product of bytes fits the limit, and a
+ * regular affine. */
 #include "engine/volume/nifti_header.h"
 
+#include "engine/base/memory.h"
+#include "engine/volume/orientation.h"
+
+#include <limits.h>
 #include <math.h>
+#include <nifti2_io.h>
+#include <pthread.h>
 #include <string.h>
 
-#include <nifti2_io.h>
+_Static_assert(sizeof(nifti_1_header) == NOC_NIFTI1_BYTES, "a NIfTI-1 header has 348 bytes");
+_Static_assert(sizeof(nifti_2_header) == NOC_NIFTI2_BYTES, "a NIfTI-2 header has 540 bytes");
 
-enum { DEFAULT_MAX_GIB = 64 };
+static const size_t default_limit = (size_t)64 << 30;
+static const int64_t farthest_offset = (int64_t)1 << 30;
 
-typedef struct type_code {
-    int code;
+static const struct {
+    int code, bits;
     noc_voxel_type type;
-} type_code;
-
-static const type_code type_codes[] = {
-    {2, NOC_VOXEL_U8},     {256, NOC_VOXEL_I8},   {512, NOC_VOXEL_U16}, {4, NOC_VOXEL_I16},  {768, NOC_VOXEL_U32},
-    {8, NOC_VOXEL_I32},    {1280, NOC_VOXEL_U64}, {1024, NOC_VOXEL_I64}, {16, NOC_VOXEL_F32}, {64, NOC_VOXEL_F64},
+} known_types[] = {
+    {DT_UINT8, 8, NOC_VOXEL_U8},     {DT_INT8, 8, NOC_VOXEL_I8},     {DT_UINT16, 16, NOC_VOXEL_U16},
+    {DT_INT16, 16, NOC_VOXEL_I16},   {DT_UINT32, 32, NOC_VOXEL_U32}, {DT_INT32, 32, NOC_VOXEL_I32},
+    {DT_UINT64, 64, NOC_VOXEL_U64},  {DT_INT64, 64, NOC_VOXEL_I64},  {DT_FLOAT32, 32, NOC_VOXEL_F32},
+    {DT_FLOAT64, 64, NOC_VOXEL_F64},
 };
 
-/* The fields of either version, as those of NIfTI-2. */
-static void widen(const nifti_1_header *one, nifti_2_header *two)
+static void silence_library(void)
 {
-    memset(two, 0, sizeof *two);
-    two->sizeof_hdr = one->sizeof_hdr;
-    memcpy(two->magic, one->magic, 4);
-    two->datatype = one->datatype;
-    two->bitpix = one->bitpix;
+    nifti_set_debug_level(0);
+}
+
+/* vox_offset is a float in NIfTI-1; what is no whole number becomes -1. */
+static int64_t whole_offset(float offset)
+{
+    return offset >= 0 && offset < 1e18f && truncf(offset) == offset ? (int64_t)offset : -1;
+}
+
+static void widen(const nifti_1_header *h, nifti_2_header *wide)
+{
+    *wide = (nifti_2_header){
+        .sizeof_hdr = h->sizeof_hdr,
+        .datatype = h->datatype,
+        .bitpix = h->bitpix,
+        .vox_offset = whole_offset(h->vox_offset),
+        .scl_slope = h->scl_slope,
+        .scl_inter = h->scl_inter,
+        .qform_code = h->qform_code,
+        .sform_code = h->sform_code,
+        .quatern_b = h->quatern_b,
+        .quatern_c = h->quatern_c,
+        .quatern_d = h->quatern_d,
+        .qoffset_x = h->qoffset_x,
+        .qoffset_y = h->qoffset_y,
+        .qoffset_z = h->qoffset_z,
+        .xyzt_units = (unsigned char)h->xyzt_units,
+    };
+    memcpy(wide->magic, h->magic, sizeof h->magic);
     for (int i = 0; i < 8; i++) {
-        two->dim[i] = one->dim[i];
-        two->pixdim[i] = (double)one->pixdim[i];
+        wide->dim[i] = h->dim[i];
+        wide->pixdim[i] = (double)h->pixdim[i];
     }
-    /* a float: beyond any offset that makes sense it must not overflow the conversion */
-    two->vox_offset = one->vox_offset >= 0 && one->vox_offset < 1e15f ? (int64_t)one->vox_offset : -1;
-    two->scl_slope = (double)one->scl_slope;
-    two->scl_inter = (double)one->scl_inter;
-    two->qform_code = one->qform_code;
-    two->sform_code = one->sform_code;
-    two->quatern_b = (double)one->quatern_b;
-    two->quatern_c = (double)one->quatern_c;
-    two->quatern_d = (double)one->quatern_d;
-    two->qoffset_x = (double)one->qoffset_x;
-    two->qoffset_y = (double)one->qoffset_y;
-    two->qoffset_z = (double)one->qoffset_z;
     for (int i = 0; i < 4; i++) {
-        two->srow_x[i] = (double)one->srow_x[i];
-        two->srow_y[i] = (double)one->srow_y[i];
-        two->srow_z[i] = (double)one->srow_z[i];
+        wide->srow_x[i] = h->srow_x[i];
+        wide->srow_y[i] = h->srow_y[i];
+        wide->srow_z[i] = h->srow_z[i];
     }
-    two->xyzt_units = one->xyzt_units;
 }
 
-static noc_status decode(const char *path, const unsigned char *bytes, size_t size, nifti_2_header *header, int *version,
-                         bool *is_swapped, noc_error *err)
+/* The header in this machine's byte order and NIfTI-2's fields. */
+static noc_status take_fields(const unsigned char *bytes, size_t size, nifti_2_header *wide, int *version,
+                              bool *is_swapped, noc_error *err)
 {
-    int32_t length;
-    nifti_1_header one;
-    if (size < sizeof one)
-        return noc_fail(err, NOC_EUNREADABLE, "%s: %zu bytes, a NIfTI header has 348", path, size);
-    memcpy(&length, bytes, sizeof length);
-    *is_swapped = __builtin_bswap32((uint32_t)length) == 348 || __builtin_bswap32((uint32_t)length) == 540;
-    if (*is_swapped)
-        length = (int32_t)__builtin_bswap32((uint32_t)length);
-    if (length == 348 && (memcmp(bytes + 344, "n+1", 4) == 0 || memcmp(bytes + 344, "ni1", 4) == 0)) {
-        memcpy(&one, bytes, sizeof one);
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    nifti_1_header narrow;
+
+    pthread_once(&once, silence_library);
+    if (size == 0)
+        return noc_fail(err, NOC_EUNREADABLE, "is empty");
+    if (size < NOC_NIFTI1_BYTES)
+        return noc_fail(err, NOC_EUNREADABLE, "holds %zu bytes, a NIfTI header has %d", size,
+                        NOC_NIFTI1_BYTES);
+    *version = nifti_header_version((const char *)bytes, size);
+    if (*version == 0)
+        return noc_fail(err, NOC_EUNREADABLE, "is not NIfTI: an Analyze header without NIfTI's magic");
+    if (*version != 1 && *version != 2)
+        return noc_fail(err, NOC_EUNREADABLE, "is not NIfTI");
+    if (*version == 2 && size < NOC_NIFTI2_BYTES)
+        return noc_fail(err, NOC_EUNREADABLE, "holds %zu bytes, a NIfTI-2 header has %d", size,
+                        NOC_NIFTI2_BYTES);
+    memcpy(&narrow, bytes, sizeof narrow);
+    *is_swapped = narrow.sizeof_hdr != NOC_NIFTI1_BYTES && narrow.sizeof_hdr != NOC_NIFTI2_BYTES;
+    if (*version == 1) {
         if (*is_swapped)
-            nifti_swap_as_nifti1(&one);
-        widen(&one, header);
-        *version = 1;
-        return NOC_OK;
-    }
-    if (length == 540 && size >= sizeof *header && (memcmp(bytes + 4, "n+2", 4) == 0 || memcmp(bytes + 4, "ni2", 4) == 0)) {
-        memcpy(header, bytes, sizeof *header);
-        if (*is_swapped)
-            nifti_swap_as_nifti2(header);
-        *version = 2;
-        return NOC_OK;
-    }
-    return noc_fail(err, NOC_EUNREADABLE, "%s: is no NIfTI file", path);
-}
-
-static noc_status check_type(const char *path, const nifti_2_header *h, noc_voxel_type *type, noc_error *err)
-{
-    for (size_t i = 0; i < sizeof type_codes / sizeof type_codes[0]; i++) {
-        if (type_codes[i].code != h->datatype)
-            continue;
-        *type = type_codes[i].type;
-        if (h->bitpix != 0 && (size_t)h->bitpix != 8 * noc_voxel_size(*type))
-            return noc_fail(err, NOC_EUNREADABLE, "%s: its header contradicts itself: data type %s, %d bits a voxel", path,
-                            noc_voxel_name(*type), h->bitpix);
-        return NOC_OK;
-    }
-    const char *name = h->datatype == 128 || h->datatype == 2304 ? "colour (RGB)" : h->datatype == 32 || h->datatype == 1792 || h->datatype == 2048 ? "complex" : "of an unknown or unsupported type";
-    return noc_fail(err, NOC_EUNSUPPORTED, "%s: its voxels are %s (NIfTI data type %d); integers and floats of up to 64 bits are read", path,
-                    name, h->datatype);
-}
-
-/* Sizes, channels and bytes; axes beyond the fourth must be 1. */
-static noc_status check_dims(const char *path, const nifti_2_header *h, size_t max_bytes, noc_nifti_header *out,
-                             noc_error *err)
-{
-    int64_t dims[8] = {0, 1, 1, 1, 1, 1, 1, 1};
-    if (h->dim[0] < 1 || h->dim[0] > 7)
-        return noc_fail(err, NOC_EGEOMETRY, "%s: dim[0] is %lld, an image has 1 to 7 axes", path, (long long)h->dim[0]);
-    for (int i = 1; i <= h->dim[0]; i++) {
-        if (h->dim[i] < 1)
-            return noc_fail(err, NOC_EGEOMETRY, "%s: axis %d has %lld voxels", path, i, (long long)h->dim[i]);
-        dims[i] = h->dim[i];
-    }
-    for (int i = 5; i < 8; i++)
-        if (dims[i] != 1)
-            return noc_fail(err, NOC_EUNSUPPORTED, "%s: axis %d has %lld entries; images of up to four axes are read", path, i,
-                            (long long)dims[i]);
-    size_t bytes = noc_voxel_size(out->type);
-    for (int i = 1; i <= 4; i++)
-        if (__builtin_mul_overflow(bytes, (size_t)dims[i], &bytes) || bytes > max_bytes)
-            return noc_fail(err, NOC_ETOOLARGE, "%s: %lld x %lld x %lld x %lld voxels are more than the limit of %zu MiB", path,
-                            (long long)dims[1], (long long)dims[2], (long long)dims[3], (long long)dims[4], max_bytes >> 20);
-    if (dims[4] > 4096)
-        return noc_fail(err, NOC_EUNSUPPORTED, "%s: %lld channels", path, (long long)dims[4]);
-    memcpy(out->grid.size, dims + 1, sizeof out->grid.size);
-    out->channels = (int)dims[4];
-    out->voxel_bytes = bytes;
-    return NOC_OK;
-}
-
-static void keep_geometry(const nifti_2_header *h, int version, noc_nifti_geometry *g)
-{
-    *g = (noc_nifti_geometry){.version = version,
-                              .qform_code = h->qform_code,
-                              .sform_code = h->sform_code,
-                              .quatern = {h->quatern_b, h->quatern_c, h->quatern_d},
-                              .qoffset = {h->qoffset_x, h->qoffset_y, h->qoffset_z},
-                              .qfac = h->pixdim[0],
-                              .pixdim = {h->pixdim[1], h->pixdim[2], h->pixdim[3]},
-                              .xyzt_units = h->xyzt_units};
-    memcpy(g->srow[0], h->srow_x, sizeof g->srow[0]);
-    memcpy(g->srow[1], h->srow_y, sizeof g->srow[1]);
-    memcpy(g->srow[2], h->srow_z, sizeof g->srow[2]);
-}
-
-static void affine_of_qform(const noc_nifti_geometry *g, double affine[4][4])
-{
-    nifti_dmat44 m = nifti_quatern_to_dmat44(g->quatern[0], g->quatern[1], g->quatern[2], g->qoffset[0], g->qoffset[1],
-                                             g->qoffset[2], fabs(g->pixdim[0]), fabs(g->pixdim[1]), fabs(g->pixdim[2]),
-                                             g->qfac < 0 ? -1 : 1);
-    memcpy(affine, m.m, sizeof m.m);
-}
-
-/* Usable: finite, and its three columns span space. */
-static bool is_regular(const double affine[4][4])
-{
-    double lengths = 1;
-    for (int r = 0; r < 3; r++)
-        for (int c = 0; c < 4; c++)
-            if (!isfinite(affine[r][c]))
-                return false;
-    for (int c = 0; c < 3; c++)
-        lengths *= sqrt(affine[0][c] * affine[0][c] + affine[1][c] * affine[1][c] + affine[2][c] * affine[2][c]);
-    double d = affine[0][0] * (affine[1][1] * affine[2][2] - affine[1][2] * affine[2][1]) -
-               affine[0][1] * (affine[1][0] * affine[2][2] - affine[1][2] * affine[2][0]) +
-               affine[0][2] * (affine[1][0] * affine[2][1] - affine[1][1] * affine[2][0]);
-    return lengths > 0 && isfinite(lengths) && fabs(d) > 1e-6 * lengths;
-}
-
-static bool has_spacing(const noc_nifti_geometry *g)
-{
-    for (int i = 0; i < 3; i++)
-        if (!(isfinite(g->pixdim[i]) && g->pixdim[i] != 0))
-            return false;
-    return true;
-}
-
-/* sform over qform, as the standard has it; neither: only with assume_ras. */
-static noc_status find_affine(const char *path, bool assume_ras, noc_grid *grid, noc_error *err)
-{
-    const noc_nifti_geometry *g = &grid->nifti;
-    const char *form = "sform";
-    memset(grid->affine, 0, sizeof grid->affine);
-    grid->affine[3][3] = 1;
-    if (g->sform_code > 0) {
-        memcpy(grid->affine, g->srow, sizeof g->srow);
-    } else if (g->qform_code > 0) {
-        form = "qform";
-        if (!has_spacing(g))
-            return noc_fail(err, NOC_EGEOMETRY, "%s: its voxel sizes are %g x %g x %g mm", path, g->pixdim[0], g->pixdim[1], g->pixdim[2]);
-        affine_of_qform(g, grid->affine);
-    } else if (assume_ras) {
-        form = "voxel size";
-        for (int i = 0; i < 3; i++)
-            grid->affine[i][i] = fabs(g->pixdim[i]);
+            swap_nifti_header(&narrow, 1);
+        widen(&narrow, wide);
     } else {
-        return noc_fail(err, NOC_EGEOMETRY, "%s: its header does not say how it lies in space (both form codes are 0); --assume-ras takes it as it is", path);
+        memcpy(wide, bytes, sizeof *wide);
+        if (*is_swapped)
+            swap_nifti_header(wide, 2);
     }
-    if (!is_regular(grid->affine))
-        return noc_fail(err, NOC_EGEOMETRY, "%s: the affine of its %s is zero, not finite or singular", path, form);
     return NOC_OK;
 }
 
-static void find_spacing(noc_grid *grid)
+static noc_status take_type(const nifti_2_header *h, noc_nifti_header *header, noc_error *err)
 {
-    for (int c = 0; c < 3; c++) {
-        double spacing = fabs(grid->nifti.pixdim[c]);
-        if (!(isfinite(spacing) && spacing > 0))
-            spacing = sqrt(grid->affine[0][c] * grid->affine[0][c] + grid->affine[1][c] * grid->affine[1][c] +
-                           grid->affine[2][c] * grid->affine[2][c]);
-        grid->spacing_mm[c] = spacing;
+    for (size_t n = 0; n < sizeof known_types / sizeof known_types[0]; n++) {
+        if (known_types[n].code != h->datatype)
+            continue;
+        if (known_types[n].bits != h->bitpix)
+            return noc_fail(err, NOC_EUNREADABLE, "datatype %s has %d bits a voxel, bitpix says %d",
+                            noc_voxel_name(known_types[n].type), known_types[n].bits, h->bitpix);
+        header->type = known_types[n].type;
+        return NOC_OK;
     }
+    return noc_fail(err, NOC_EUNSUPPORTED,
+                    "voxels of datatype %d (%s): integers and floats up to 64 bits are read", h->datatype,
+                    nifti_datatype_string(h->datatype));
 }
 
-static noc_status find_voxels(const char *path, const nifti_2_header *h, nifti_info *info, noc_error *err)
+static noc_status take_sizes(const nifti_2_header *h, noc_nifti_header *header, noc_error *err)
 {
-    int64_t least = h->sizeof_hdr + 4;
-    info->is_pair = h->magic[1] == 'i';
-    int64_t offset = h->vox_offset == 0 && !info->is_pair ? least : h->vox_offset;
-    if (offset < (info->is_pair ? 0 : least) || offset > (int64_t)1 << 31)
-        return noc_fail(err, NOC_EUNREADABLE, "%s: its header puts the voxels at byte %lld", path, (long long)h->vox_offset);
-    info->voxel_offset = (size_t)offset;
-    bool is_scaled = isfinite(h->scl_slope) && h->scl_slope != 0;
-    info->slope = is_scaled ? h->scl_slope : 1;
-    info->inter = is_scaled && isfinite(h->scl_inter) ? h->scl_inter : 0;
+    const int64_t axes = h->dim[0];
+
+    if (axes < 1 || axes > 7)
+        return noc_fail(err, NOC_EGEOMETRY, "dim[0] is %lld, expected 1 to 7 axes", (long long)axes);
+    for (int i = 1; i <= axes; i++)
+        if (h->dim[i] < 1)
+            return noc_fail(err, NOC_EGEOMETRY, "dim[%d] is %lld, expected 1 or more", i,
+                            (long long)h->dim[i]);
+    for (int i = 5; i <= axes; i++)
+        if (h->dim[i] > 1)
+            return noc_fail(err, NOC_EUNSUPPORTED, "axis %d has %lld entries: up to 4 axes are read", i,
+                            (long long)h->dim[i]);
+    for (int i = 0; i < 3; i++)
+        header->grid.size[i] = i < axes ? h->dim[i + 1] : 1;
+    const int64_t channels = axes >= 4 ? h->dim[4] : 1;
+    if (channels > INT_MAX)
+        return noc_fail(err, NOC_ETOOLARGE, "%lld channels", (long long)channels);
+    header->channels = (int)channels;
     return NOC_OK;
 }
 
-noc_status nifti_parse(const char *path, const unsigned char *bytes, size_t size, const noc_nifti_options *options,
-                       nifti_info *info, noc_error *err)
+/* After type, sizes and offset are known. */
+static noc_status check_bytes(noc_nifti_layout *layout, size_t limit, noc_error *err)
+{
+    noc_nifti_header *header = &layout->header;
+    const int64_t *n = header->grid.size;
+    size_t bytes = noc_voxel_size(header->type), all;
+    const bool fits =
+        noc_size_mul(bytes, (size_t)n[0], &bytes) && noc_size_mul(bytes, (size_t)n[1], &bytes) &&
+        noc_size_mul(bytes, (size_t)n[2], &bytes) && noc_size_mul(bytes, (size_t)header->channels, &bytes) &&
+        noc_size_add(bytes, layout->offset, &all) && all <= (limit ? limit : default_limit);
+
+    if (!fits)
+        return noc_fail(err, NOC_ETOOLARGE,
+                        "%lldx%lldx%lld voxels of %s in %d channels are more than %zu bytes", (long long)n[0],
+                        (long long)n[1], (long long)n[2], noc_voxel_name(header->type), header->channels,
+                        limit ? limit : default_limit);
+    header->voxel_bytes = bytes;
+    return NOC_OK;
+}
+
+static noc_status take_offset(const nifti_2_header *h, int version, noc_nifti_layout *layout, noc_error *err)
+{
+    const int header_bytes = version == 1 ? NOC_NIFTI1_BYTES : NOC_NIFTI2_BYTES;
+    const int64_t least = layout->is_single_file ? header_bytes + NOC_NIFTI_EXTENDER : 0;
+
+    if (h->vox_offset < least || h->vox_offset > farthest_offset)
+        return noc_fail(err, NOC_EUNREADABLE,
+                        "vox_offset is no place for voxels: they begin at byte %lld or after",
+                        (long long)least);
+    layout->offset = (size_t)h->vox_offset;
+    return NOC_OK;
+}
+
+static noc_status take_scale(const nifti_2_header *h, noc_nifti_layout *layout, noc_error *err)
+{
+    const bool has_scale = h->scl_slope != 0 && isfinite(h->scl_slope);
+
+    if (has_scale && !isfinite(h->scl_inter))
+        return noc_fail(err, NOC_EUNREADABLE, "scl_slope is %g but scl_inter is not finite", h->scl_slope);
+    layout->slope = has_scale ? h->scl_slope : 1;
+    layout->inter = has_scale ? h->scl_inter : 0;
+    return NOC_OK;
+}
+
+static void take_geometry(const nifti_2_header *h, int version, noc_nifti_geometry *g)
+{
+    *g = (noc_nifti_geometry){
+        .version = version,
+        .qform_code = h->qform_code,
+        .sform_code = h->sform_code,
+        .quatern = {h->quatern_b, h->quatern_c, h->quatern_d},
+        .qoffset = {h->qoffset_x, h->qoffset_y, h->qoffset_z},
+        .qfac = h->pixdim[0],
+        .pixdim = {h->pixdim[1], h->pixdim[2], h->pixdim[3]},
+        .xyzt_units = h->xyzt_units,
+    };
+    for (int j = 0; j < 4; j++) {
+        g->srow[0][j] = h->srow_x[j];
+        g->srow[1][j] = h->srow_y[j];
+        g->srow[2][j] = h->srow_z[j];
+    }
+}
+
+/* The voxel's edge along an axis; an axis that the file does not have may leave it 0. */
+static double edge(const noc_nifti_geometry *g, int axis, int64_t axes)
+{
+    return g->pixdim[axis] == 0 && axis >= axes ? 1 : fabs(g->pixdim[axis]);
+}
+
+static noc_status affine_of_qform(const noc_nifti_geometry *g, int64_t axes, double affine[4][4],
+                                  noc_error *err)
+{
+    const double *q = g->quatern, squares = q[0] * q[0] + q[1] * q[1] + q[2] * q[2];
+
+    if (!(squares <= 1.0001))
+        return noc_fail(err, NOC_EGEOMETRY, "the qform's quaternion is not of length 1");
+    const nifti_dmat44 rotation = nifti_quatern_to_dmat44(q[0], q[1], q[2], g->qoffset[0], g->qoffset[1],
+                                                          g->qoffset[2], 1, 1, 1, g->qfac < 0 ? -1 : 1);
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++)
+            affine[i][j] = rotation.m[i][j] * (i < 3 && j < 3 ? edge(g, j, axes) : 1);
+    return NOC_OK;
+}
+
+static noc_status find_affine(const noc_nifti_geometry *g, int64_t axes, bool assume_ras, double affine[4][4],
+                              noc_error *err)
+{
+    noc_status status = NOC_OK;
+    const char *source = "sform";
+
+    memset(affine, 0, 16 * sizeof affine[0][0]);
+    affine[3][3] = 1;
+    if (g->sform_code > 0) {
+        memcpy(affine, g->srow, sizeof g->srow);
+    } else if (g->qform_code > 0) {
+        source = "qform";
+        status = affine_of_qform(g, axes, affine, err);
+    } else if (assume_ras) {
+        source = "pixdim";
+        for (int i = 0; i < 3; i++)
+            affine[i][i] = edge(g, i, axes);
+    } else {
+        return noc_fail(err, NOC_EGEOMETRY, "no orientation: qform_code and sform_code are both 0");
+    }
+    if (status == NOC_OK && !noc_affine_is_regular(affine))
+        return noc_fail(err, NOC_EGEOMETRY, "the affine of the %s is zero, singular or not finite", source);
+    return status;
+}
+
+static noc_status take_space(const nifti_2_header *h, int version, const noc_nifti_options *options,
+                             noc_grid *grid, noc_error *err)
+{
+    take_geometry(h, version, &grid->nifti);
+    const noc_status status = find_affine(&grid->nifti, h->dim[0], options->assume_ras, grid->affine, err);
+    if (status != NOC_OK)
+        return status;
+    for (int i = 0; i < 3; i++) {
+        const double pixdim = fabs(grid->nifti.pixdim[i]);
+        grid->spacing_mm[i] = pixdim > 0 && isfinite(pixdim) ? pixdim : noc_affine_column(grid->affine, i);
+    }
+    return NOC_OK;
+}
+
+noc_status noc_nifti_decode(const unsigned char *bytes, size_t size, const noc_nifti_options *options,
+                            noc_nifti_layout *layout, noc_error *err)
 {
     nifti_2_header h;
+    noc_nifti_layout l = {0};
     int version = 0;
-    size_t max_bytes = options && options->max_bytes ? options->max_bytes : (size_t)DEFAULT_MAX_GIB << 30;
-    nifti_info out = {0};
-    nifti_set_debug_level(0);
-    noc_status status = decode(path, bytes, size, &h, &version, &out.is_swapped, err);
-    if (status == NOC_OK)
-        status = check_type(path, &h, &out.header.type, err);
-    if (status == NOC_OK)
-        status = check_dims(path, &h, max_bytes, &out.header, err);
-    if (status == NOC_OK)
-        status = find_voxels(path, &h, &out, err);
+    noc_status status = take_fields(bytes, size, &h, &version, &l.is_swapped, err);
+
     if (status != NOC_OK)
         return status;
-    keep_geometry(&h, version, &out.header.grid.nifti);
-    status = find_affine(path, options && options->assume_ras, &out.header.grid, err);
-    if (status != NOC_OK)
+    l.is_single_file = h.magic[1] == '+';
+    if ((status = take_sizes(&h, &l.header, err)) != NOC_OK ||
+        (status = take_type(&h, &l.header, err)) != NOC_OK ||
+        (status = take_offset(&h, version, &l, err)) != NOC_OK ||
+        (status = check_bytes(&l, options->max_bytes, err)) != NOC_OK ||
+        (status = take_scale(&h, &l, err)) != NOC_OK ||
+        (status = take_space(&h, version, options, &l.header.grid, err)) != NOC_OK)
         return status;
-    find_spacing(&out.header.grid);
-    *info = out;
+    *layout = l;
     return NOC_OK;
 }

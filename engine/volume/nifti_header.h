@@ -1,32 +1,26 @@
-/* Inside of engine/volume: a parsed header, and the file bytes behind it. */
+/* The bytes of a NIfTI header and what they mean; private to engine/volume. */
 #ifndef NOC_VOLUME_NIFTI_HEADER_H
 #define NOC_VOLUME_NIFTI_HEADER_H
 
-#include "engine/base/file.h"
 #include "engine/volume/nifti.h"
 
-enum { NIFTI_HEADER_BYTES = 544 }; /* the longest header and its extender */
+enum {
+    NOC_NIFTI1_BYTES = 348,
+    NOC_NIFTI2_BYTES = 540, /* the longest header */
+    NOC_NIFTI_EXTENDER = 4,
+};
 
-typedef struct nifti_info {
+typedef struct noc_nifti_layout {
     noc_nifti_header header;
     double slope, inter;
-    size_t voxel_offset; /* in the file that holds the voxels */
-    bool is_swapped;
-    bool is_pair;        /* the voxels are in an .img of their own */
-} nifti_info;
+    size_t offset;       /* of the voxels in their file */
+    bool is_swapped;     /* other byte order than this machine's */
+    bool is_single_file; /* voxels in the same file as the header */
+} noc_nifti_layout;
 
-/* size: bytes at hand, at most NIFTI_HEADER_BYTES. */
-noc_status nifti_parse(const char *path, const unsigned char *bytes, size_t size, const noc_nifti_options *options,
-                       nifti_info *info, noc_error *err);
-
-/* ---- file bytes (nifti_source.c) ---- */
-
-bool nifti_is_gzip(const noc_mapping *file);
-/* The first bytes of the (inflated) file; *have may be less than wanted at its end. */
-noc_status nifti_read_prefix(const char *path, const noc_mapping *file, unsigned char *bytes, size_t wanted, size_t *have,
-                             noc_error *err);
-/* `bytes` inflated (or plain) bytes from `offset` into memory of offset + bytes bytes; they end up at its beginning. */
-noc_status nifti_read_bytes(const char *path, const noc_mapping *file, size_t offset, size_t bytes, void *memory,
-                            noc_error *err);
+/* bytes: the first of the file, NOC_NIFTI2_BYTES of them where the file has so many. Sentences name no path.
+ */
+noc_status noc_nifti_decode(const unsigned char *bytes, size_t size, const noc_nifti_options *options,
+                            noc_nifti_layout *layout, noc_error *err);
 
 #endif

@@ -1,175 +1,300 @@
-/* Reading: map, parse the header, learn exactly how many bytes there must be, then allocate and inflate just these. */
+/* Reading NIfTI files. What always holds: sizes are known and checked against the limit before anything of
+ * their size is allocated, one copy of the voxels exists, and neither the compressed nor the plain file stays
+ * resident. */
+#include "engine/base/file.h"
 #include "engine/base/memory.h"
 #include "engine/base/sha256.h"
+#include "engine/volume/gzip.h"
 #include "engine/volume/nifti_header.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum {
+    SPARE_BYTES = 65536,   /* what a compressed file may hold after its voxels */
+    STRIDE_BYTES = 8 << 20 /* a mapped file is let go in pieces of that size */
+};
+
+static const char *const endings[] = {".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz"};
+enum { FIRST_HEADER = 2, FIRST_IMAGE = 4, ENDING_COUNT = 6 };
+
+/* Index in endings, -1 for none; *stem_length is the length without it. */
+static int find_ending(const char *name, size_t *stem_length)
+{
+    const size_t length = strlen(name);
+
+    for (int n = 0; n < ENDING_COUNT; n++) {
+        const size_t tail = strlen(endings[n]);
+        if (length < tail || strcmp(name + length - tail, endings[n]) != 0)
+            continue;
+        *stem_length = length - tail;
+        return n;
+    }
+    return -1;
+}
 
 bool noc_nifti_is_name(const char *name, size_t *stem_length)
 {
-    static const char *const ends[] = {".nii.gz", ".nii", ".hdr.gz", ".img.gz", ".hdr", ".img"};
-    size_t length = strlen(name);
-    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
-        size_t end = strlen(ends[i]);
-        if (length >= end && strcasecmp(name + length - end, ends[i]) == 0) {
-            if (stem_length)
-                *stem_length = length - end;
-            return true;
-        }
-    }
-    return false;
+    size_t length;
+
+    if (find_ending(name, &length) < 0)
+        return false;
+    if (stem_length)
+        *stem_length = length;
+    return true;
 }
 
-/* The other file of a pair: "x.hdr" <-> "x.img", with or without .gz, whichever exists (if none, the plain name). */
-static char *partner(const char *path, const char *from, const char *to, noc_error *err)
+/* The files of an image: equal for .nii. Both newly allocated. */
+typedef struct file_names {
+    char *header;
+    char *image;
+    bool is_pair;
+} file_names;
+
+static void free_names(file_names *names)
 {
-    size_t stem;
-    noc_mapping probe;
-    if (!noc_nifti_is_name(path, &stem) || strncasecmp(path + stem, from, 4) != 0) {
-        noc_fail(err, NOC_EUNREADABLE, "%s: is one file of a pair, but not named %s", path, from);
+    free(names->header);
+    free(names->image);
+}
+
+/* stem with the ending whose file exists: the one compressed as the given name is, else the other; the former
+ * when neither does. NULL when memory ends. */
+static char *find_partner(const char *path, size_t stem_length, int first_ending, bool is_compressed,
+                          noc_error *err)
+{
+    char *name = noc_alloc(stem_length + 8, 1, err);
+
+    if (!name)
         return NULL;
+    memcpy(name, path, stem_length);
+    for (int n = 0; n < 2; n++) {
+        strcpy(name + stem_length, endings[first_ending + (is_compressed != (n == 1))]);
+        if (access(name, F_OK) == 0)
+            return name;
     }
-    char *other = noc_alloc(stem + 16, 1, err);
-    if (!other)
-        return NULL;
-    memcpy(other, path, stem);
-    strcpy(other + stem, to);
-    if (noc_file_map(other, &probe, NULL) != NOC_OK)
-        strcpy(other + stem + 4, ".gz");
-    else
-        noc_file_unmap(&probe);
-    return other;
+    strcpy(name + stem_length, endings[first_ending + is_compressed]);
+    return name;
 }
 
-static bool is_image_of_pair(const char *path)
+static noc_status find_names(const char *path, file_names *names, noc_error *err)
 {
-    size_t stem;
-    return noc_nifti_is_name(path, &stem) && strncasecmp(path + stem, ".img", 4) == 0;
+    size_t stem_length;
+    const int ending = find_ending(path, &stem_length);
+    const bool is_compressed = ending % 2 == 1;
+
+    *names = (file_names){.is_pair = ending >= FIRST_HEADER};
+    names->header = ending >= FIRST_IMAGE ? find_partner(path, stem_length, FIRST_HEADER, is_compressed, err)
+                                          : noc_strdup(path, err);
+    names->image = ending >= FIRST_HEADER && ending < FIRST_IMAGE
+                       ? find_partner(path, stem_length, FIRST_IMAGE, is_compressed, err)
+                       : noc_strdup(path, err);
+    if (names->header && names->image)
+        return NOC_OK;
+    free_names(names);
+    return NOC_ENOMEMORY;
 }
 
-/* The files behind a name: header, and voxels when they lie apart. */
-typedef struct files {
-    char *header_path, *image_path; /* image_path NULL: in the header's file */
-    noc_mapping header, image;
-} files;
-
-static void files_close(files *f)
+/* Layout of a mapped header file. */
+static noc_status decode(const file_names *names, const noc_mapping *file, const noc_nifti_options *options,
+                         noc_nifti_layout *layout, noc_error *err)
 {
-    noc_file_unmap(&f->header);
-    noc_file_unmap(&f->image);
-    free(f->header_path);
-    free(f->image_path);
-    memset(f, 0, sizeof *f);
-}
+    unsigned char bytes[NOC_NIFTI2_BYTES];
+    size_t have = file->size < sizeof bytes ? file->size : sizeof bytes;
+    noc_status status;
 
-static noc_status open_header(const char *path, const noc_nifti_options *options, files *f, nifti_info *info,
-                              noc_error *err)
-{
-    unsigned char bytes[NIFTI_HEADER_BYTES];
-    size_t have = 0;
-    f->header_path = is_image_of_pair(path) ? partner(path, ".img", ".hdr", err) : noc_strdup(path, err);
-    if (!f->header_path)
-        return err ? err->status : NOC_EUNREADABLE;
-    noc_status status = noc_file_map(f->header_path, &f->header, err);
-    if (status == NOC_OK)
-        status = nifti_read_prefix(f->header_path, &f->header, bytes, sizeof bytes, &have, err);
-    if (status == NOC_OK)
-        status = nifti_parse(f->header_path, bytes, have, options, info, err);
-    return status;
+    if (noc_gzip_is(file->data, file->size)) {
+        have = noc_gzip_peek(file->data, file->size, bytes, sizeof bytes);
+        status = have < NOC_NIFTI1_BYTES ? noc_fail(err, NOC_EUNREADABLE,
+                                                    "the gzip data are damaged or cut short "
+                                                    "after %zu bytes, a NIfTI header has %d",
+                                                    have, NOC_NIFTI1_BYTES)
+                                         : noc_nifti_decode(bytes, have, options, layout, err);
+    } else {
+        if (have > 0)
+            memcpy(bytes, file->data, have);
+        status = noc_nifti_decode(bytes, have, options, layout, err);
+    }
+    if (status == NOC_OK && layout->is_single_file == names->is_pair)
+        status = noc_fail(err, NOC_EUNREADABLE, "the header is one of %s, its name says otherwise",
+                          names->is_pair ? "a single file (n+)" : "a pair of files (ni)");
+    return status == NOC_OK ? NOC_OK : noc_within(err, status, "%s", names->header);
 }
 
 noc_status noc_nifti_read_header(const char *path, const noc_nifti_options *options, noc_nifti_header *header,
                                  noc_error *err)
 {
-    files f = {0};
-    nifti_info info;
-    noc_error why = {.status = NOC_OK};
-    noc_status status = open_header(path, options, &f, &info, &why);
-    files_close(&f);
+    const noc_nifti_options defaults = {0};
+    noc_mapping file = {0};
+    noc_nifti_layout layout;
+    file_names names;
+    noc_status status = find_names(path, &names, err);
+
+    if (status != NOC_OK)
+        return status;
+    status = noc_file_map(names.header, &file, err);
     if (status == NOC_OK)
-        *header = info.header;
-    else if (err)
-        *err = why;
+        status = decode(&names, &file, options ? options : &defaults, &layout, err);
+    if (status == NOC_OK)
+        *header = layout.header;
+    noc_file_unmap(&file);
+    free_names(&names);
     return status;
 }
 
-static void swap_voxels(void *voxels, size_t size, size_t count)
+/* Lets a stretch of a mapped file that was used leave this process. */
+static void let_go(const unsigned char *data, size_t size)
 {
-    if (size == 2)
-        for (uint16_t *at = voxels; count--; at++)
-            *at = __builtin_bswap16(*at);
-    else if (size == 4)
-        for (uint32_t *at = voxels; count--; at++)
-            *at = __builtin_bswap32(*at);
-    else if (size == 8)
-        for (uint64_t *at = voxels; count--; at++)
-            *at = __builtin_bswap64(*at);
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t lead = (page - (uintptr_t)data % page) % page;
+
+    if (size >= lead + page)
+        madvise((void *)(data + lead), (size - lead) / page * page, MADV_DONTNEED);
 }
 
-static noc_status hash_files(const files *f, char hex[NOC_SHA256_HEX], noc_error *err)
+static void add_to_hash(noc_sha256 *hash, const noc_mapping *file, bool is_kept)
 {
-    noc_sha256 *hash;
-    noc_status status = noc_sha256_create(&hash, err);
+    for (size_t at = 0; at < file->size; at += STRIDE_BYTES) {
+        const size_t size = file->size - at < STRIDE_BYTES ? file->size - at : STRIDE_BYTES;
+        noc_sha256_add(hash, file->data + at, size);
+        if (!is_kept)
+            let_go(file->data + at, size);
+    }
+}
+
+static noc_status hash_files(const noc_mapping *header, const noc_mapping *image, bool is_pair,
+                             bool is_compressed, char hex[NOC_SHA256_HEX], noc_error *err)
+{
+    noc_sha256 *hash = NULL;
+    const noc_status status = noc_sha256_create(&hash, err);
+
     if (status != NOC_OK)
         return status;
-    noc_sha256_add(hash, f->header.data, f->header.size);
-    noc_sha256_add(hash, f->image.data, f->image.size);
+    add_to_hash(hash, header, is_pair || is_compressed);
+    if (is_pair)
+        add_to_hash(hash, image, is_compressed);
     noc_sha256_end(hash, hex);
     return NOC_OK;
 }
 
-static noc_status read_voxels(files *f, const nifti_info *info, noc_image *image, noc_error *err)
+static noc_status inflate_voxels(const noc_mapping *file, size_t offset, size_t bytes, unsigned char **voxels,
+                                 noc_error *err)
 {
-    const char *path = f->image_path ? f->image_path : f->header_path;
-    const noc_mapping *file = f->image_path ? &f->image : &f->header;
-    size_t bytes = info->header.voxel_bytes, offset = info->voxel_offset;
-    /* a plain file shows its length before anything is allocated */
-    if (!nifti_is_gzip(file) && (file->size < offset || file->size - offset < bytes))
-        return nifti_read_bytes(path, file, offset, bytes, NULL, err);
-    void *voxels = noc_alloc(offset + bytes, 1, err);
-    if (!voxels)
+    unsigned char *buffer = NULL;
+
+    if (!noc_gzip_may_hold(file->size, offset + bytes))
+        return noc_fail(err, NOC_EUNREADABLE,
+                        "%zu bytes of gzip data cannot hold the %zu bytes that the header declares",
+                        file->size, offset + bytes);
+    buffer = noc_alloc(offset + bytes + SPARE_BYTES, 1, err);
+    if (!buffer)
         return NOC_ENOMEMORY;
-    noc_status status = nifti_read_bytes(path, file, offset, bytes, voxels, err);
+    const noc_status status =
+        noc_gzip_inflate(file->data, file->size, buffer, offset + bytes, offset + bytes + SPARE_BYTES, err);
     if (status != NOC_OK) {
-        free(voxels);
+        free(buffer);
         return status;
     }
-    if (info->is_swapped)
-        swap_voxels(voxels, noc_voxel_size(info->header.type), bytes / noc_voxel_size(info->header.type));
+    memmove(buffer, buffer + offset, bytes);
+    *voxels = buffer;
+    return NOC_OK;
+}
+
+static noc_status copy_voxels(const noc_mapping *file, size_t offset, size_t bytes, unsigned char **voxels,
+                              noc_error *err)
+{
+    if (file->size < offset || file->size - offset < bytes)
+        return noc_fail(err, NOC_EUNREADABLE, "cut short: %zu bytes, the header declares %zu", file->size,
+                        offset + bytes);
+    unsigned char *buffer = noc_alloc(bytes, 1, err);
+    if (!buffer)
+        return NOC_ENOMEMORY;
+    for (size_t at = 0; at < bytes; at += STRIDE_BYTES) {
+        const size_t size = bytes - at < STRIDE_BYTES ? bytes - at : STRIDE_BYTES;
+        memcpy(buffer + at, file->data + offset + at, size);
+        let_go(file->data + offset + at, size);
+    }
+    *voxels = buffer;
+    return NOC_OK;
+}
+
+static void swap_voxels(void *voxels, size_t bytes, size_t size)
+{
+    const size_t count = bytes / size;
+
+    if (size == 2)
+        for (size_t n = 0; n < count; n++)
+            ((uint16_t *)voxels)[n] = __builtin_bswap16(((uint16_t *)voxels)[n]);
+    else if (size == 4)
+        for (size_t n = 0; n < count; n++)
+            ((uint32_t *)voxels)[n] = __builtin_bswap32(((uint32_t *)voxels)[n]);
+    else if (size == 8)
+        for (size_t n = 0; n < count; n++)
+            ((uint64_t *)voxels)[n] = __builtin_bswap64(((uint64_t *)voxels)[n]);
+}
+
+/* Voxels of a file that is already mapped, in this machine's byte order. */
+static noc_status take_voxels(const char *path, const noc_mapping *file, bool is_compressed,
+                              const noc_nifti_layout *layout, noc_image *image, noc_error *err)
+{
+    const size_t bytes = layout->header.voxel_bytes;
+    unsigned char *voxels = NULL;
+    const noc_status status = is_compressed ? inflate_voxels(file, layout->offset, bytes, &voxels, err)
+                                            : copy_voxels(file, layout->offset, bytes, &voxels, err);
+
+    if (status != NOC_OK)
+        return noc_within(err, status, "%s", path);
+    if (layout->is_swapped)
+        swap_voxels(voxels, bytes, noc_voxel_size(layout->header.type));
+    image->grid = layout->header.grid;
+    image->channels = layout->header.channels;
+    image->type = layout->header.type;
+    image->slope = layout->slope;
+    image->inter = layout->inter;
     image->voxels = voxels;
     image->bytes = bytes;
     return NOC_OK;
 }
 
-noc_status noc_nifti_read(const char *path, const noc_nifti_options *options, noc_image *image, noc_error *err)
+/* Voxels of a plain image may begin with gzip's two bytes: there the name decides, elsewhere the content. */
+static bool is_compressed_image(const file_names *names, const noc_mapping *file)
 {
-    files f = {0};
-    nifti_info info;
-    noc_image out = {0};
-    noc_error why = {.status = NOC_OK};
-    memset(image, 0, sizeof *image);
-    noc_status status = open_header(path, options, &f, &info, &why);
-    if (status == NOC_OK && info.is_pair) {
-        f.image_path = partner(f.header_path, ".hdr", ".img", &why);
-        status = f.image_path ? noc_file_map(f.image_path, &f.image, &why) : why.status;
-    }
-    if (status == NOC_OK && options && options->with_sha256)
-        status = hash_files(&f, out.sha256, &why);
-    if (status == NOC_OK)
-        status = read_voxels(&f, &info, &out, &why);
-    files_close(&f);
-    if (status != NOC_OK) {
-        if (err)
-            *err = why;
+    const size_t length = strlen(names->image);
+
+    if (names->is_pair)
+        return strcmp(names->image + length - 3, ".gz") == 0;
+    return noc_gzip_is(file->data, file->size);
+}
+
+noc_status noc_nifti_read(const char *path, const noc_nifti_options *options, noc_image *image,
+                          noc_error *err)
+{
+    const noc_nifti_options defaults = {0};
+    noc_mapping header = {0}, other = {0};
+    noc_nifti_layout layout;
+    file_names names;
+
+    *image = (noc_image){0};
+    noc_status status = find_names(path, &names, err);
+    if (status != NOC_OK)
         return status;
-    }
-    out.grid = info.header.grid;
-    out.channels = info.header.channels;
-    out.type = info.header.type;
-    out.slope = info.slope;
-    out.inter = info.inter;
-    *image = out;
-    return NOC_OK;
+    options = options ? options : &defaults;
+    if ((status = noc_file_map(names.header, &header, err)) != NOC_OK ||
+        (status = decode(&names, &header, options, &layout, err)) != NOC_OK ||
+        (names.is_pair && (status = noc_file_map(names.image, &other, err)) != NOC_OK))
+        goto out;
+    const noc_mapping *file = names.is_pair ? &other : &header;
+    const bool is_compressed = is_compressed_image(&names, file);
+    if (options->with_sha256 &&
+        (status = hash_files(&header, &other, names.is_pair, is_compressed, image->sha256, err)) != NOC_OK)
+        goto out;
+    status = take_voxels(names.image, file, is_compressed, &layout, image, err);
+out:
+    if (status != NOC_OK)
+        noc_image_clear(image);
+    noc_file_unmap(&header);
+    noc_file_unmap(&other);
+    free_names(&names);
+    return status;
 }

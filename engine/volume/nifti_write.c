@@ -1,133 +1,139 @@
-/* Writing label images byte by byte: header, extender, voxels; gzipped as one member. */
+/* Label images as single files. The bytes are made in memory and replace the file as a whole: a reader never
+ * sees a part of a mask. */
 #include "engine/base/file.h"
 #include "engine/base/memory.h"
-#include "engine/volume/nifti.h"
+#include "engine/volume/gzip.h"
+#include "engine/volume/nifti_header.h"
 
-#include <libdeflate.h>
-#include <stdio.h>
+#include <limits.h>
+#include <nifti1.h>
+#include <nifti2.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <nifti2.h>
-#include <nifti1.h>
+static const int deflate_level = 6;
 
-enum { INTENT_LABEL = 1002, COMPRESSION_LEVEL = 6, NIFTI1_LARGEST_DIM = 32767 };
-
-static void fill_two(const noc_grid *grid, int datatype, size_t voxel_size, const char *descrip, nifti_2_header *h)
+static nifti_2_header label_header(const noc_grid *grid, noc_voxel_type type, const char *descrip)
 {
     const noc_nifti_geometry *g = &grid->nifti;
-    *h = (nifti_2_header){.sizeof_hdr = 540,
-                          .magic = {'n', '+', '2', '\0', '\r', '\n', '\032', '\n'},
-                          .datatype = (int16_t)datatype,
-                          .bitpix = (int16_t)(8 * voxel_size),
-                          .dim = {3, grid->size[0], grid->size[1], grid->size[2], 1, 1, 1, 1},
-                          .pixdim = {g->qfac, g->pixdim[0], g->pixdim[1], g->pixdim[2], 0, 0, 0, 0},
-                          .vox_offset = 544,
-                          .scl_slope = 1,
-                          .qform_code = g->qform_code,
-                          .sform_code = g->sform_code,
-                          .quatern_b = g->quatern[0],
-                          .quatern_c = g->quatern[1],
-                          .quatern_d = g->quatern[2],
-                          .qoffset_x = g->qoffset[0],
-                          .qoffset_y = g->qoffset[1],
-                          .qoffset_z = g->qoffset[2],
-                          .xyzt_units = g->xyzt_units,
-                          .intent_code = INTENT_LABEL};
-    memcpy(h->srow_x, g->srow[0], sizeof h->srow_x);
-    memcpy(h->srow_y, g->srow[1], sizeof h->srow_y);
-    memcpy(h->srow_z, g->srow[2], sizeof h->srow_z);
-    snprintf(h->descrip, sizeof h->descrip, "%s", descrip);
+    nifti_2_header h = {
+        .sizeof_hdr = NOC_NIFTI2_BYTES,
+        .magic = "n+2\0\r\n\032", /* and the 0 that ends it */
+        .datatype = type == NOC_VOXEL_U8 ? DT_UINT8 : DT_UINT16,
+        .bitpix = (short)(8 * noc_voxel_size(type)),
+        .dim = {3, grid->size[0], grid->size[1], grid->size[2], 1, 1, 1, 1},
+        .pixdim = {g->qfac, g->pixdim[0], g->pixdim[1], g->pixdim[2], 1, 1, 1, 1},
+        .vox_offset = NOC_NIFTI2_BYTES + NOC_NIFTI_EXTENDER,
+        .scl_slope = 1,
+        .intent_code = NIFTI_INTENT_LABEL,
+        .qform_code = g->qform_code,
+        .sform_code = g->sform_code,
+        .quatern_b = g->quatern[0],
+        .quatern_c = g->quatern[1],
+        .quatern_d = g->quatern[2],
+        .qoffset_x = g->qoffset[0],
+        .qoffset_y = g->qoffset[1],
+        .qoffset_z = g->qoffset[2],
+        .xyzt_units = g->xyzt_units,
+    };
+
+    memcpy(h.srow_x, g->srow[0], sizeof h.srow_x);
+    memcpy(h.srow_y, g->srow[1], sizeof h.srow_y);
+    memcpy(h.srow_z, g->srow[2], sizeof h.srow_z);
+    if (descrip)
+        memcpy(h.descrip, descrip, strnlen(descrip, sizeof h.descrip - 1));
+    return h;
 }
 
-static void fill_one(const nifti_2_header *two, nifti_1_header *h)
+static nifti_1_header narrow_header(const nifti_2_header *wide)
 {
-    *h = (nifti_1_header){.sizeof_hdr = 348,
-                          .regular = 'r',
-                          .magic = {'n', '+', '1', '\0'},
-                          .datatype = two->datatype,
-                          .bitpix = two->bitpix,
-                          .vox_offset = 352,
-                          .scl_slope = 1,
-                          .qform_code = (short)two->qform_code,
-                          .sform_code = (short)two->sform_code,
-                          .quatern_b = (float)two->quatern_b,
-                          .quatern_c = (float)two->quatern_c,
-                          .quatern_d = (float)two->quatern_d,
-                          .qoffset_x = (float)two->qoffset_x,
-                          .qoffset_y = (float)two->qoffset_y,
-                          .qoffset_z = (float)two->qoffset_z,
-                          .xyzt_units = (char)two->xyzt_units,
-                          .intent_code = INTENT_LABEL};
+    nifti_1_header h = {
+        .sizeof_hdr = NOC_NIFTI1_BYTES,
+        .regular = 'r',
+        .magic = "n+1",
+        .datatype = (short)wide->datatype,
+        .bitpix = wide->bitpix,
+        .vox_offset = NOC_NIFTI1_BYTES + NOC_NIFTI_EXTENDER,
+        .scl_slope = 1,
+        .intent_code = (short)wide->intent_code,
+        .qform_code = (short)wide->qform_code,
+        .sform_code = (short)wide->sform_code,
+        .quatern_b = (float)wide->quatern_b,
+        .quatern_c = (float)wide->quatern_c,
+        .quatern_d = (float)wide->quatern_d,
+        .qoffset_x = (float)wide->qoffset_x,
+        .qoffset_y = (float)wide->qoffset_y,
+        .qoffset_z = (float)wide->qoffset_z,
+        .xyzt_units = (char)wide->xyzt_units,
+    };
+
+    memcpy(h.descrip, wide->descrip, sizeof h.descrip);
     for (int i = 0; i < 8; i++) {
-        h->dim[i] = (short)two->dim[i];
-        h->pixdim[i] = (float)two->pixdim[i];
+        h.dim[i] = (short)wide->dim[i];
+        h.pixdim[i] = (float)wide->pixdim[i];
     }
-    for (int i = 0; i < 4; i++) {
-        h->srow_x[i] = (float)two->srow_x[i];
-        h->srow_y[i] = (float)two->srow_y[i];
-        h->srow_z[i] = (float)two->srow_z[i];
+    for (int j = 0; j < 4; j++) {
+        h.srow_x[j] = (float)wide->srow_x[j];
+        h.srow_y[j] = (float)wide->srow_y[j];
+        h.srow_z[j] = (float)wide->srow_z[j];
     }
-    memcpy(h->descrip, two->descrip, sizeof h->descrip);
+    return h;
 }
 
-static bool is_version_two(const noc_grid *grid)
+/* *size = where the voxels begin. */
+static void encode_header(const noc_grid *grid, noc_voxel_type type, const char *descrip,
+                          unsigned char bytes[NOC_NIFTI2_BYTES + NOC_NIFTI_EXTENDER], size_t *size)
 {
-    for (int i = 0; i < 3; i++)
-        if (grid->size[i] > NIFTI1_LARGEST_DIM)
-            return true;
-    return grid->nifti.version == 2;
-}
+    const nifti_2_header wide = label_header(grid, type, descrip);
+    const bool is_large = grid->size[0] > SHRT_MAX || grid->size[1] > SHRT_MAX || grid->size[2] > SHRT_MAX;
 
-/* Header, extender and voxels in one block. */
-static noc_status build(const noc_grid *grid, noc_voxel_type type, const void *voxels, const char *descrip, void **data,
-                        size_t *size, noc_error *err)
-{
-    nifti_2_header two;
-    nifti_1_header one;
-    size_t voxel_size = noc_voxel_size(type), bytes = noc_grid_voxels(grid) * voxel_size;
-    fill_two(grid, type == NOC_VOXEL_U16 ? 512 : 2, voxel_size, descrip, &two);
-    fill_one(&two, &one);
-    bool is_two = is_version_two(grid);
-    size_t header = is_two ? sizeof two : sizeof one;
-    unsigned char *block = noc_alloc(header + 4 + bytes, 1, err);
-    if (!block)
-        return NOC_ENOMEMORY;
-    memcpy(block, is_two ? (void *)&two : (void *)&one, header);
-    memset(block + header, 0, 4);
-    memcpy(block + header + 4, voxels, bytes);
-    *data = block;
-    *size = header + 4 + bytes;
-    return NOC_OK;
-}
-
-static noc_status compress_block(void **data, size_t *size, noc_error *err)
-{
-    struct libdeflate_compressor *c = libdeflate_alloc_compressor(COMPRESSION_LEVEL);
-    size_t bound = c ? libdeflate_gzip_compress_bound(c, *size) : 0;
-    void *packed = c ? noc_alloc(bound, 1, err) : NULL;
-    size_t bytes = packed ? libdeflate_gzip_compress(c, *data, *size, packed, bound) : 0;
-    libdeflate_free_compressor(c);
-    if (bytes == 0) {
-        free(packed);
-        return noc_fail(err, NOC_ENOMEMORY, "no memory to compress %zu bytes", *size);
+    memset(bytes, 0, NOC_NIFTI2_BYTES + NOC_NIFTI_EXTENDER);
+    if (grid->nifti.version == 2 || is_large) {
+        memcpy(bytes, &wide, sizeof wide);
+        *size = NOC_NIFTI2_BYTES + NOC_NIFTI_EXTENDER;
+    } else {
+        const nifti_1_header narrow = narrow_header(&wide);
+        memcpy(bytes, &narrow, sizeof narrow);
+        *size = NOC_NIFTI1_BYTES + NOC_NIFTI_EXTENDER;
     }
-    free(*data);
-    *data = packed;
-    *size = bytes;
-    return NOC_OK;
 }
 
-noc_status noc_nifti_write_labels(const char *path, const noc_grid *grid, noc_voxel_type type, const void *voxels,
-                                  const char *descrip, noc_error *err)
+static bool ends_in(const char *text, const char *end)
 {
-    void *data = NULL;
-    size_t size, length = strlen(path);
-    noc_status status = build(grid, type, voxels, descrip, &data, &size, err);
-    if (status == NOC_OK && length > 3 && strcmp(path + length - 3, ".gz") == 0)
-        status = compress_block(&data, &size, err);
+    const size_t length = strlen(text), tail = strlen(end);
+
+    return length >= tail && strcmp(text + length - tail, end) == 0;
+}
+
+noc_status noc_nifti_write_labels(const char *path, const noc_grid *grid, noc_voxel_type type,
+                                  const void *voxels, const char *descrip, noc_error *err)
+{
+    unsigned char header[NOC_NIFTI2_BYTES + NOC_NIFTI_EXTENDER];
+    const size_t bytes = noc_grid_voxels(grid) * noc_voxel_size(type);
+    size_t header_bytes, packed_bytes;
+    void *packed = NULL;
+    noc_status status;
+
+    if (type != NOC_VOXEL_U8 && type != NOC_VOXEL_U16)
+        return noc_fail(err, NOC_EINTERNAL, "%s: labels are uint8 or uint16, not %s", path,
+                        noc_voxel_name(type));
+    encode_header(grid, type, descrip, header, &header_bytes);
+    unsigned char *whole = noc_alloc(header_bytes + bytes, 1, err);
+    if (!whole)
+        return noc_within(err, NOC_ENOMEMORY, "%s", path);
+    memcpy(whole, header, header_bytes);
+    memcpy(whole + header_bytes, voxels, bytes);
+    if (!ends_in(path, ".gz")) {
+        status = noc_file_replace(path, whole, header_bytes + bytes, err);
+        goto out;
+    }
+    status = noc_gzip_deflate(whole, header_bytes + bytes, deflate_level, &packed, &packed_bytes, err);
     if (status == NOC_OK)
-        status = noc_file_replace(path, data, size, err);
-    free(data);
+        status = noc_file_replace(path, packed, packed_bytes, err);
+    else
+        noc_within(err, status, "%s", path);
+out:
+    free(packed);
+    free(whole);
     return status;
 }

@@ -1,103 +1,113 @@
-/* Orientation codes. The nearest axes are those of the rotation nearest to the affine (its polar factor), as nibabel finds them. */
+/* Which file axis is which model axis. What always holds: the three file axes are each used once, so that a
+ * volume that goes to the model's axes and back is the same volume, voxel for voxel. */
 #include "engine/volume/orientation.h"
 
 #include <math.h>
 #include <string.h>
 
-static double determinant(double m[3][3])
+/* Below this the parallelepiped of the three unit axes has no volume: a file's floats cannot say more. */
+static const double least_volume = 1e-6;
+
+static double determinant(const double m[3][3])
 {
-    return m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1]) - m[0][1] * (m[1][0] * m[2][2] - m[1][2] * m[2][0]) +
+    return m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1]) -
+           m[0][1] * (m[1][0] * m[2][2] - m[1][2] * m[2][0]) +
            m[0][2] * (m[1][0] * m[2][1] - m[1][1] * m[2][0]);
 }
 
-/* inverse transposed = cofactors / determinant */
-static void invert_transposed(double m[3][3], double out[3][3])
+double noc_affine_column(const double affine[4][4], int axis)
 {
-    double d = determinant(m);
-    for (int r = 0; r < 3; r++)
-        for (int c = 0; c < 3; c++) {
-            int r1 = (r + 1) % 3, r2 = (r + 2) % 3, c1 = (c + 1) % 3, c2 = (c + 2) % 3;
-            out[r][c] = (m[r1][c1] * m[r2][c2] - m[r1][c2] * m[r2][c1]) / d;
-        }
+    return hypot(hypot(affine[0][axis], affine[1][axis]), affine[2][axis]);
 }
 
-/* Orthogonal polar factor by Newton's iteration X <- (X + X^-T)/2 (Higham 1986); converges for every regular matrix. */
-static void nearest_orthogonal(double m[3][3])
+/* The affine's columns, each of length 1. False where that cannot be. */
+static bool unit_columns(const double affine[4][4], double unit[3][3])
 {
-    double inverse[3][3];
-    for (int i = 0; i < 100; i++) {
-        double change = 0;
-        invert_transposed(m, inverse);
-        for (int r = 0; r < 3; r++)
-            for (int c = 0; c < 3; c++) {
-                double next = (m[r][c] + inverse[r][c]) / 2;
-                change = fmax(change, fabs(next - m[r][c]));
-                m[r][c] = next;
-            }
-        if (change < 1e-15)
-            return;
+    for (int j = 0; j < 3; j++) {
+        const double length = noc_affine_column(affine, j);
+        if (!(length > 0) || !isfinite(length) || !isfinite(affine[j][3]))
+            return false;
+        for (int i = 0; i < 3; i++)
+            unit[i][j] = affine[i][j] / length;
     }
+    return true;
 }
 
-static double largest_entry(double m[3][3], int column)
+bool noc_affine_is_regular(const double affine[4][4])
 {
-    return fmax(fabs(m[0][column]), fmax(fabs(m[1][column]), fabs(m[2][column])));
+    double unit[3][3];
+
+    return unit_columns(affine, unit) && fabs(determinant(unit)) > least_volume;
 }
 
-/* File axes in the order in which they choose: the one with the largest entry first. */
-static void choose_order(double m[3][3], int order[3])
+/* out = transposed inverse of m. */
+static void invert_transposed(const double m[3][3], double out[3][3])
 {
-    for (int i = 0; i < 3; i++)
-        order[i] = i;
-    for (int i = 1; i < 3; i++)
-        for (int j = i; j > 0 && largest_entry(m, order[j]) > largest_entry(m, order[j - 1]); j--) {
-            int swap = order[j];
-            order[j] = order[j - 1];
-            order[j - 1] = swap;
-        }
-}
+    const double scale = 1 / determinant(m);
 
-/* For each file axis the world axis (0 x, 1 y, 2 z) it runs along, and its sign. */
-static noc_status nearest_axes(const double affine[4][4], int world[3], int sign[3], noc_error *err)
-{
-    double m[3][3];
-    int order[3];
-    bool is_taken[3] = {false};
-    for (int c = 0; c < 3; c++) {
-        double length = sqrt(affine[0][c] * affine[0][c] + affine[1][c] * affine[1][c] + affine[2][c] * affine[2][c]);
-        for (int r = 0; r < 3; r++)
-            m[r][c] = affine[r][c] / length;
-    }
-    if (!(fabs(determinant(m)) > 1e-9))
-        return noc_fail(err, NOC_EGEOMETRY, "the affine is singular: its axes do not span space");
-    nearest_orthogonal(m);
-    choose_order(m, order);
     for (int i = 0; i < 3; i++) {
-        int axis = order[i], best = -1;
-        for (int r = 0; r < 3; r++)
-            if (!is_taken[r] && (best < 0 || fabs(m[r][axis]) > fabs(m[best][axis])))
-                best = r;
-        is_taken[best] = true;
-        world[axis] = best;
-        sign[axis] = m[best][axis] < 0 ? -1 : 1;
+        const int i1 = (i + 1) % 3, i2 = (i + 2) % 3;
+        for (int j = 0; j < 3; j++) {
+            const int j1 = (j + 1) % 3, j2 = (j + 2) % 3;
+            out[i][j] = scale * (m[i1][j1] * m[i2][j2] - m[i1][j2] * m[i2][j1]);
+        }
     }
-    return NOC_OK;
 }
 
-/* "RAS" -> for x, y, z of the model: world axis and sign. */
-static bool parse_code(const char *code, int world[3], int sign[3])
+/* The nearest orthogonal matrix (the polar factor), by Newton's iteration: quadratic, from a regular matrix
+ * always. */
+static void orthogonalise(double m[3][3])
 {
-    static const char letters[] = "LRPAIS";
-    bool is_seen[3] = {false};
+    double change = 1;
+
+    for (int round = 0; round < 100 && change > 1e-15; round++) {
+        double other[3][3];
+        invert_transposed(m, other);
+        change = 0;
+        for (int i = 0; i < 3; i++) {
+            for (int j = 0; j < 3; j++) {
+                const double mean = 0.5 * (m[i][j] + other[i][j]);
+                change = fmax(change, fabs(mean - m[i][j]));
+                m[i][j] = mean;
+            }
+        }
+    }
+}
+
+/* For each world axis (x, y, z) the file axis that is nearest to it, and whether that runs to the negative
+ * side. */
+static void match_axes(const double rotation[3][3], int file_axis[3], bool is_negative[3])
+{
+    bool is_taken[3] = {false};
+
+    for (int j = 0; j < 3; j++) {
+        int best = -1;
+        for (int i = 0; i < 3; i++)
+            if (!is_taken[i] && (best < 0 || fabs(rotation[i][j]) > fabs(rotation[best][j])))
+                best = i;
+        is_taken[best] = true;
+        file_axis[best] = j;
+        is_negative[best] = rotation[best][j] < 0;
+    }
+}
+
+/* The three letters as world axes (0 = x, 1 = y, 2 = z) and sides. */
+static bool parse_code(const char *code, int world[3], bool is_negative[3])
+{
+    static const char positive[] = "RAS", negative[] = "LPI";
+    bool is_taken[3] = {false};
+
     if (strlen(code) != 3)
         return false;
-    for (int i = 0; i < 3; i++) {
-        const char *at = strchr(letters, code[i]);
-        if (!at || is_seen[(at - letters) / 2])
+    for (int n = 0; n < 3; n++) {
+        const char *plus = strchr(positive, code[n]), *minus = strchr(negative, code[n]);
+        if (!plus && !minus)
             return false;
-        world[i] = (int)(at - letters) / 2;
-        sign[i] = (at - letters) % 2 ? 1 : -1;
-        is_seen[world[i]] = true;
+        world[n] = (int)(plus ? plus - positive : minus - negative);
+        is_negative[n] = minus != NULL;
+        if (is_taken[world[n]])
+            return false;
+        is_taken[world[n]] = true;
     }
     return true;
 }
@@ -105,18 +115,23 @@ static bool parse_code(const char *code, int world[3], int sign[3])
 noc_status noc_orientation_find(const double affine[4][4], const char *code, noc_orientation *orientation,
                                 noc_error *err)
 {
-    int world[3], sign[3], wanted[3], wanted_sign[3];
-    if (!parse_code(code, wanted, wanted_sign))
-        return noc_fail(err, NOC_ECONFIG, "orientation \"%.16s\" is none of the 48, such as RAS or LPS", code);
-    noc_status status = nearest_axes(affine, world, sign, err);
-    if (status != NOC_OK)
-        return status;
-    for (int i = 0; i < 3; i++) /* letter i is model axis 2 - i: x is W, z is D */
-        for (int axis = 0; axis < 3; axis++)
-            if (world[axis] == wanted[i]) {
-                orientation->axis[2 - i] = axis;
-                orientation->is_flipped[2 - i] = sign[axis] != wanted_sign[i];
-            }
+    int world[3], file_axis[3];
+    bool wants_negative[3], is_negative[3];
+    double rotation[3][3];
+
+    if (!parse_code(code, world, wants_negative))
+        return noc_fail(
+            err, NOC_ECONFIG,
+            "orientation \"%.16s\": expected one letter each of R or L, A or P, S or I, as in RAS", code);
+    if (!noc_affine_is_regular(affine) || !unit_columns(affine, rotation))
+        return noc_fail(err, NOC_EGEOMETRY, "the affine is singular");
+    orthogonalise(rotation);
+    match_axes(rotation, file_axis, is_negative);
+    for (int m = 0; m < 3; m++) {
+        const int letter = 2 - m; /* D is the model's z */
+        orientation->axis[m] = file_axis[world[letter]];
+        orientation->is_flipped[m] = is_negative[world[letter]] != wants_negative[letter];
+    }
     return NOC_OK;
 }
 
@@ -126,14 +141,16 @@ void noc_orientation_size(const noc_orientation *orientation, const int64_t ijk[
         dhw[m] = ijk[orientation->axis[m]];
 }
 
-void noc_orientation_steps(const noc_orientation *orientation, const int64_t ijk[3], int64_t *origin, int64_t step[3])
+void noc_orientation_steps(const noc_orientation *orientation, const int64_t ijk[3], int64_t *origin,
+                           int64_t step[3])
 {
-    const int64_t stride[3] = {1, ijk[0], ijk[0] * ijk[1]};
+    const int64_t strides[3] = {1, ijk[0], ijk[0] * ijk[1]};
+
     *origin = 0;
     for (int m = 0; m < 3; m++) {
-        int axis = orientation->axis[m];
-        step[m] = orientation->is_flipped[m] ? -stride[axis] : stride[axis];
+        const int axis = orientation->axis[m];
+        step[m] = orientation->is_flipped[m] ? -strides[axis] : strides[axis];
         if (orientation->is_flipped[m])
-            *origin += (ijk[axis] - 1) * stride[axis];
+            *origin += (ijk[axis] - 1) * strides[axis];
     }
 }
