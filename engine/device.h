@@ -15,23 +15,24 @@ typedef struct noc_buffer noc_buffer;   /* memory of a device */
 typedef enum noc_precision { NOC_PRECISION_F32, NOC_PRECISION_BF16, NOC_PRECISION_F16 } noc_precision;
 
 typedef struct noc_device_options {
-    int index;                /* of several of that kind */
-    int threads;              /* host threads; 0: all this process may use */
+    int index;   /* of several of that kind */
+    int threads; /* host threads; 0: all this process may use */
     noc_precision precision;
-    const char *isa;          /* "avx512", "avx2", "portable"; NULL: NOC_CPU_ISA from the environment, else the best */
+    const char *isa; /* "avx512", "avx2", "portable"; NULL: NOC_CPU_ISA from the environment, else the best */
 } noc_device_options;
 
 typedef struct noc_device_info {
-    char kind[16];        /* "cpu" */
-    char name[96];        /* "AMD EPYC ..." */
-    char isa[16];         /* "avx512" */
-    char precision[8];    /* "f32" */
-    char library[64];     /* what else decides the bits (kernel version, cuBLAS version) */
+    char kind[16];     /* "cpu" */
+    char name[96];     /* "AMD EPYC ..." */
+    char isa[16];      /* "avx512" */
+    char precision[8]; /* "f32" */
+    char library[64];  /* what else decides the bits (kernel version, cuBLAS version) */
     int threads;
 } noc_device_info;
 
-/* Gathering: logits of windows -> a box of labels, region bits or logits. For each voxel, in the order of `windows`:
- * sum += weight * (logits resized x upsample, trilinear, align_corners false, within the window), then / sum of weights. */
+/* Gathering: logits of windows -> a box of labels, region bits or logits. For each voxel, in the order of
+ * `windows`: sum += weight * (logits resized x upsample, trilinear, align_corners false, within the window),
+ * then / sum of weights. */
 typedef struct noc_gather_window {
     const noc_buffer *logits; /* [classes][grid D][grid H][grid W] f32 at offset */
     size_t offset;            /* in floats */
@@ -47,18 +48,18 @@ typedef enum noc_gather_kind {
 typedef struct noc_gather {
     noc_gather_kind kind;
     int classes;
-    int grid[3];               /* of one window's logits */
+    int grid[3]; /* of one window's logits */
     int upsample[3];
-    int64_t window[3];         /* voxels; at most grid*upsample */
-    const float *importance;   /* weight of each window voxel [window D][H][W], or NULL: 1 */
+    int64_t window[3];       /* voxels; at most grid*upsample */
+    const float *importance; /* weight of each window voxel [window D][H][W], or NULL: 1 */
     const noc_gather_window *windows;
-    int window_count;          /* all that touch the box, in window order */
-    int64_t from[3], to[3];    /* box, half-open, in the padded volume; every voxel is in a window */
-    float threshold;           /* REGIONS: of the logit */
-    int element_bytes;         /* of out: 1, 2 or 4 */
-    void *out;                 /* host memory: element of voxel `from` */
-    int64_t out_step[3];       /* elements from a voxel to its neighbour along D, H, W; may be negative */
-    int64_t out_class_step;    /* LOGITS */
+    int window_count;       /* all that touch the box, in window order */
+    int64_t from[3], to[3]; /* box, half-open, in the padded volume; every voxel is in a window */
+    float threshold;        /* REGIONS: of the logit */
+    int element_bytes;      /* of out: 1, 2 or 4 */
+    void *out;              /* host memory: element of voxel `from` */
+    int64_t out_step[3];    /* elements from a voxel to its neighbour along D, H, W; may be negative */
+    int64_t out_class_step; /* LOGITS */
 } noc_gather;
 
 typedef struct noc_device_ops {
@@ -69,14 +70,14 @@ typedef struct noc_device_ops {
     void (*describe)(const noc_device *device, noc_device_info *info);
 
     /* The plan must outlive the network; its weights are read now only. */
-    noc_status (*network_create)(noc_device *device, const noc_plan *plan, int max_batch, noc_network **network,
-                                 noc_error *err);
+    noc_status (*network_create)(noc_device *device, const noc_plan *plan, int max_batch,
+                                 noc_network **network, noc_error *err);
     void (*network_free)(noc_network *network);
     size_t (*network_bytes)(const noc_network *network); /* weights and arena */
-    /* input[b]: host, NDHWC of one window. Writes logits of window b, [classes][grid], to output[b] at offset[b] floats. Each window's bits are
-     * independent of the batch and of the number of threads. */
-    noc_status (*network_run)(noc_network *network, int batch, const float *const input[], noc_buffer *const output[],
-                              const size_t offset[], noc_error *err);
+    /* input[b]: host, NDHWC of one window. Writes logits of window b, [classes][grid], to output[b] at
+     * offset[b] floats. Each window's bits are independent of the batch and of the number of threads. */
+    noc_status (*network_run)(noc_network *network, int batch, const float *const input[],
+                              noc_buffer *const output[], const size_t offset[], noc_error *err);
     /* After network_run with batch 1: copies a kept value (plan->stages) as [C][D][H][W] to host memory. */
     noc_status (*network_read)(noc_network *network, int value, float *out, noc_error *err);
 
@@ -85,7 +86,8 @@ typedef struct noc_device_ops {
     noc_status (*gather)(noc_device *device, const noc_gather *gather, noc_error *err);
 } noc_device_ops;
 
-/* "cpu", "cuda", "cuda:1", "auto" -> the table and index. "auto" is the best that opens, CPU at the end. NOC_EUSAGE for another text. */
+/* "cpu", "cuda", "cuda:1", "auto" -> the table and index. "auto" is the best that opens, CPU at the end.
+ * NOC_EUSAGE for another text. */
 noc_status noc_device_find(const char *text, const noc_device_ops **ops, int *index, noc_error *err);
 
 extern const noc_device_ops noc_cpu_ops;

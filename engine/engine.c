@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_BATCH = 1, SPARE_BUFFERS = 256 };
+enum { DEFAULT_BATCH = 1, SPARE_BYTES = 64 << 20 };
 
 static noc_status open_device(noc_engine *e, const noc_engine_options *options, noc_error *err)
 {
@@ -43,6 +43,13 @@ static noc_status make_staging(noc_engine *e, noc_error *err)
     return noc_importance_create(e->window, e->blend, &e->importance, err);
 }
 
+/* Overlap and window are checked before a study has to. */
+static noc_status check_windows(const noc_engine *e, noc_error *err)
+{
+    noc_windows windows;
+    return noc_windows_plan(e->window, e->window, e->overlap, &windows, err);
+}
+
 static noc_status open_engine(const noc_engine_options *options, const noc_model *model, bool keep_stages,
                               noc_engine **engine, noc_error *err)
 {
@@ -51,7 +58,9 @@ static noc_status open_engine(const noc_engine_options *options, const noc_model
         return NOC_ENOMEMORY;
     e->model = model;
     choose_window(e, options);
-    noc_status status = open_device(e, options, err);
+    noc_status status = check_windows(e, err);
+    if (status == NOC_OK)
+        status = open_device(e, options, err);
     if (status == NOC_OK)
         status = noc_model_plan(model, e->window, options->rewrites, keep_stages, &e->plan, err);
     if (status == NOC_OK)
@@ -66,13 +75,14 @@ static noc_status open_engine(const noc_engine_options *options, const noc_model
     return NOC_OK;
 }
 
-noc_status noc_engine_open(const noc_engine_options *options, const noc_model *model, noc_engine **engine, noc_error *err)
+noc_status noc_engine_open(const noc_engine_options *options, const noc_model *model, noc_engine **engine,
+                           noc_error *err)
 {
     return open_engine(options, model, false, engine, err);
 }
 
-noc_status noc_engine_open_stages(const noc_engine_options *options, const noc_model *model, noc_engine **engine,
-                                  noc_error *err)
+noc_status noc_engine_open_stages(const noc_engine_options *options, const noc_model *model,
+                                  noc_engine **engine, noc_error *err)
 {
     return open_engine(options, model, true, engine, err);
 }
@@ -151,7 +161,8 @@ noc_status engine_take_buffer(noc_engine *engine, noc_buffer **buffer, noc_error
 
 void engine_give_buffer(noc_engine *engine, noc_buffer *buffer)
 {
-    spare_buffer *s = engine->spare_count < SPARE_BUFFERS ? malloc(sizeof *s) : NULL;
+    size_t kept = (size_t)engine->spare_count * engine->logits_floats * sizeof(float);
+    spare_buffer *s = kept < SPARE_BYTES ? malloc(sizeof *s) : NULL;
     if (!s) {
         engine->ops->buffer_free(buffer);
         return;
@@ -185,7 +196,8 @@ static void interleave(const float *planar, int channels, size_t voxels, float *
 static noc_status gather_all(noc_engine *engine, float *logits, noc_error *err)
 {
     noc_gather_window window = {.logits = engine->logits};
-    noc_gather gather = {.kind = NOC_GATHER_LOGITS, .windows = &window, .window_count = 1, .element_bytes = 4, .out = logits};
+    noc_gather gather = {
+        .kind = NOC_GATHER_LOGITS, .windows = &window, .window_count = 1, .element_bytes = 4, .out = logits};
     engine_fill_gather(engine, &gather);
     gather.importance = NULL;
     for (int a = 0; a < 3; a++)
@@ -208,8 +220,8 @@ noc_status noc_engine_forward(noc_engine *engine, const float *input, float *log
             return status;
     }
     interleave(input, in->channels, engine->input_floats / (size_t)in->channels, engine->inputs[0]);
-    noc_status status = engine->ops->network_run(engine->network, 1, (const float *const *)engine->inputs, &engine->logits,
-                                                 &at, err);
+    noc_status status = engine->ops->network_run(engine->network, 1, (const float *const *)engine->inputs,
+                                                 &engine->logits, &at, err);
     return status == NOC_OK ? gather_all(engine, logits, err) : status;
 }
 

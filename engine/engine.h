@@ -1,13 +1,15 @@
-/* The engine: a model on a device. Studies are segmentations in flight; a batch may hold windows of several of them.
+/* The engine: a model on a device. Studies are segmentations in flight; a batch may hold windows of several
+ * of them.
  *
  *   noc_engine_open(&options, model, &engine, err);
  *   noc_segmentation_create(engine, prepared, memory, &segmentation, err);      any number of them
- *   while (noc_segmentation_next(segmentation, &task)) tasks[n++] = task;       up to noc_engine_batch(engine)
- *   noc_engine_run(engine, tasks, n, err);
+ *   while (noc_segmentation_next(segmentation, &task)) tasks[n++] = task;       up to
+ * noc_engine_batch(engine) noc_engine_run(engine, tasks, n, err);
  *   ... until noc_segmentation_is_done: the mask is noc_segmentation_take's.
  *
- * Logits of a window stay on the decoder's grid; as soon as no later window can touch rows of the volume they are gathered into labels, straight
- * into the input file's voxel order. Masks do not depend on batch, threads, tiles or neighbours in a batch. One thread calls the engine. */
+ * Logits of a window stay on the decoder's grid; as soon as no later window can touch rows of the volume they
+ * are gathered into labels, straight into the input file's voxel order. Masks do not depend on batch,
+ * threads, tiles or neighbours in a batch. One thread calls the engine. */
 #ifndef NOC_ENGINE_H
 #define NOC_ENGINE_H
 
@@ -20,18 +22,18 @@ typedef struct noc_engine noc_engine;
 typedef struct noc_segmentation noc_segmentation;
 
 typedef struct noc_engine_options {
-    const char *device;     /* "cpu", "cuda:1", "auto" */
+    const char *device;      /* "cpu", "cuda:1", "auto" */
     noc_device_options host; /* threads, precision, isa; index is taken from `device` */
-    int batch;              /* 0: the device's default */
-    int64_t window[3];      /* 0: the manifest's */
-    double overlap;         /* negative: the manifest's */
-    int blend;              /* negative: the manifest's, else noc_blend */
-    unsigned rewrites;      /* NOC_REWRITE_ALL outside tests */
+    int batch;               /* 0: the device's default */
+    int64_t window[3];       /* 0: the manifest's */
+    double overlap;          /* negative: the manifest's */
+    int blend;               /* negative: the manifest's, else noc_blend */
+    unsigned rewrites;       /* NOC_REWRITE_ALL outside tests */
 } noc_engine_options;
 
-#define NOC_ENGINE_DEFAULTS                                                                                       \
-    {                                                                                                             \
-        .device = "auto", .overlap = -1, .blend = -1, .rewrites = NOC_REWRITE_ALL                                 \
+#define NOC_ENGINE_DEFAULTS                                                                                  \
+    {                                                                                                        \
+        .device = "auto", .overlap = -1, .blend = -1, .rewrites = NOC_REWRITE_ALL                            \
     }
 
 /* The model must outlive the engine. */
@@ -47,13 +49,14 @@ size_t noc_engine_bytes(const noc_engine *engine); /* weights, arena, importance
 void noc_engine_window(const noc_engine *engine, int64_t window[3], double *overlap, noc_blend *blend);
 const noc_plan *noc_engine_plan(const noc_engine *engine);
 
-/* One window in host memory: input [C][D][H][W] f32 of the engine's window size -> logits [K][D'][H'][W'] of the network's own output size (grid * upsample), both
- * full size. stages (may be NULL, or an engine opened without them: see noc_engine_open_stages): c1..c4 as [C][D][H][W]. */
+/* One window in host memory: input [C][D][H][W] f32 of the engine's window size -> logits [K][D'][H'][W'] of
+ * the network's own output size (grid * upsample), both full size. stages (may be NULL, or an engine opened
+ * without them: see noc_engine_open_stages): c1..c4 as [C][D][H][W]. */
 noc_status noc_engine_forward(noc_engine *engine, const float *input, float *logits, noc_error *err);
 
 /* As noc_engine_open, with c1..c4 kept, to be read after noc_engine_forward. */
-noc_status noc_engine_open_stages(const noc_engine_options *options, const noc_model *model, noc_engine **engine,
-                                  noc_error *err);
+noc_status noc_engine_open_stages(const noc_engine_options *options, const noc_model *model,
+                                  noc_engine **engine, noc_error *err);
 noc_status noc_engine_read_stage(noc_engine *engine, int stage, float *out, noc_error *err); /* stage 0..3 */
 
 /* What a segmentation makes. */
@@ -64,12 +67,14 @@ typedef struct noc_segmentation_result {
     size_t bytes;
 } noc_segmentation_result;
 
-/* Bytes that a segmentation of a volume of that size needs besides the prepared image, when its output is cut in as few tiles as fit
- * into `memory` (0: no limit): pending logits and the output (grid_voxels elements). NOC_ETOOLARGE when it cannot be cut to fit. */
-noc_status noc_segmentation_bytes(const noc_engine *engine, const int64_t size[3], size_t grid_voxels, size_t memory,
-                                  size_t *bytes, noc_error *err);
+/* Bytes that a segmentation of a volume of that size needs besides the prepared image: pending logits and the
+ * output (grid_voxels elements). Where that does not fit into `memory` (0: no limit), its output is cut in
+ * tiles so that the fewest windows are computed again. NOC_ETOOLARGE when it cannot be cut to fit. */
+noc_status noc_segmentation_bytes(const noc_engine *engine, const int64_t size[3], size_t grid_voxels,
+                                  size_t memory, size_t *bytes, noc_error *err);
 
-/* The prepared volume must outlive the segmentation. memory: as above. The output's background (outside a crop) is 0. */
+/* The prepared volume must outlive the segmentation. memory: as above. The output's background (outside a
+ * crop) is 0. */
 noc_status noc_segmentation_create(noc_engine *engine, const noc_prepared *prepared, size_t memory,
                                    noc_segmentation **segmentation, noc_error *err);
 /* The same with blended logits [K][D][H][W] f32 of the prepared volume as result. */
@@ -82,11 +87,13 @@ typedef struct noc_window_task {
     int64_t number; /* counts from 0 in the order the segmentation asks for them */
 } noc_window_task;
 
-int64_t noc_segmentation_windows(const noc_segmentation *segmentation); /* tasks in all, repeats at tile borders included */
+int64_t noc_segmentation_windows(
+    const noc_segmentation *segmentation); /* tasks in all, repeats at tile borders included */
 int64_t noc_segmentation_windows_done(const noc_segmentation *segmentation);
 /* False when every window was handed out. */
 bool noc_segmentation_next(noc_segmentation *segmentation, noc_window_task *task);
-/* Computes up to noc_engine_batch tasks and gathers what became complete. On failure none of the tasks counts as done and they may be run again. */
+/* Computes up to noc_engine_batch tasks and gathers what became complete. On failure none of the tasks counts
+ * as done and they may be run again. */
 noc_status noc_engine_run(noc_engine *engine, const noc_window_task *tasks, int count, noc_error *err);
 bool noc_segmentation_is_done(const noc_segmentation *segmentation);
 /* Moves the result out; only when done. */

@@ -19,12 +19,12 @@ struct noc_engine {
     int64_t window[3];
     double overlap;
     noc_blend blend;
-    float *importance;     /* NULL: constant */
-    float **inputs;        /* staging, one a window of the batch, [D][H][W][C] */
-    size_t input_floats;   /* of one window */
-    size_t logits_floats;  /* of one window on the decoder's grid */
-    noc_buffer *logits;    /* of noc_engine_forward */
-    spare_buffer *spare;   /* logits buffers for reuse */
+    float *importance;    /* NULL: constant */
+    float **inputs;       /* staging, one a window of the batch, [D][H][W][C] */
+    size_t input_floats;  /* of one window */
+    size_t logits_floats; /* of one window on the decoder's grid */
+    noc_buffer *logits;   /* of noc_engine_forward */
+    spare_buffer *spare;  /* logits buffers for reuse */
     int spare_count;
 };
 

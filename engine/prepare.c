@@ -1,5 +1,7 @@
-/* Preparation without a copy. A prepared volume is the stored image plus: orientation and crop as an origin and three steps, and a chain of pointwise steps with the coefficients that
- * its statistics gave. What always holds: values are computed in double in the order of the manifest's steps, and rounded to f32 last; sums run in one fixed order. */
+/* Preparation without a copy. A prepared volume is the stored image plus: orientation and crop as an origin
+ * and three steps, and a chain of pointwise steps with the coefficients that its statistics gave. What always
+ * holds: values are computed in double in the order of the manifest's steps, and rounded to f32 last; sums
+ * run in one fixed order. */
 #include "engine/prepare.h"
 
 #include "engine/base/memory.h"
@@ -21,7 +23,7 @@ typedef struct chain_link {
     link_kind kind;
     double *factor, *addend; /* SLICES: y = v*factor + addend, one a channel and stored slice; owned */
     double shift[NOC_MAX_CHANNELS], divisor[NOC_MAX_CHANNELS]; /* SHIFT_DIVIDE: y = (v - shift) / divisor */
-    double low, high;        /* CLIP */
+    double low, high;                                          /* CLIP */
 } chain_link;
 
 struct noc_prepared {
@@ -29,8 +31,8 @@ struct noc_prepared {
     int image_count;
     int channels;
     noc_orientation orientation;
-    int64_t size[3];  /* D, H, W after crop */
-    int64_t start[3]; /* of the crop, in the oriented volume */
+    int64_t size[3];         /* D, H, W after crop */
+    int64_t start[3];        /* of the crop, in the oriented volume */
     int64_t step[3], origin; /* into one stored channel, of the cropped volume */
     chain_link links[NOC_MAX_STEPS * 2];
     int link_count;
@@ -91,19 +93,19 @@ static const noc_image *image_of(const noc_prepared *p, int channel, size_t *fir
     return &p->images[0];
 }
 
-static void apply_slices(const noc_prepared *p, const chain_link *link, int channel, int64_t index, int64_t step, int count,
-                         double *v)
+/* A row runs along one stored axis: within a slice, or from slice to slice. */
+static void apply_slices(const noc_prepared *p, const chain_link *link, int channel, int64_t index,
+                         int64_t step, int count, double *v)
 {
     int64_t plane = p->images[0].grid.size[0] * p->images[0].grid.size[1], slices = p->images[0].grid.size[2];
-    const double *factor = link->factor + channel * slices, *addend = link->addend + channel * slices;
-    for (int i = 0; i < count; i++) {
-        int64_t k = (index + i * step) / plane;
-        v[i] = v[i] * factor[k] + addend[k];
-    }
+    int64_t first = channel * slices + index / plane, slice_step = step % plane == 0 ? step / plane : 0;
+    const double *factor = link->factor + first, *addend = link->addend + first;
+    for (int i = 0; i < count; i++)
+        v[i] = v[i] * factor[i * slice_step] + addend[i * slice_step];
 }
 
-static void apply_link(const noc_prepared *p, const chain_link *link, int channel, int64_t index, int64_t step, int count,
-                       double *v)
+static void apply_link(const noc_prepared *p, const chain_link *link, int channel, int64_t index,
+                       int64_t step, int count, double *v)
 {
     double shift = link->shift[channel], divisor = link->divisor[channel];
     switch (link->kind) {
@@ -125,8 +127,10 @@ static void apply_link(const noc_prepared *p, const chain_link *link, int channe
     }
 }
 
-/* `count` values (at most ROW) of a channel from stored index `index` (within the channel), `step` apart, after the first `links` steps. */
-static void chain_values(const noc_prepared *p, int links, int channel, int64_t index, int64_t step, int count, double *v)
+/* `count` values (at most ROW) of a channel from stored index `index` (within the channel), `step` apart,
+ * after the first `links` steps. */
+static void chain_values(const noc_prepared *p, int links, int channel, int64_t index, int64_t step,
+                         int count, double *v)
 {
     size_t first;
     const noc_image *image = image_of(p, channel, &first);
@@ -135,8 +139,10 @@ static void chain_values(const noc_prepared *p, int links, int channel, int64_t 
         apply_link(p, &p->links[i], channel, index, step, count, v);
 }
 
-/* Calls row() for all values of a channel of the present (cropped) volume, after all present links, in model order. */
-static void each_row(const noc_prepared *p, int channel, void (*row)(void *sum, const double *v, int count), void *sum)
+/* Calls row() for all values of a channel of the present (cropped) volume, after all present links, in model
+ * order. */
+static void each_row(const noc_prepared *p, int channel, void (*row)(void *sum, const double *v, int count),
+                     void *sum)
 {
     double v[ROW];
     for (int64_t d = 0; d < p->size[0]; d++)
@@ -181,10 +187,12 @@ static void add_squares(void *argument, const double *v, int count)
     m->sum += sum;
 }
 
-/* Mean and population standard deviation in two passes; a volume without a value that counts is left as it is. */
-static void add_zscore(noc_prepared *p, const noc_step *step)
+/* Mean and population standard deviation in two passes; a volume without a value that counts is left as it
+ * is. */
+static noc_status add_zscore(noc_prepared *p, const noc_step *step, noc_error *err)
 {
-    chain_link link = {.kind = step->mask == NOC_ZSCORE_NONZERO ? LINK_SHIFT_DIVIDE_NONZERO : LINK_SHIFT_DIVIDE};
+    chain_link link = {.kind =
+                           step->mask == NOC_ZSCORE_NONZERO ? LINK_SHIFT_DIVIDE_NONZERO : LINK_SHIFT_DIVIDE};
     for (int c = 0; c < p->channels; c++) {
         moments m = {.is_nonzero_only = step->mask == NOC_ZSCORE_NONZERO};
         each_row(p, c, add_values, &m);
@@ -193,8 +201,11 @@ static void add_zscore(noc_prepared *p, const noc_step *step)
         each_row(p, c, add_squares, &m);
         link.shift[c] = m.mean;
         link.divisor[c] = m.count > 0 ? fmax(sqrt(m.sum / m.count), ZSCORE_LEAST_STD) : 1;
+        if (!isfinite(m.mean) || !isfinite(m.sum))
+            return noc_fail(err, NOC_ENONFINITE, "the values of channel %d are too large for a mean", c + 1);
     }
     p->links[p->link_count++] = link;
+    return NOC_OK;
 }
 
 static void add_clip_zscore(noc_prepared *p, const noc_step *step)
@@ -225,7 +236,8 @@ static void slice_range(const noc_prepared *p, int channel, int64_t slice, doubl
     }
 }
 
-/* sklearn's MinMaxScaler on (pixels, slices): y = v*k + (0 - min*k), k = 1/(max - min), 1 for a constant slice. */
+/* sklearn's MinMaxScaler on (pixels, slices): y = v*k + (0 - min*k), k = 1/(max - min), 1 for a constant
+ * slice. */
 static noc_status add_minmax_slices(noc_prepared *p, noc_error *err)
 {
     int64_t slices = p->images[0].grid.size[2];
@@ -254,9 +266,11 @@ static noc_status add_crop(noc_prepared *p, const noc_step *step, noc_error *err
 {
     for (int a = 0; a < 3; a++) {
         if (step->start[a] < 0 || step->size[a] > p->size[a] || step->start[a] > p->size[a] - step->size[a])
-            return noc_fail(err, NOC_EGEOMETRY, "the model's crop [%lld, %lld) lies beyond axis %c of the scan, which has %lld voxels",
-                            (long long)step->start[a], (long long)(step->start[a] + step->size[a]), "zyx"[a],
-                            (long long)p->size[a]);
+            return noc_fail(
+                err, NOC_EGEOMETRY,
+                "the model's crop [%lld, %lld) lies beyond axis %c of the scan, which has %lld voxels",
+                (long long)step->start[a], (long long)(step->start[a] + step->size[a]), "zyx"[a],
+                (long long)p -> size[a]);
         p->start[a] += step->start[a];
         p->origin += step->start[a] * p->step[a];
         p->size[a] = step->size[a];
@@ -272,7 +286,7 @@ static noc_status apply_steps(noc_prepared *p, const noc_manifest *manifest, noc
         if (step->kind == NOC_STEP_MINMAX_SLICES)
             status = add_minmax_slices(p, err);
         else if (step->kind == NOC_STEP_ZSCORE)
-            add_zscore(p, step);
+            status = add_zscore(p, step, err);
         else if (step->kind == NOC_STEP_CLIP_ZSCORE)
             add_clip_zscore(p, step);
         else
@@ -283,15 +297,18 @@ static noc_status apply_steps(noc_prepared *p, const noc_manifest *manifest, noc
 
 /* ---- putting it together ---- */
 
-static noc_status check_images(const noc_manifest *manifest, const noc_image *images, int count, noc_error *err)
+static noc_status check_images(const noc_manifest *manifest, const noc_image *images, int count,
+                               noc_error *err)
 {
     int wanted = manifest->network.in_channels;
     int have = count == 1 ? images[0].channels : count;
     if (have != wanted)
-        return noc_fail(err, NOC_ECHANNELS, "the scan has %d channel%s, the model %s wants %d", have, have == 1 ? "" : "s", manifest->name, wanted);
+        return noc_fail(err, NOC_ECHANNELS, "the scan has %d channel%s, the model %s wants %d", have,
+                        have == 1 ? "" : "s", manifest->name, wanted);
     for (int i = 0; i < count; i++) {
         if (count > 1 && images[i].channels != 1)
-            return noc_fail(err, NOC_ECHANNELS, "file %d of %d has %d channels itself", i + 1, count, images[i].channels);
+            return noc_fail(err, NOC_ECHANNELS, "file %d of %d has %d channels itself", i + 1, count,
+                            images[i].channels);
         if (!noc_grid_is_same(&images[0].grid, &images[i].grid, AFFINE_TOLERANCE))
             return noc_fail(err, NOC_ECHANNELS, "channel %d lies on another grid than channel 1", i + 1);
     }
@@ -314,8 +331,8 @@ static noc_status orient(noc_prepared *p, const noc_manifest *manifest, noc_erro
     return NOC_OK;
 }
 
-noc_status noc_prepare(const noc_manifest *manifest, noc_image *images, int image_count, noc_prepared **prepared,
-                       noc_error *err)
+noc_status noc_prepare(const noc_manifest *manifest, noc_image *images, int image_count,
+                       noc_prepared **prepared, noc_error *err)
 {
     noc_status status = check_images(manifest, images, image_count, err);
     if (status != NOC_OK)
@@ -339,9 +356,10 @@ noc_status noc_prepare(const noc_manifest *manifest, noc_image *images, int imag
     return NOC_OK;
 }
 
-/* One row of one channel of a box: padding, values, padding. out: element of the row's first voxel, channels apart. */
-static void cut_row(const noc_prepared *p, int channel, int64_t d, int64_t h, int64_t start, int64_t size, float pad_value,
-                    float *out)
+/* One row of one channel of a box: padding, values, padding. out: element of the row's first voxel, channels
+ * apart. */
+static void cut_row(const noc_prepared *p, int channel, int64_t d, int64_t h, int64_t start, int64_t size,
+                    float pad_value, float *out)
 {
     double v[ROW];
     int64_t from = start < 0 ? 0 : start, to = start + size < p->size[2] ? start + size : p->size[2];
@@ -361,8 +379,8 @@ static void cut_row(const noc_prepared *p, int channel, int64_t d, int64_t h, in
         out[(w - start) * p->channels] = pad_value;
 }
 
-void noc_prepared_cut(const noc_prepared *prepared, const int64_t start[3], const int64_t size[3], float pad_value,
-                      float *out)
+void noc_prepared_cut(const noc_prepared *prepared, const int64_t start[3], const int64_t size[3],
+                      float pad_value, float *out)
 {
     for (int64_t d = 0; d < size[0]; d++)
         for (int64_t h = 0; h < size[1]; h++) {

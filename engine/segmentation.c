@@ -1,6 +1,7 @@
-/* Studies in flight. The volume's output is cut in tiles of H x W (one, unless memory demands more); a tile's windows are computed in window order, D slowest, and as soon as a layer
- * of windows along D is complete the rows that no later layer touches are gathered. What always holds: every voxel's sum runs over all its windows in window order, so neither tiles nor
- * batches change a bit. */
+/* Studies in flight. The volume's output is cut in tiles of H x W (one, unless memory demands more); a tile's
+ * windows are computed in window order, D slowest, and as soon as a layer of windows along D is complete the
+ * rows that no later layer touches are gathered. What always holds: every voxel's sum runs over all its
+ * windows in window order, so neither tiles nor batches change a bit. */
 #include "engine/engine_state.h"
 
 #include "engine/base/memory.h"
@@ -21,11 +22,12 @@ struct noc_segmentation {
     noc_windows windows;
     noc_gather_kind kind;
     int element_bytes;
-    int cuts[2];            /* tiles along H and W */
+    int cuts[2]; /* tiles along H and W */
     tile *tiles;
     int tile_count;
     int64_t task_count, next_task, done_count;
-    noc_buffer **logits;    /* of each task, while needed */
+    noc_buffer **logits;           /* of each task, while needed */
+    bool *is_computed;             /* of each task: it is not computed again when its batch is run again */
     int gather_tile, gather_layer; /* what is gathered next */
     void *voxels;
     size_t bytes;
@@ -54,17 +56,37 @@ static void cut_axis(const noc_windows *w, int axis, int cuts, int i, int64_t *f
     *to = w->size[axis] * (i + 1) / cuts;
 }
 
-/* Most windows along an axis that a tile touches. */
-static int64_t widest(const noc_windows *w, int axis, int cuts)
+/* What so many cuts of an axis come to: most windows that one part touches, and windows of all parts. */
+typedef struct axis_cuts {
+    int cuts;
+    int64_t widest, total;
+} axis_cuts;
+
+static axis_cuts measure_cuts(const noc_windows *w, int axis, int cuts)
 {
-    int64_t most = 0, from, to;
+    axis_cuts measured = {.cuts = cuts};
+    int64_t from, to;
     int first, count;
     for (int i = 0; i < cuts; i++) {
         cut_axis(w, axis, cuts, i, &from, &to);
         windows_touching(w, axis, from, to, &first, &count);
-        most = count > most ? count : most;
+        measured.widest = count > measured.widest ? count : measured.widest;
+        measured.total += count;
     }
-    return most;
+    return measured;
+}
+
+enum { CUTS_MOST = 64 };
+
+/* The cuts of an axis that are thought of: few, and one voxel a part. */
+static int measure_axis(const noc_windows *w, int axis, axis_cuts measured[CUTS_MOST + 1])
+{
+    int count = 0;
+    for (int cuts = 1; cuts <= CUTS_MOST && cuts <= w->size[axis]; cuts++)
+        measured[count++] = measure_cuts(w, axis, cuts);
+    if (w->size[axis] > CUTS_MOST)
+        measured[count++] = measure_cuts(w, axis, (int)w->size[axis]);
+    return count;
 }
 
 /* Most layers along D whose logits are kept at once. */
@@ -80,29 +102,44 @@ static int64_t layers_kept(const noc_windows *w)
     return most;
 }
 
-static size_t bytes_with(const noc_engine *e, const noc_windows *w, const int cuts[2], size_t output_bytes)
+static size_t bytes_with(const noc_engine *e, int64_t layers, const axis_cuts *h, const axis_cuts *w,
+                         size_t output_bytes)
 {
-    int64_t windows = layers_kept(w) * widest(w, 1, cuts[0]) * widest(w, 2, cuts[1]) + e->batch;
-    return (size_t)windows * e->logits_floats * sizeof(float) + output_bytes;
+    return (size_t)(layers * h->widest * w->widest + e->batch) * e->logits_floats * sizeof(float) +
+           output_bytes;
 }
 
-/* The fewest tiles, H first, whose need fits into memory (0: no limit). */
-static noc_status choose_cuts(const noc_engine *e, const noc_windows *w, size_t output_bytes, size_t memory, int cuts[2],
-                              size_t *bytes, noc_error *err)
+/* Of the cuts that fit into memory (0: no limit) those that compute the fewest windows, then the fewest
+ * tiles. */
+static noc_status choose_cuts(const noc_engine *e, const noc_windows *w, size_t output_bytes, size_t memory,
+                              int cuts[2], size_t *bytes, noc_error *err)
 {
+    axis_cuts h[CUTS_MOST + 1] = {measure_cuts(w, 1, 1)}, v[CUTS_MOST + 1] = {measure_cuts(w, 2, 1)};
+    int64_t layers = layers_kept(w), best = INT64_MAX;
+    size_t least = SIZE_MAX;
+    *bytes = bytes_with(e, layers, h, v, output_bytes);
     cuts[0] = cuts[1] = 1;
-    for (;;) {
-        *bytes = bytes_with(e, w, cuts, output_bytes);
-        if (memory == 0 || *bytes <= memory)
-            return NOC_OK;
-        if (cuts[0] * 2 <= w->size[1])
-            cuts[0] *= 2;
-        else if (cuts[1] * 2 <= w->size[2])
-            cuts[1] *= 2;
-        else
-            return noc_fail(err, NOC_ETOOLARGE, "needs %zu MiB beside the scan even when cut into the smallest tiles, %zu MiB are left",
-                            *bytes >> 20, memory >> 20);
-    }
+    if (memory == 0 || *bytes <= memory)
+        return NOC_OK;
+    int hs = measure_axis(w, 1, h), vs = measure_axis(w, 2, v);
+    for (int i = 0; i < hs; i++)
+        for (int j = 0; j < vs; j++) {
+            size_t need = bytes_with(e, layers, &h[i], &v[j], output_bytes);
+            int64_t cost = h[i].total * v[j].total;
+            bool has_fewer_tiles = (int64_t)h[i].cuts * v[j].cuts < (int64_t)cuts[0] * cuts[1];
+            least = need < least ? need : least;
+            if (need > memory || cost > best || (cost == best && !has_fewer_tiles))
+                continue;
+            best = cost;
+            *bytes = need;
+            cuts[0] = h[i].cuts;
+            cuts[1] = v[j].cuts;
+        }
+    if (best < INT64_MAX)
+        return NOC_OK;
+    return noc_fail(err, NOC_ETOOLARGE,
+                    "needs %zu MiB beside the scan even when cut into tiles, %zu MiB are left",
+                    (least >> 20) + 1, memory >> 20);
 }
 
 static int element_bytes_of(const noc_manifest *m)
@@ -115,8 +152,8 @@ static int element_bytes_of(const noc_manifest *m)
     return largest > 255 ? 2 : 1;
 }
 
-noc_status noc_segmentation_bytes(const noc_engine *engine, const int64_t size[3], size_t grid_voxels, size_t memory,
-                                  size_t *bytes, noc_error *err)
+noc_status noc_segmentation_bytes(const noc_engine *engine, const int64_t size[3], size_t grid_voxels,
+                                  size_t memory, size_t *bytes, noc_error *err)
 {
     noc_windows windows;
     int cuts[2];
@@ -146,7 +183,8 @@ static noc_status make_tiles(noc_segmentation *s, noc_error *err)
         s->task_count += (int64_t)s->windows.count[0] * t->count[0] * t->count[1];
     }
     s->logits = noc_alloc_zeroed((size_t)s->task_count, sizeof *s->logits, err);
-    return s->logits ? NOC_OK : NOC_ENOMEMORY;
+    s->is_computed = noc_alloc_zeroed((size_t)s->task_count, sizeof *s->is_computed, err);
+    return s->logits && s->is_computed ? NOC_OK : NOC_ENOMEMORY;
 }
 
 /* ---- life ---- */
@@ -166,11 +204,12 @@ static noc_status make_output(noc_segmentation *s, noc_error *err)
     }
     s->bytes = voxels * (size_t)s->element_bytes;
     s->voxels = calloc(voxels ? voxels : 1, (size_t)s->element_bytes); /* untouched pages cost nothing yet */
-    return s->voxels ? NOC_OK : noc_fail(err, NOC_ENOMEMORY, "no memory for an output of %zu MiB", s->bytes >> 20);
+    return s->voxels ? NOC_OK
+                     : noc_fail(err, NOC_ENOMEMORY, "no memory for an output of %zu MiB", s->bytes >> 20);
 }
 
-static noc_status create(noc_engine *engine, const noc_prepared *prepared, noc_gather_kind kind, size_t memory,
-                         noc_segmentation **segmentation, noc_error *err)
+static noc_status create(noc_engine *engine, const noc_prepared *prepared, noc_gather_kind kind,
+                         size_t memory, noc_segmentation **segmentation, noc_error *err)
 {
     size_t bytes;
     int64_t size[3];
@@ -180,7 +219,8 @@ static noc_status create(noc_engine *engine, const noc_prepared *prepared, noc_g
     s->engine = engine;
     s->prepared = prepared;
     s->kind = kind;
-    s->element_bytes = kind == NOC_GATHER_LOGITS ? (int)sizeof(float) : element_bytes_of(engine->model->manifest);
+    s->element_bytes =
+        kind == NOC_GATHER_LOGITS ? (int)sizeof(float) : element_bytes_of(engine->model->manifest);
     noc_prepared_size(prepared, size);
     noc_status status = noc_windows_plan(size, engine->window, engine->overlap, &s->windows, err);
     if (status == NOC_OK)
@@ -200,7 +240,8 @@ static noc_status create(noc_engine *engine, const noc_prepared *prepared, noc_g
 noc_status noc_segmentation_create(noc_engine *engine, const noc_prepared *prepared, size_t memory,
                                    noc_segmentation **segmentation, noc_error *err)
 {
-    noc_gather_kind kind = engine->model->manifest->output == NOC_OUTPUT_REGIONS ? NOC_GATHER_REGIONS : NOC_GATHER_LABELS;
+    noc_gather_kind kind =
+        engine->model->manifest->output == NOC_OUTPUT_REGIONS ? NOC_GATHER_REGIONS : NOC_GATHER_LABELS;
     return create(engine, prepared, kind, memory, segmentation, err);
 }
 
@@ -218,6 +259,7 @@ void noc_segmentation_free(noc_segmentation *segmentation)
         if (segmentation->logits[i])
             engine_give_buffer(segmentation->engine, segmentation->logits[i]);
     free(segmentation->logits);
+    free(segmentation->is_computed);
     free(segmentation->tiles);
     free(segmentation->voxels);
     free(segmentation);
@@ -288,7 +330,8 @@ static bool layer_is_complete(const noc_segmentation *s, const tile *t, int laye
     return true;
 }
 
-/* Rows of D (in the padded volume) that become final with a layer: from its start (the first: from 0) to the next layer's. */
+/* Rows of D (in the padded volume) that become final with a layer: from its start (the first: from 0) to the
+ * next layer's. */
 static void rows_of_layer(const noc_segmentation *s, int layer, int64_t *from, int64_t *to)
 {
     const noc_windows *w = &s->windows;
@@ -306,7 +349,8 @@ static int first_layer_reaching(const noc_windows *w, int64_t row, int layer)
     return layer;
 }
 
-static noc_status gather_rows(noc_segmentation *s, const tile *t, int layer, int64_t from, int64_t to, noc_error *err)
+static noc_status gather_rows(noc_segmentation *s, const tile *t, int layer, int64_t from, int64_t to,
+                              noc_error *err)
 {
     const noc_windows *w = &s->windows;
     int first = first_layer_reaching(w, from, layer);
@@ -398,28 +442,50 @@ static noc_status take_buffers(noc_engine *engine, int count, noc_buffer **buffe
     return NOC_OK;
 }
 
-noc_status noc_engine_run(noc_engine *engine, const noc_window_task *tasks, int count, noc_error *err)
+/* Computes `count` windows, whose logits go to their segmentations only when all of them are there. */
+static noc_status compute(noc_engine *engine, const noc_window_task *const tasks[], int count, noc_error *err)
 {
     noc_buffer **buffers = noc_alloc((size_t)count, sizeof *buffers, err);
     size_t *offsets = noc_alloc_zeroed((size_t)count, sizeof *offsets, err);
     noc_status status = buffers && offsets ? take_buffers(engine, count, buffers, err) : NOC_ENOMEMORY;
-    if (status == NOC_OK) {
-        for (int i = 0; i < count; i++)
-            cut_input(engine, &tasks[i], engine->inputs[i]);
-        status = engine->ops->network_run(engine->network, count, (const float *const *)engine->inputs, buffers, offsets, err);
-        for (int i = 0; i < count; i++) {
-            if (status == NOC_OK)
-                tasks[i].segmentation->logits[tasks[i].number] = buffers[i];
-            else
-                engine_give_buffer(engine, buffers[i]);
+    if (status != NOC_OK)
+        goto out;
+    for (int i = 0; i < count; i++)
+        cut_input(engine, tasks[i], engine->inputs[i]);
+    status = engine->ops->network_run(engine->network, count, (const float *const *)engine->inputs, buffers,
+                                      offsets, err);
+    for (int i = 0; i < count; i++) {
+        if (status != NOC_OK) {
+            engine_give_buffer(engine, buffers[i]);
+            continue;
         }
+        tasks[i]->segmentation->logits[tasks[i]->number] = buffers[i];
+        tasks[i]->segmentation->is_computed[tasks[i]->number] = true;
     }
-    for (int i = 0; status == NOC_OK && i < count; i++) {
-        tasks[i].segmentation->done_count++;
-        status = gather_ready(tasks[i].segmentation, err);
-    }
+out:
     free(buffers);
     free(offsets);
+    return status;
+}
+
+/* A batch that failed while gathering may be run again, and in parts: what is computed then stays. */
+noc_status noc_engine_run(noc_engine *engine, const noc_window_task *tasks, int count, noc_error *err)
+{
+    if (count < 0 || count > engine->batch)
+        return noc_fail(err, NOC_EINTERNAL, "%d windows for a batch of %d", count, engine->batch);
+    const noc_window_task **left = noc_alloc((size_t)count, sizeof *left, err);
+    int left_count = 0;
+    if (!left)
+        return NOC_ENOMEMORY;
+    for (int i = 0; i < count; i++)
+        if (!tasks[i].segmentation->is_computed[tasks[i].number])
+            left[left_count++] = &tasks[i];
+    noc_status status = left_count > 0 ? compute(engine, left, left_count, err) : NOC_OK;
+    free(left);
+    for (int i = 0; status == NOC_OK && i < count; i++)
+        status = gather_ready(tasks[i].segmentation, err);
+    for (int i = 0; status == NOC_OK && i < count; i++)
+        tasks[i].segmentation->done_count++;
     return status;
 }
 
@@ -430,13 +496,17 @@ noc_status noc_engine_segment(noc_engine *engine, const noc_prepared *prepared, 
     noc_status status = noc_segmentation_create(engine, prepared, memory, &s, err);
     if (status != NOC_OK)
         return status;
+    noc_window_task *tasks = noc_alloc((size_t)engine->batch, sizeof *tasks, err);
+    status = tasks ? NOC_OK : NOC_ENOMEMORY;
     while (status == NOC_OK && !noc_segmentation_is_done(s)) {
-        noc_window_task task;
-        if (noc_segmentation_next(s, &task))
-            status = noc_engine_run(engine, &task, 1, err);
+        int count = 0;
+        while (count < engine->batch && noc_segmentation_next(s, &tasks[count]))
+            count++;
+        status = noc_engine_run(engine, tasks, count, err);
     }
     if (status == NOC_OK)
         noc_segmentation_take(s, result);
+    free(tasks);
     noc_segmentation_free(s);
     return status;
 }

@@ -14,8 +14,8 @@ static int64_t count_axis(int64_t padded, int64_t window, int64_t interval)
     return (padded - window + interval - 1) / interval + 1;
 }
 
-noc_status noc_windows_plan(const int64_t size[3], const int64_t window[3], double overlap, noc_windows *windows,
-                            noc_error *err)
+noc_status noc_windows_plan(const int64_t size[3], const int64_t window[3], double overlap,
+                            noc_windows *windows, noc_error *err)
 {
     noc_windows w;
     double total = 1;
@@ -23,8 +23,8 @@ noc_status noc_windows_plan(const int64_t size[3], const int64_t window[3], doub
         return noc_fail(err, NOC_ECONFIG, "an overlap of %g is not in [0, 1)", overlap);
     for (int a = 0; a < 3; a++) {
         if (window[a] < 1 || size[a] < 1)
-            return noc_fail(err, NOC_ECONFIG, "a window of %lld voxels over an axis of %lld", (long long)window[a],
-                            (long long)size[a]);
+            return noc_fail(err, NOC_ECONFIG, "a window of %lld voxels over an axis of %lld",
+                            (long long)window[a], (long long)size[a]);
         w.size[a] = size[a];
         w.window[a] = window[a];
         w.padded[a] = size[a] > window[a] ? size[a] : window[a];
@@ -61,7 +61,8 @@ void noc_windows_at(const noc_windows *windows, int64_t n, int64_t start[3])
     }
 }
 
-/* exp(-x^2 / (2 s^2)) about the window's centre, s an eighth of the window, in f32 as the reference has it. */
+/* exp(-x^2 / (2 s^2)) about the window's centre, s an eighth of the window, in f32 as the reference has it.
+ */
 static float gaussian(int64_t i, int64_t window)
 {
     float x = (float)i - (float)(window - 1) / 2, s = (float)(SIGMA_SCALE * (double)window);

@@ -9,17 +9,18 @@
 #include <stdint.h>
 
 typedef struct noc_windows {
-    int64_t size[3];     /* of the volume */
+    int64_t size[3]; /* of the volume */
     int64_t window[3];
-    int64_t padded[3];   /* max(size, window) */
-    int64_t pad_low[3];  /* zeros (pad_value) before the volume */
+    int64_t padded[3];  /* max(size, window) */
+    int64_t pad_low[3]; /* zeros (pad_value) before the volume */
     int64_t interval[3];
-    int count[3];        /* windows along each axis */
+    int count[3]; /* windows along each axis */
 } noc_windows;
 
-/* NOC_ECONFIG for a window below 1 or an overlap outside [0, 1); NOC_ETOOLARGE when there are more than 2^31-1 windows. */
-noc_status noc_windows_plan(const int64_t size[3], const int64_t window[3], double overlap, noc_windows *windows,
-                            noc_error *err);
+/* NOC_ECONFIG for a window below 1 or an overlap outside [0, 1); NOC_ETOOLARGE when there are more than
+ * 2^31-1 windows. */
+noc_status noc_windows_plan(const int64_t size[3], const int64_t window[3], double overlap,
+                            noc_windows *windows, noc_error *err);
 int64_t noc_windows_total(const noc_windows *windows);
 /* Start of window i along an axis, in the padded volume. */
 int64_t noc_windows_start(const noc_windows *windows, int axis, int i);
