@@ -61,7 +61,7 @@ static int dispatch(const noc_settings *settings, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    noc_settings settings;
+    noc_settings settings = {0};
     noc_error err;
     bool is_help = false;
     if (argc < 2)
@@ -82,6 +82,7 @@ int main(int argc, char **argv)
         return 0;
     noc_log_open(settings.log_level, settings.log_format, -1);
     int code = dispatch(&settings, argc, argv);
+    noc_settings_free(&settings);
     if (fflush(stdout) != 0) {
         noc_log(NOC_LOG_ERROR, "standard output cannot be written");
         return noc_status_exit(NOC_EIO);

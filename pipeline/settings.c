@@ -2,7 +2,6 @@
  * in configuration files too; its default is what configs/default.yaml shows. */
 #include "pipeline/settings.h"
 
-#include "engine/base/memory.h"
 #include "engine/base/text.h"
 #include "engine/base/yaml.h"
 #include "pipeline/command.h"
@@ -286,22 +285,19 @@ static noc_status read_node(const noc_yaml *doc, const noc_yaml_node *node, cons
     noc_status status = noc_yaml_text(doc, node, &text, err);
     if (status != NOC_OK)
         return status;
-    char *copy = noc_strdup(text, err); /* the document goes, the setting stays for the process's life */
-    if (!copy)
-        return NOC_ENOMEMORY;
-    if (set_value(s, settings, copy, &why) == NOC_OK)
+    if (set_value(s, settings, text, &why) == NOC_OK)
         return NOC_OK;
     return noc_yaml_fail(doc, node, err, "%s: %s", s->key, why.text);
 }
 
 static noc_status read_file(const char *path, noc_settings *settings, noc_error *err)
 {
-    noc_yaml *doc;
     const char *keys[SETTING_COUNT + 1];
     int count = 0;
-    noc_status status = noc_yaml_load(path, &doc, err);
+    noc_status status = noc_yaml_load(path, &settings->document, err);
     if (status != NOC_OK)
         return status;
+    const noc_yaml *doc = settings->document;
     for (int i = 0; i < SETTING_COUNT; i++)
         if (settings_table[i].key)
             keys[count++] = settings_table[i].key;
@@ -314,7 +310,6 @@ static noc_status read_file(const char *path, noc_settings *settings, noc_error 
         if (node)
             status = read_node(doc, node, &settings_table[i], settings, err);
     }
-    noc_yaml_free(doc);
     return status;
 }
 
@@ -471,6 +466,7 @@ static bool wants_help(int argc, char **argv)
 noc_status noc_settings_parse(int argc, char **argv, noc_settings *settings, bool *is_help, noc_error *err)
 {
     const verb *v = find_verb(argv[0]);
+    set_defaults(settings);
     if (!v)
         return noc_fail(err, NOC_EUSAGE, "nocturne has no command \"%s\"; see nocturne --help", argv[0]);
     *is_help = wants_help(argc, argv);
@@ -478,7 +474,6 @@ noc_status noc_settings_parse(int argc, char **argv, noc_settings *settings, boo
         print_help(v);
         return NOC_OK;
     }
-    set_defaults(settings);
     settings->arguments = calloc((size_t)argc + 1, sizeof *settings->arguments);
     if (!settings->arguments)
         return noc_fail(err, NOC_ENOMEMORY, "no memory for the arguments");
@@ -489,6 +484,14 @@ noc_status noc_settings_parse(int argc, char **argv, noc_settings *settings, boo
             status = take_flags(argc, argv, v, settings, err);
     }
     return status;
+}
+
+void noc_settings_free(noc_settings *settings)
+{
+    free(settings->arguments);
+    noc_yaml_free(settings->document);
+    settings->arguments = NULL;
+    settings->document = NULL;
 }
 
 /* ---- what the engine wants to know ---- */

@@ -43,12 +43,15 @@ typedef struct noc_settings {
     /* what is left after the flags */
     char **arguments;
     int argument_count;
+    struct noc_yaml *document; /* the configuration file's, whose strings the members above point to */
 } noc_settings;
 
 /* Parses argv (argv[0] is the verb). --help prints to stdout and sets *is_help. NOC_EUSAGE (unknown flag, bad
- * value; a near name is suggested), NOC_ECONFIG (configuration file). Strings belong to argv or to memory
- * that lives as long as the process. */
+ * value; a near name is suggested), NOC_ECONFIG (configuration file). Strings belong to argv or to the
+ * settings. Free by noc_settings_free, after a failure too. */
 noc_status noc_settings_parse(int argc, char **argv, noc_settings *settings, bool *is_help, noc_error *err);
+
+void noc_settings_free(noc_settings *settings);
 
 /* What the settings say about the engine (device, precision, threads, isa, batch, window, overlap, blend).
  * shares: workers that share this node's CPUs, when

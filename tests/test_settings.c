@@ -7,16 +7,25 @@
 #include <string.h>
 #include <unistd.h>
 
-static noc_status parse(noc_settings *s, noc_error *err, const char *line)
+static noc_settings s;
+
+static void free_settings(void)
+{
+    noc_settings_free(&s);
+}
+
+/* What was parsed before is gone. */
+static noc_status parse(noc_error *err, const char *line)
 {
     static char text[1024];
     char *argv[64];
     int argc = 0;
     bool is_help;
+    free_settings();
     snprintf(text, sizeof text, "%s", line);
     for (char *word = strtok(text, " "); word; word = strtok(NULL, " "))
         argv[argc++] = word;
-    return noc_settings_parse(argc, argv, s, &is_help, err);
+    return noc_settings_parse(argc, argv, &s, &is_help, err);
 }
 
 static void write_file(const char *path, const char *text)
@@ -29,8 +38,7 @@ static void write_file(const char *path, const char *text)
 
 START_TEST(defaults)
 {
-    noc_settings s;
-    ck_assert_int_eq(parse(&s, NULL, "run"), NOC_OK);
+    ck_assert_int_eq(parse(NULL, "run"), NOC_OK);
     ck_assert_str_eq(s.catalog, "nocturne.sqlite");
     ck_assert_str_eq(s.results, "results");
     ck_assert_str_eq(s.device, "auto");
@@ -45,10 +53,9 @@ END_TEST
 
 START_TEST(flags_in_every_form)
 {
-    noc_settings s;
     ck_assert_int_eq(
         parse(
-            &s, NULL,
+            NULL,
             "run -m M --window 24,32,40 --overlap=0.25 --blend constant --memory 1536MiB a --limit 3 -- -b"),
         NOC_OK);
     ck_assert_str_eq(s.model, "M");
@@ -79,23 +86,21 @@ static const char *const wrong[][2] = {
 
 START_TEST(a_wrong_flag_is_explained)
 {
-    noc_settings s;
     noc_error err;
-    ck_assert_int_eq(parse(&s, &err, wrong[_i][0]), NOC_EUSAGE);
+    ck_assert_int_eq(parse(&err, wrong[_i][0]), NOC_EUSAGE);
     ck_assert_msg(strstr(err.text, wrong[_i][1]) != NULL, "%s: %s", wrong[_i][0], err.text);
 }
 END_TEST
 
 START_TEST(flags_override_the_file)
 {
-    noc_settings s;
     noc_error err;
     char path[] = "/tmp/nocturne-settings-XXXXXX", line[128];
     close(mkstemp(path));
     write_file(path, "workers: 5\nwriters: 2\nwindow: [8, 9, 10]\nassume_ras: true\nlease_s: 2.5\nresults: "
                      "here\nmemory: 2GiB\n");
     snprintf(line, sizeof line, "run -c %s --writers 3", path);
-    ck_assert_int_eq(parse(&s, &err, line), NOC_OK);
+    ck_assert_int_eq(parse(&err, line), NOC_OK);
     ck_assert_int_eq(s.workers, 5);
     ck_assert_int_eq(s.writers, 3);
     ck_assert_int_eq(s.window[1], 9);
@@ -104,10 +109,10 @@ START_TEST(flags_override_the_file)
     ck_assert_str_eq(s.results, "here");
     ck_assert_uint_eq(s.memory, (size_t)2 << 30);
     write_file(path, "workers: 5\nwritres: 2\n");
-    ck_assert_int_eq(parse(&s, &err, line), NOC_ECONFIG);
+    ck_assert_int_eq(parse(&err, line), NOC_ECONFIG);
     ck_assert_msg(strstr(err.text, ":2:") && strstr(err.text, "writers"), "%s", err.text);
     write_file(path, "\n\noverlap: 2\n");
-    ck_assert_int_eq(parse(&s, &err, line), NOC_ECONFIG);
+    ck_assert_int_eq(parse(&err, line), NOC_ECONFIG);
     ck_assert_msg(strstr(err.text, ":3:") != NULL, "%s", err.text);
     unlink(path);
 }
@@ -117,6 +122,7 @@ int main(void)
 {
     Suite *suite = suite_create("settings");
     TCase *cases = tcase_create("settings");
+    tcase_add_checked_fixture(cases, NULL, free_settings);
     tcase_add_test(cases, defaults);
     tcase_add_test(cases, flags_in_every_form);
     tcase_add_loop_test(cases, a_wrong_flag_is_explained, 0, (int)(sizeof wrong / sizeof wrong[0]));
