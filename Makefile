@@ -59,10 +59,7 @@ ISAS := portable $(if $(X86),avx2 avx512)
 
 VERSION := $(shell cat VERSION)
 COMMIT := $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
-BUILT_WITH := Open MPI $(MPI_VERSION), HDF5 $(HDF5_VERSION), SQLite $(SQLITE_VERSION), libdeflate $(DEFLATE_VERSION), \
-libyaml $(YAML_VERSION), jansson $(JANSSON_VERSION), libcrypto $(CRYPTO_VERSION), $(CC) $(CC_VERSION), \
-$(TARGET), instruction sets $(ISAS)$(if $(SAN), (sanitizers $(SAN))), without CUDA
-VERSION_FLAGS := -DNOC_VERSION='"$(VERSION)"' -DNOC_COMMIT='"$(COMMIT)"' -DNOC_BUILT_WITH='"$(BUILT_WITH)"'
+VERSION_FLAGS := -DNOC_VERSION='"$(VERSION)"' -DNOC_COMMIT='"$(COMMIT)"'
 
 LIBS_base := -lcrypto -lyaml
 LIBS_volume := -lnifti2 -lznz -lz -lm -ldeflate

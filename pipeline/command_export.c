@@ -2,8 +2,8 @@
 #include "pipeline/command.h"
 
 #include "engine/base/file.h"
-#include "engine/base/memory.h"
 #include "engine/base/log.h"
+#include "engine/base/memory.h"
 #include "engine/volume/nifti.h"
 #include "pipeline/result_folder.h"
 #include "pipeline/results.h"
@@ -18,7 +18,8 @@ static noc_status check_settings(const noc_settings *settings, noc_error *err)
         return noc_fail(err, NOC_EUSAGE, "export takes no argument \"%s\"; --only chooses studies",
                         settings->arguments[0]);
     if (settings->format && strcmp(settings->format, "plain") != 0)
-        return noc_fail(err, NOC_EUSAGE, "--format %s: `plain` is what this version writes", settings->format);
+        return noc_fail(err, NOC_EUSAGE, "--format %s: `plain` is what this version writes",
+                        settings->format);
     if (!settings->output)
         return noc_fail(err, NOC_EUSAGE, "where to? give a folder with --output");
     return NOC_OK;
@@ -32,9 +33,9 @@ static noc_status write_mask(const noc_outcome *outcome, const char *target, noc
     char *path = noc_path_join(target, name, err);
     if (!path)
         return NOC_ENOMEMORY;
-    noc_status status = noc_nifti_write_labels(path, &outcome->grid,
-                                               outcome->mask_bytes == 2 ? NOC_VOXEL_U16 : NOC_VOXEL_U8,
-                                               outcome->mask, descrip, err);
+    noc_status status =
+        noc_nifti_write_labels(path, &outcome->grid, outcome->mask_bytes == 2 ? NOC_VOXEL_U16 : NOC_VOXEL_U8,
+                               outcome->mask, descrip, err);
     free(path);
     return status;
 }
@@ -55,8 +56,8 @@ static noc_status export_study(const noc_result_folder *folder, const noc_done *
 }
 
 /* A part that cannot be read costs its masks; a target that cannot be written ends it. */
-static noc_status export_all(const noc_result_folder *folder, const noc_done *list, size_t count, const char *target,
-                             noc_error *err)
+static noc_status export_all(const noc_result_folder *folder, const noc_done *list, size_t count,
+                             const char *target, noc_error *err)
 {
     size_t written = 0;
     noc_status first = NOC_OK;

@@ -1,5 +1,6 @@
-/* nocturne verify: the first promise, proved from the files. Every mask that the catalog calls done is read from its part, and what the part says of it is
- * compared with what the catalog says. Damage is what breaks the promise; a note is what the next run will settle. */
+/* nocturne verify: the first promise, proved from the files. Every mask that the catalog calls done is read
+ * from its part, and what the part says of it is compared with what the catalog says. Damage is what breaks
+ * the promise; a note is what the next run will settle. */
 #include "pipeline/command.h"
 
 #include "engine/base/memory.h"
@@ -25,9 +26,9 @@ typedef struct part_facts {
 
 typedef struct verification {
     noc_result_folder folder;
-    noc_done *done;          /* by part, then key */
+    noc_done *done; /* by part, then key */
     size_t done_count;
-    part_facts *parts;       /* of the catalog */
+    part_facts *parts; /* of the catalog */
     size_t part_count;
     noc_text lines, damage_json, notes_json;
     int64_t good, damaged, notes;
@@ -45,8 +46,8 @@ __attribute__((format(printf, 5, 6))) static void find(verification *v, bool is_
     vsnprintf(sentence, sizeof sentence, format, arguments);
     va_end(arguments);
     *(is_damage ? &v->damaged : &v->notes) += 1;
-    noc_text_add(&v->lines, "%s: %s: %s%s%s\n", is_damage ? "damage" : "note", part, key ? key : "", key ? ": " : "",
-                 sentence);
+    noc_text_add(&v->lines, "%s: %s: %s%s%s\n", is_damage ? "damage" : "note", part, key ? key : "",
+                 key ? ": " : "", sentence);
     noc_text_add(json, "%s{\"part\":", json->size > 0 ? "," : "");
     noc_text_add_json(json, part);
     noc_text_add(json, ",\"key\":");
@@ -66,10 +67,10 @@ static bool is_same(double a, double b)
 static bool is_same_metric(const noc_metric *a, const noc_metric *b)
 {
     return strcmp(a->label, b->label) == 0 && strcmp(a->name, b->name) == 0 && a->has_truth == b->has_truth &&
-           a->tp == b->tp && a->fp == b->fp && a->fn == b->fn && a->tn == b->tn && is_same(a->dice, b->dice) &&
-           is_same(a->iou, b->iou) && is_same(a->precision, b->precision) && is_same(a->recall, b->recall) &&
-           is_same(a->truth_ml, b->truth_ml) && is_same(a->prediction_ml, b->prediction_ml) &&
-           is_same(a->volume_similarity, b->volume_similarity);
+           a->tp == b->tp && a->fp == b->fp && a->fn == b->fn && a->tn == b->tn &&
+           is_same(a->dice, b->dice) && is_same(a->iou, b->iou) && is_same(a->precision, b->precision) &&
+           is_same(a->recall, b->recall) && is_same(a->truth_ml, b->truth_ml) &&
+           is_same(a->prediction_ml, b->prediction_ml) && is_same(a->volume_similarity, b->volume_similarity);
 }
 
 /* The catalog may tell them in another order. */
@@ -95,8 +96,8 @@ static const noc_part_study *find_study(const noc_part_record *part, const char 
     return NULL;
 }
 
-static noc_status check_study(verification *v, const char *path, const char *name, const noc_part_record *part,
-                              const noc_done *done, noc_error *err)
+static noc_status check_study(verification *v, const char *path, const char *name,
+                              const noc_part_record *part, const noc_done *done, noc_error *err)
 {
     int64_t before = v->damaged;
     noc_outcome *outcome = NULL;
@@ -136,17 +137,18 @@ static size_t first_of_part(const verification *v, int64_t number, size_t *count
     return first;
 }
 
-static void compare_part(verification *v, const char *name, const part_facts *facts, const noc_part_record *part,
-                         const noc_configuration *made)
+static void compare_part(verification *v, const char *name, const part_facts *facts,
+                         const noc_part_record *part, const noc_configuration *made)
 {
     const noc_configuration *c = &v->folder.configuration;
     if (part->bytes != facts->bytes)
-        find(v, true, name, NULL, "it has %" PRId64 " bytes, the catalog says %" PRId64, part->bytes, facts->bytes);
+        find(v, true, name, NULL, "it has %" PRId64 " bytes, the catalog says %" PRId64, part->bytes,
+             facts->bytes);
     if (part->number != facts->number)
         find(v, true, name, NULL, "it says to be part %" PRId64, part->number);
-    if (strcmp(made->model_sha256, c->model_sha256) != 0 || memcmp(made->window, c->window, sizeof c->window) != 0 ||
-        made->overlap != c->overlap || strcmp(made->blend, c->blend) != 0 ||
-        strcmp(made->precision, c->precision) != 0)
+    if (strcmp(made->model_sha256, c->model_sha256) != 0 ||
+        memcmp(made->window, c->window, sizeof c->window) != 0 || made->overlap != c->overlap ||
+        strcmp(made->blend, c->blend) != 0 || strcmp(made->precision, c->precision) != 0)
         find(v, true, name, NULL, "it was made with another configuration");
 }
 
@@ -210,7 +212,8 @@ static void look_at_name(verification *v, const char *name)
         return;
     size_t length = strlen(name);
     if (strcmp(name + used, ".open") == 0)
-        find(v, false, name, NULL, "an unfinished part: of a run that goes on, or left by one that was killed");
+        find(v, false, name, NULL,
+             "an unfinished part: of a run that goes on, or left by one that was killed");
     else if (length > 8 && strcmp(name + length - 8, ".unknown") == 0)
         find(v, false, name, NULL, "set aside by an earlier run: not a part of this result set");
     else if (name[used] == '\0' && !is_part_known(v, number))
@@ -228,7 +231,8 @@ static noc_status add_part(void *argument, const noc_part_row *row, noc_error *e
     return NOC_OK;
 }
 
-/* The folder is listed first and the parts are asked for last, so that a run that goes on meanwhile looks neither lost nor unknown. */
+/* The folder is listed first and the parts are asked for last, so that a run that goes on meanwhile looks
+ * neither lost nor unknown. */
 static noc_status check_all(verification *v, noc_error *err)
 {
     struct dirent **names = NULL;
@@ -256,16 +260,18 @@ static noc_status check_all(verification *v, noc_error *err)
 static void say(const verification *v, bool as_json, noc_text *text)
 {
     if (as_json) {
-        noc_text_add(text, "{\"masks\":%" PRId64 ",\"expected\":%zu,\"parts\":%zu,\"damage\":[%s],\"notes\":[%s]}\n",
-                     v->good, v->done_count, v->part_count, v->damage_json.data ? v->damage_json.data : "",
-                     v->notes_json.data ? v->notes_json.data : "");
+        noc_text_add(
+            text, "{\"masks\":%" PRId64 ",\"expected\":%zu,\"parts\":%zu,\"damage\":[%s],\"notes\":[%s]}\n",
+            v->good, v->done_count, v->part_count, v->damage_json.data ? v->damage_json.data : "",
+            v->notes_json.data ? v->notes_json.data : "");
         return;
     }
     noc_text_add(text, "%s", v->lines.data ? v->lines.data : "");
     if (v->damaged == 0)
         noc_text_add(text, "verified %" PRId64 " masks in %zu parts: all good\n", v->good, v->part_count);
     else
-        noc_text_add(text, "verified %zu masks in %zu parts: %" PRId64 " good, %" PRId64 " findings of damage\n",
+        noc_text_add(text,
+                     "verified %zu masks in %zu parts: %" PRId64 " good, %" PRId64 " findings of damage\n",
                      v->done_count, v->part_count, v->good, v->damaged);
 }
 
@@ -298,7 +304,9 @@ int noc_command_verify(const noc_settings *settings)
     verification v = {.good = 0};
     noc_error err = {.status = NOC_OK};
     noc_status status = run(settings, &v, &err);
-    int code = status != NOC_OK ? noc_command_fail(&err) : v.damaged > 0 ? noc_status_exit(NOC_EUNAVAILABLE) : 0;
+    int code = status != NOC_OK ? noc_command_fail(&err)
+               : v.damaged > 0  ? noc_status_exit(NOC_EUNAVAILABLE)
+                                : 0;
     noc_text_free(&v.lines);
     noc_text_free(&v.damage_json);
     noc_text_free(&v.notes_json);

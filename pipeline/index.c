@@ -1,4 +1,5 @@
-/* index.h5: one name for every mask of a results folder, wherever its part lies in it. Written beside and put in place whole. */
+/* index.h5: one name for every mask of a results folder, wherever its part lies in it. Written beside and put
+ * in place whole. */
 #include "pipeline/part_format.h"
 
 #include "engine/base/file.h"
@@ -72,8 +73,9 @@ static bool has_configuration(hid_t file, const noc_configuration *wanted)
     part_get_configuration(&a, &found);
     return a.status == NOC_OK && strcmp(schema, PART_INDEX_SCHEMA) == 0 &&
            strcmp(found.model, wanted->model) == 0 && strcmp(found.model_sha256, wanted->model_sha256) == 0 &&
-           memcmp(found.window, wanted->window, sizeof found.window) == 0 && found.overlap == wanted->overlap &&
-           strcmp(found.blend, wanted->blend) == 0 && strcmp(found.precision, wanted->precision) == 0;
+           memcmp(found.window, wanted->window, sizeof found.window) == 0 &&
+           found.overlap == wanted->overlap && strcmp(found.blend, wanted->blend) == 0 &&
+           strcmp(found.precision, wanted->precision) == 0;
 }
 
 static bool is_right(const char *path, const noc_configuration *configuration, const link_list *links)

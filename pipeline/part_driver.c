@@ -1,5 +1,6 @@
-/* The file driver under parts written by one process. It tells the library of no failed write: the library keeps what it could not write, and a failed close
- * crashes the process at its end [HDF5 1.10.8]. It notes the first failure where the writer sees it, and from then on writes nothing. */
+/* The file driver under parts written by one process. It tells the library of no failed write: the library
+ * keeps what it could not write, and a failed close crashes the process at its end [HDF5 1.10.8]. It notes
+ * the first failure where the writer sees it, and from then on writes nothing. */
 #include "pipeline/part_format.h"
 
 #if H5_VERSION_GE(1, 14, 0)
@@ -34,8 +35,8 @@ static void note_failure(driver_file *file)
 /* In the words of the library's own driver, for part_fail. */
 static void push_reason(const char *what)
 {
-    H5Epush2(H5E_DEFAULT, __FILE__, __func__, __LINE__, H5E_ERR_CLS, H5E_VFL, H5E_CANTOPENFILE, "%s: errno = %d", what,
-             errno);
+    H5Epush2(H5E_DEFAULT, __FILE__, __func__, __LINE__, H5E_ERR_CLS, H5E_VFL, H5E_CANTOPENFILE,
+             "%s: errno = %d", what, errno);
 }
 
 static H5FD_t *driver_open(const char *name, unsigned flags, hid_t access, haddr_t max_address)
@@ -95,7 +96,8 @@ static haddr_t driver_get_eof(const H5FD_t *base, H5FD_mem_t type)
 }
 
 /* Zeros beyond the end, and after a failure whatever is there: the file will be thrown away. */
-static herr_t driver_read(H5FD_t *base, H5FD_mem_t type, hid_t transfer, haddr_t address, size_t size, void *buffer)
+static herr_t driver_read(H5FD_t *base, H5FD_mem_t type, hid_t transfer, haddr_t address, size_t size,
+                          void *buffer)
 {
     driver_file *file = (driver_file *)base;
     size_t done = 0;
@@ -123,7 +125,8 @@ static herr_t driver_write(H5FD_t *base, H5FD_mem_t type, hid_t transfer, haddr_
     (void)type;
     (void)transfer;
     while (done < size && *file->failure == 0) {
-        ssize_t put = pwrite(file->descriptor, (const char *)buffer + done, size - done, (off_t)(address + done));
+        ssize_t put =
+            pwrite(file->descriptor, (const char *)buffer + done, size - done, (off_t)(address + done));
         if (put > 0)
             done += (size_t)put;
         else if (put == 0)

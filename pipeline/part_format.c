@@ -72,7 +72,7 @@ static bool insert_text(hid_t compound, const char *name, size_t offset, size_t 
     return is_in;
 }
 
-#define TEXT_MEMBER(member)                                                                                        \
+#define TEXT_MEMBER(member)                                                                                  \
     insert_text(type, #member, offsetof(part_metric, member), sizeof(((part_metric *)0)->member))
 #define MEMBER(member, kind) (H5Tinsert(type, #member, offsetof(part_metric, member), kind) >= 0)
 
@@ -97,7 +97,8 @@ hid_t part_metric_type(void)
 hid_t part_access(H5F_libver_t format)
 {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    /* Locks would keep a read-only folder or a network share from being read; the coordinator's lock guards writing. */
+    /* Locks would keep a read-only folder or a network share from being read; the coordinator's lock guards
+     * writing. */
     if (access >= 0 && (H5Pset_libver_bounds(access, format, format) < 0 ||
                         H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) < 0 ||
                         H5Pset_file_locking(access, false, true) < 0)) {
@@ -116,7 +117,8 @@ static void put(part_attributes *a, const char *name, hid_t type, hid_t space, c
     if (a->status != NOC_OK)
         return;
     snprintf(what, sizeof what, "attribute %s cannot be written", name);
-    attribute = type < 0 || space < 0 ? -1 : H5Acreate2(a->object, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    attribute =
+        type < 0 || space < 0 ? -1 : H5Acreate2(a->object, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
     if (attribute < 0 || H5Awrite(attribute, type, data) < 0)
         a->status = part_fail(a->err, NOC_EIO, a->path, what);
     if (attribute >= 0 && H5Aclose(attribute) < 0 && a->status == NOC_OK)

@@ -1,8 +1,8 @@
-/* What writing and reading of results files have in common: how HDF5 is opened and silenced, the sentence for its failures, the types of strings
- * and of a row of /metrics. Only these include this.
+/* What writing and reading of results files have in common: how HDF5 is opened and silenced, the sentence for
+ * its failures, the types of strings and of a row of /metrics. Only part_*.c and index.c include this.
  *
- * Parts are in the file format of HDF5 1.10, the index in that of 1.8: there each piece of the library's own records carries a checksum, so that a flipped
- * bit is an error and not a wild pointer. */
+ * Parts are in the file format of HDF5 1.10, the index in that of 1.8: there each piece of the library's own
+ * records carries a checksum, so that a flipped bit is an error and not a wild pointer. */
 #ifndef NOC_PART_FORMAT_H
 #define NOC_PART_FORMAT_H
 
@@ -37,10 +37,12 @@ void part_release(hid_t id);
 /* Each is a new identifier, negative on failure. */
 hid_t part_string_type(size_t size); /* fixed length, UTF-8, ended by 0 */
 hid_t part_metric_type(void);        /* part_metric */
-hid_t part_access(H5F_libver_t format); /* of files: that format, no locking, everything closes with the file */
+hid_t part_access(
+    H5F_libver_t format); /* of files: that format, no locking, everything closes with the file */
 
-/* part_driver.c: files created through `access` put the system's number of their first failed write into *failure (0 before), which must outlive
- * them, and go on as if nothing were wrong. False when it cannot be. */
+/* part_driver.c: files created through `access` put the system's number of their first failed write into
+ * *failure (0 before), which must outlive them, and go on as if nothing were wrong. False when it cannot be.
+ */
 bool part_use_driver(hid_t access, int *failure);
 
 /* Attributes of one object. The first failure is kept in err; after it the calls do nothing. */
@@ -51,7 +53,8 @@ typedef struct part_attributes {
     noc_error *err;
 } part_attributes;
 
-void part_put(part_attributes *a, const char *name, hid_t type, size_t count, const void *data); /* count 0: scalar */
+void part_put(part_attributes *a, const char *name, hid_t type, size_t count,
+              const void *data); /* count 0: scalar */
 void part_put_matrix(part_attributes *a, const char *name, const double *data, size_t rows, size_t columns);
 void part_put_text(part_attributes *a, const char *name, const char *text);
 void part_put_real(part_attributes *a, const char *name, double value);

@@ -1,5 +1,5 @@
-/* Reading a part. The file may be anything: what it says is checked before it is believed, and memory is taken only for what a file of its size
- * can hold. */
+/* Reading a part. The file may be anything: what it says is checked before it is believed, and memory is
+ * taken only for what a file of its size can hold. */
 #include "pipeline/part_format.h"
 
 #include "engine/base/memory.h"
@@ -58,7 +58,8 @@ static size_t dataset_bytes(hid_t dataset, const char *path, size_t element, siz
     return bytes;
 }
 
-static noc_status read_all(hid_t dataset, const char *path, hid_t type, size_t count, void **out, noc_error *err)
+static noc_status read_all(hid_t dataset, const char *path, hid_t type, size_t count, void **out,
+                           noc_error *err)
 {
     size_t bytes = dataset_bytes(dataset, path, H5Tget_size(type), count, err);
     if (bytes == 0)
@@ -109,8 +110,8 @@ static bool is_grid(const hsize_t dims[3], int64_t size[3], size_t *voxels)
 }
 
 /* with_voxels false: only sizes. */
-static noc_status read_voxels(hid_t group, const char *path, const char *name, bool with_voxels, int64_t size[3],
-                              int *voxel_bytes, void **voxels, noc_error *err)
+static noc_status read_voxels(hid_t group, const char *path, const char *name, bool with_voxels,
+                              int64_t size[3], int *voxel_bytes, void **voxels, noc_error *err)
 {
     hsize_t dims[3];
     size_t count = 0;
@@ -170,8 +171,9 @@ static noc_status check_hash(const noc_outcome *o, const char *path, noc_error *
     char found[NOC_SHA256_HEX];
     noc_status status = noc_sha256_of(o->mask, noc_grid_voxels(&o->grid) * (size_t)o->mask_bytes, found, err);
     if (status == NOC_OK && strcmp(found, o->mask_sha256) != 0)
-        return noc_fail(err, NOC_EDATA, "%s: the mask's voxels have SHA-256 %.12s..., its attribute says %.12s...",
-                        path, found, o->mask_sha256);
+        return noc_fail(err, NOC_EDATA,
+                        "%s: the mask's voxels have SHA-256 %.12s..., its attribute says %.12s...", path,
+                        found, o->mask_sha256);
     return status;
 }
 
@@ -199,8 +201,8 @@ static bool is_key(const char *key)
            strspn(key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == length;
 }
 
-static noc_status read_study(hid_t file, const char *path, const char *key, bool with_voxels, noc_outcome **outcome,
-                             noc_error *err)
+static noc_status read_study(hid_t file, const char *path, const char *key, bool with_voxels,
+                             noc_outcome **outcome, noc_error *err)
 {
     char name[sizeof "/studies/" + NOC_STUDY_KEY];
     noc_outcome *o = NULL;
@@ -247,7 +249,8 @@ static bool has_all_columns(hid_t dataset, hid_t wanted)
         char *name = H5Tget_member_name(wanted, (unsigned)i);
         int at = name ? H5Tget_member_index(type, name) : -1;
         H5free_memory(name);
-        is_so = at >= 0 && H5Tget_member_class(type, (unsigned)at) == H5Tget_member_class(wanted, (unsigned)i);
+        is_so =
+            at >= 0 && H5Tget_member_class(type, (unsigned)at) == H5Tget_member_class(wanted, (unsigned)i);
     }
     part_release(type);
     return is_so;
@@ -356,7 +359,8 @@ static noc_status list_studies(hid_t file, const char *path, noc_part_record *pa
     return status;
 }
 
-static noc_status fill_study(hid_t file, const char *path, bool with_mask, noc_part_study *study, noc_error *err)
+static noc_status fill_study(hid_t file, const char *path, bool with_mask, noc_part_study *study,
+                             noc_error *err)
 {
     noc_outcome *o = NULL;
     noc_status status = read_study(file, path, study->key, with_mask, &o, err);
@@ -374,8 +378,8 @@ static noc_status fill_study(hid_t file, const char *path, bool with_mask, noc_p
     return NOC_OK;
 }
 
-static noc_status read_head(hid_t file, const char *path, noc_part_record *part, noc_configuration *configuration,
-                            noc_error *err)
+static noc_status read_head(hid_t file, const char *path, noc_part_record *part,
+                            noc_configuration *configuration, noc_error *err)
 {
     part_attributes a = {.object = file, .path = path, .err = err};
     part->number = part_get_integer(&a, "part");
@@ -385,8 +389,8 @@ static noc_status read_head(hid_t file, const char *path, noc_part_record *part,
     return a.status;
 }
 
-noc_status noc_part_read(const char *path, bool with_masks, noc_part_record *part, noc_configuration *configuration,
-                         noc_error *err)
+noc_status noc_part_read(const char *path, bool with_masks, noc_part_record *part,
+                         noc_configuration *configuration, noc_error *err)
 {
     hid_t file = -1;
     noc_part_record read = {0};

@@ -1,5 +1,6 @@
-/* Writing a part. What always holds: with a communicator every rank makes every call of the library in the same order with equal values, and only the
- * voxels differ; where one rank alone may fail, all hear of it before the next call that needs all. */
+/* Writing a part. What always holds: with a communicator every rank makes every call of the library in the
+ * same order with equal values, and only the voxels differ; where one rank alone may fail, all hear of it
+ * before the next call that needs all. */
 #include "pipeline/part_format.h"
 
 #include "engine/base/clock.h"
@@ -21,7 +22,7 @@ struct noc_part_writer {
     MPI_Comm communicator; /* MPI_COMM_NULL: alone */
     int rank;
     noc_part_header header;
-    int failure;           /* the system's number of the first write that failed; 0: none */
+    int failure;                   /* the system's number of the first write that failed; 0: none */
     hid_t file, studies, transfer; /* negative: not open */
     part_metric *rows;             /* of /metrics, written at close */
     size_t row_count, row_capacity;
@@ -39,7 +40,8 @@ static bool is_alone(const noc_part_writer *part)
     return part->communicator == MPI_COMM_NULL;
 }
 
-/* [all] The same answer everywhere: a failure of any rank is one of all. Alone: a failed write is one of this step. */
+/* [all] The same answer everywhere: a failure of any rank is one of all. Alone: a failed write is one of this
+ * step. */
 static noc_status agree(const noc_part_writer *part, noc_status status, noc_error *err)
 {
     int mine = status != NOC_OK, any = mine;
@@ -76,7 +78,8 @@ static hid_t create_file(noc_part_writer *part)
     return file;
 }
 
-/* Attributes stay in the object's header, which has a checksum; no times, so that equal parts are equal files. */
+/* Attributes stay in the object's header, which has a checksum; no times, so that equal parts are equal
+ * files. */
 static hid_t create_group(hid_t parent, const char *name)
 {
     hid_t creation = H5Pcreate(H5P_GROUP_CREATE), group = -1;
@@ -153,8 +156,8 @@ static void free_writer(noc_part_writer *part)
     free(part);
 }
 
-noc_status noc_part_create(const char *folder, int64_t number, const noc_part_header *header, MPI_Comm communicator,
-                           noc_part_writer **part, noc_error *err)
+noc_status noc_part_create(const char *folder, int64_t number, const noc_part_header *header,
+                           MPI_Comm communicator, noc_part_writer **part, noc_error *err)
 {
     noc_part_writer *made = NULL;
     noc_status status = part_library_open(err);
@@ -219,8 +222,9 @@ static hid_t create_voxels(hid_t group, const char *name, hid_t type, const hsiz
     hsize_t chunk[3];
     hid_t space = H5Screate_simple(3, dims, NULL), creation = H5Pcreate(H5P_DATASET_CREATE), dataset = -1;
     choose_chunk(dims, H5Tget_size(type), chunk);
-    if (space >= 0 && creation >= 0 && H5Pset_chunk(creation, 3, chunk) >= 0 && H5Pset_shuffle(creation) >= 0 &&
-        H5Pset_deflate(creation, 1) >= 0 && H5Pset_obj_track_times(creation, false) >= 0)
+    if (space >= 0 && creation >= 0 && H5Pset_chunk(creation, 3, chunk) >= 0 &&
+        H5Pset_shuffle(creation) >= 0 && H5Pset_deflate(creation, 1) >= 0 &&
+        H5Pset_obj_track_times(creation, false) >= 0)
         dataset = H5Dcreate2(group, name, type, space, H5P_DEFAULT, creation, H5P_DEFAULT);
     part_release(creation);
     part_release(space);
@@ -377,7 +381,8 @@ static noc_status write_entry(noc_part_writer *part, const noc_part_entry *entry
         a.status = add_rows(part, o, err);
     noc_status status = agree(part, a.status, err);
     if (status == NOC_OK)
-        status = write_voxels(part, a.object, "mask", o->mask_bytes, &o->grid, is_owner ? o->mask : NULL, err);
+        status =
+            write_voxels(part, a.object, "mask", o->mask_bytes, &o->grid, is_owner ? o->mask : NULL, err);
     if (status == NOC_OK && o->region_bytes > 0)
         status = write_voxels(part, a.object, "regions", o->region_bytes, &o->grid,
                               is_owner ? o->regions : NULL, err);

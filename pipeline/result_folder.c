@@ -21,7 +21,8 @@ static noc_status find_set(noc_result_folder *folder, const noc_settings *settin
     if (status == NOC_OK)
         status = noc_catalog_find_set(folder->catalog, results, &folder->set, err);
     if (status == NOC_OK && folder->set == 0)
-        status = noc_fail(err, NOC_ENOINPUT, "%s: the catalog knows no results in %s", settings->catalog, results);
+        status =
+            noc_fail(err, NOC_ENOINPUT, "%s: the catalog knows no results in %s", settings->catalog, results);
     if (status == NOC_OK)
         status = noc_catalog_read_set(folder->catalog, folder->set, &folder->configuration, err);
     return status;
@@ -108,8 +109,8 @@ static int compare_done(const void *a, const void *b)
     return strcmp(x->key, y->key);
 }
 
-noc_status noc_result_folder_done(const noc_result_folder *folder, const char *only, noc_done **list, size_t *count,
-                                  noc_error *err)
+noc_status noc_result_folder_done(const noc_result_folder *folder, const char *only, noc_done **list,
+                                  size_t *count, noc_error *err)
 {
     done_list made = {0};
     noc_status status = noc_catalog_each_result(folder->catalog, folder->set, only, add_done, &made, err);

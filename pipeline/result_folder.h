@@ -1,4 +1,5 @@
-/* A results folder as a command finds it: which set of the catalog it belongs to and which masks should be in it. */
+/* A results folder as a command finds it: which set of the catalog it belongs to and which masks should be in
+ * it. */
 #ifndef NOC_RESULT_FOLDER_H
 #define NOC_RESULT_FOLDER_H
 
@@ -9,7 +10,8 @@ typedef struct noc_result_folder {
     noc_catalog *catalog; /* read-only */
     int64_t set;
     noc_configuration configuration;
-    char *path; /* of the folder that is there; not what the catalog says when it was moved and --results tells where */
+    char *path; /* of the folder that is there; not what the catalog says when it was moved and --results
+                   tells where */
 } noc_result_folder;
 
 /* NOC_ENOINPUT when the catalog has no such set, or the folder is not there. */
@@ -21,14 +23,14 @@ typedef struct noc_done {
     int64_t part;
     char key[NOC_STUDY_KEY];
     char mask_sha256[65];
-    char *source_sha256;  /* owned, like metrics */
+    char *source_sha256; /* owned, like metrics */
     noc_metric *metrics;
     int metric_count;
 } noc_done;
 
 /* Those whose key matches the glob `only` (NULL: all), by part, then key. Free with noc_done_free. */
-noc_status noc_result_folder_done(const noc_result_folder *folder, const char *only, noc_done **list, size_t *count,
-                                  noc_error *err);
+noc_status noc_result_folder_done(const noc_result_folder *folder, const char *only, noc_done **list,
+                                  size_t *count, noc_error *err);
 void noc_done_free(noc_done *list, size_t count);
 
 #endif
