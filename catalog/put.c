@@ -45,10 +45,10 @@ static noc_status split_channels(const noc_catalog *catalog, const char *text, n
         if (study->channel_count == NOC_STUDY_CHANNELS)
             return noc_fail(err, NOC_EDATA, "%s: study %s has more than %d channels", catalog->path,
                             study->key, NOC_STUDY_CHANNELS);
-        char *path = strndup(text, length);
-        if (!path)
+        study->channels[study->channel_count] = strndup(text, length);
+        if (!study->channels[study->channel_count])
             return noc_fail(err, NOC_ENOMEMORY, "no memory for a study");
-        study->channels[study->channel_count++] = path;
+        study->channel_count++; /* NOLINT: the study owns them */
         text += length + (text[length] == '\n');
     }
     return NOC_OK;

@@ -438,7 +438,7 @@ static void read_labels(reader *r, const noc_yaml_node *map)
 static int find_region(const noc_manifest *m, const char *name)
 {
     for (int i = 0; i < m->region_count; i++)
-        if (strcmp(m->regions[i].name, name) == 0)
+        if (strcmp(m->regions[i].name, name) == 0) /* NOLINT: a name was read, or reading has ended */
             return i;
     return -1;
 }

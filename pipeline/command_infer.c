@@ -142,7 +142,8 @@ static noc_status infer(const noc_settings *settings, noc_error *err)
         status = segment(settings, engine, &outcome, err);
     if (status == NOC_OK) {
         snprintf(descrip, sizeof descrip, "nocturne %s", noc_version());
-        noc_voxel_type type = outcome->mask_bytes == 1 ? NOC_VOXEL_U8 : NOC_VOXEL_U16;
+        noc_voxel_type type =
+            outcome->mask_bytes == 1 ? NOC_VOXEL_U8 : NOC_VOXEL_U16; /* NOLINT: there is one */
         status = noc_nifti_write_labels(settings->output, &outcome->grid, type, outcome->mask, descrip, err);
     }
     if (status == NOC_OK)

@@ -178,11 +178,13 @@ static noc_status run_rank(noc_rank_options *options, noc_verdict *verdict, noc_
 
 /* MPI_Finalize where every rank still lives, bounded, since one may die this moment; else the plain end of
  * the process. */
-static void leave_mpi(noc_verdict *verdict)
+static void leave_mpi(noc_rank_options *options, noc_verdict *verdict)
 {
     fflush(stderr);
-    if (getenv(
-            "NOC_CONTROL")) /* the supervisor has the verdict; mpirun would complain about any other code */
+    noc_link_close(options->link);
+    noc_control_close(options->control);
+    /* The supervisor has the verdict; mpirun would complain about any other code. */
+    if (getenv("NOC_CONTROL"))
         verdict->exit_code = 0;
     if (verdict->has_dead_ranks)
         _exit(verdict->exit_code);
@@ -344,7 +346,7 @@ static noc_status run(const noc_settings *settings, int argc, char **argv, int *
             status = noc_supervise(&options, &verdict.exit_code, err);
     }
     if (is_rank && rank.link)
-        leave_mpi(&verdict);
+        leave_mpi(&rank, &verdict);
     noc_model_free(model);
     *exit_code = verdict.exit_code;
     return status;

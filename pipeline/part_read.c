@@ -280,7 +280,7 @@ static noc_status read_rows(hid_t file, const char *path, part_metric **rows, si
 /* The text in at most size - 1 bytes that may not be ended. */
 static void copy_text(char *out, size_t size, const char *in)
 {
-    size_t length = strnlen(in, size - 1);
+    size_t length = strnlen(in, size - 1); /* NOLINT: never NULL */
     memcpy(out, in, length);
     out[length] = '\0';
 }
@@ -306,8 +306,9 @@ static noc_status add_row(noc_part_record *part, const char *path, const part_me
 {
     noc_part_study wanted;
     copy_text(wanted.key, sizeof wanted.key, row->key);
-    noc_part_study *study =
-        bsearch(&wanted, part->studies, part->study_count, sizeof wanted, compare_studies);
+    noc_part_study *study = part->study_count > 0 ? bsearch(&wanted, part->studies, part->study_count,
+                                                            sizeof wanted, compare_studies)
+                                                  : NULL;
     if (!study)
         return noc_fail(err, NOC_EDATA, "%s: /metrics has a row of a study that is not in it", path);
     noc_metric *grown = reallocarray(study->metrics, (size_t)study->metric_count + 1, sizeof *grown);

@@ -213,8 +213,11 @@ static noc_status gather_entries(noc_writer *writer, noc_part_entry *own, int ow
         noc_record_put_outcome(&mine, &own[i].outcome, false);
         noc_record_put_text(&mine, own[i].source);
     }
-    if (!sizes || noc_record_end(&mine, err) != NOC_OK)
+    if (!sizes || noc_record_end(&mine, err) != NOC_OK) { /* the others wait until this process is gone */
+        free(sizes);
+        noc_record_free(&mine);
         return noc_fail(err, NOC_ENOMEMORY, "no memory for a round");
+    }
     int size = (int)mine.size;
     MPI_Allgather(&size, 1, MPI_INT, sizes, 1, MPI_INT, writer->group);
     for (int r = 0; r < writer->size; r++) {

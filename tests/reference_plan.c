@@ -236,7 +236,7 @@ static void run_joined(const noc_plan *plan, const noc_op *op, double *const *va
 {
     const noc_value *to = &plan->values[op->output];
     size_t tokens = reference_tokens(plan, op->output), width = (size_t)to->channels, column = 0;
-    double *out = values[op->output], *resized = malloc(tokens * width * sizeof(*resized));
+    double *out = values[op->output], *resized = calloc(tokens * width, sizeof(*resized));
     if (!resized)
         abort();
     for (size_t i = 0; i < tokens * width; i++)

@@ -94,7 +94,7 @@ START_TEST(heartbeats_renew_a_lease)
     noc_schedule *s = make(&usual, 1);
     noc_schedule_add_worker(s, 1, 0, NULL);
     noc_decision d = next(s, 0);
-    for (double now = 1; now < 1000; now += 10) {
+    for (int now = 1; now < 1000; now += 10) {
         noc_schedule_heard(s, 1, now);
         noc_schedule_tick(s, now);
     }

@@ -124,7 +124,7 @@ noc_status noc_image_check_finite(const noc_image *image, noc_error *err)
         if (bad == 0)
             continue;
         size_t at = 0;
-        while (isfinite(values[at]))
+        while (at + 1 < count && isfinite(values[at]))
             at++;
         return fail_at(image, first + at, values[at], err);
     }
