@@ -3,6 +3,7 @@
  * A ratio whose denominator is zero is nan: no number, and left out of the means. Without a truth there are
  * no counts and no ratios at all. */
 #include "pipeline/command.h"
+#include "pipeline/opening.h"
 
 #include "catalog/catalog.h"
 #include "engine/base/file.h"
@@ -294,15 +295,10 @@ static noc_status read_results(const noc_settings *settings, walk *w, noc_error 
 {
     noc_catalog *catalog = NULL;
     int64_t set = 0;
-    char *results = noc_path_absolute(settings->results, err);
-    noc_status status = results ? noc_catalog_open(settings->catalog, NOC_CATALOG_READ, &catalog, err)
-                                : NOC_ENOMEMORY;
-    if (status == NOC_OK)
-        status = noc_catalog_find_set(catalog, results, &set, err);
+    noc_status status = noc_opening_set(settings, &catalog, &set, err);
     if (status == NOC_OK)
         status = noc_catalog_each_result(catalog, set, settings->only, add_result, w, err);
     noc_catalog_close(catalog);
-    free(results);
     return status;
 }
 

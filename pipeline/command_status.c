@@ -1,6 +1,7 @@
 /* nocturne status: how far the work is. The catalog is read where that is safe, else the file that the
  * coordinator leaves in the results folder. */
 #include "pipeline/command.h"
+#include "pipeline/opening.h"
 
 #include "catalog/catalog.h"
 #include "engine/base/clock.h"
@@ -23,15 +24,10 @@ static noc_status read_catalog(const noc_settings *settings, noc_counts *counts,
 {
     noc_catalog *catalog = NULL;
     int64_t set = 0;
-    char *results = noc_path_absolute(settings->results, err);
-    noc_status status = results ? noc_catalog_open(settings->catalog, NOC_CATALOG_READ, &catalog, err)
-                                : NOC_ENOMEMORY;
-    if (status == NOC_OK)
-        status = noc_catalog_find_set(catalog, results, &set, err);
+    noc_status status = noc_opening_set(settings, &catalog, &set, err);
     if (status == NOC_OK)
         status = noc_catalog_counts(catalog, set, counts, err);
     noc_catalog_close(catalog);
-    free(results);
     return status;
 }
 

@@ -1,8 +1,10 @@
 #include "pipeline/opening.h"
 
+#include "engine/base/file.h"
 #include "engine/base/memory.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 noc_status noc_opening_model(const noc_settings *settings, noc_model **model, noc_error *err)
 {
@@ -18,6 +20,17 @@ noc_status noc_opening_paths(const noc_settings *settings, bool needs_input, noc
     if (!settings->output)
         return noc_fail(err, NOC_EUSAGE, "where to? give a file with --output");
     return NOC_OK;
+}
+
+noc_status noc_opening_set(const noc_settings *settings, noc_catalog **catalog, int64_t *set, noc_error *err)
+{
+    char *results = noc_path_absolute(settings->results, err);
+    noc_status status =
+        results ? noc_catalog_open(settings->catalog, NOC_CATALOG_READ, catalog, err) : NOC_ENOMEMORY;
+    if (status == NOC_OK)
+        status = noc_catalog_find_set(*catalog, results, set, err);
+    free(results);
+    return status;
 }
 
 size_t noc_opening_memory(const noc_settings *settings)

@@ -1,13 +1,16 @@
-/* What the commands on one scan or tensor begin and end with. */
+/* What commands begin and end with. */
 #ifndef NOC_OPENING_H
 #define NOC_OPENING_H
 
+#include "catalog/catalog.h"
 #include "engine/base/text.h"
 #include "engine/engine.h"
 #include "pipeline/settings.h"
 
 /* The model of -m. NOC_EUSAGE without one. */
 noc_status noc_opening_model(const noc_settings *settings, noc_model **model, noc_error *err);
+/* The catalog, for reading, and its result set in --results; *set = 0 when it has none there. */
+noc_status noc_opening_set(const noc_settings *settings, noc_catalog **catalog, int64_t *set, noc_error *err);
 /* NOC_EUSAGE unless --output was given (and, when needs_input, --input). */
 noc_status noc_opening_paths(const noc_settings *settings, bool needs_input, noc_error *err);
 /* --memory, or its default for one process of this machine. */
