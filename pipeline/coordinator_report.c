@@ -23,7 +23,7 @@ static double per_hour(const noc_coordinator *c, double now)
     return c->first_grant > 0 && seconds > 0 ? (double)c->done * 3600 / seconds : 0;
 }
 
-/* By cost, since the longest studies come first; until something is done nothing is known. */
+/* As long for each as for those that are over; until one is, nothing is known. */
 static double seconds_left(const noc_coordinator *c, double now)
 {
     noc_schedule_counts counts;

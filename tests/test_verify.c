@@ -223,7 +223,7 @@ static void check_exported(const char *target, int number)
 
 START_TEST(masks_leave_as_nifti_files)
 {
-    char target[700];
+    static char target[700];
     snprintf(target, sizeof target, "%s/out/plain", folder);
     settings.output = target;
     for (int again = 0; again < 2; again++) {
