@@ -664,14 +664,14 @@ END_TEST
 START_TEST(outcomes_count_until_they_are_freed)
 {
     noc_outcome *outcomes[2];
-    noc_worker *worker = create_with((noc_worker_options){.memory = noc_memory_resident() + 24 * mib});
+    noc_worker *worker = create_with((noc_worker_options){.memory = noc_memory_resident() + 19 * mib});
 
     for (int i = 0; i < 2; i++)
         submit(worker, i, FINE, large());
     while (!(outcomes[0] = noc_worker_take(worker)))
         noc_clock_sleep(0.002);
     noc_clock_sleep(0.3);
-    ck_assert_ptr_null(noc_worker_take(worker)); /* 8 of the 24 MiB are still held by the first mask */
+    ck_assert_ptr_null(noc_worker_take(worker)); /* 8 of the 19 MiB are still held by the first mask */
     double freed = noc_clock_monotonic();
     noc_outcome_free(outcomes[0]);
     while (!(outcomes[1] = noc_worker_take(worker)))

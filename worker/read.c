@@ -12,7 +12,6 @@
 #include "worker/score.h"
 
 #include <string.h>
-#include <sys/stat.h>
 
 typedef struct need {
     noc_grid grid;   /* of the first channel */
@@ -20,27 +19,9 @@ typedef struct need {
     size_t voxels;   /* of one channel */
     size_t stored;   /* bytes of all channels */
     size_t truth;    /* bytes */
-    size_t raw;      /* the largest file as it is on disk or mapped */
+    size_t raw;      /* of the largest file, while it is read */
     int64_t size[3]; /* model order, cropped */
 } need;
-
-static bool ends_in(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
-/* A single compressed file is held whole while it is inflated; anything else is at most as large as its
- * voxels. */
-static size_t raw_bytes(const char *path, size_t voxel_bytes)
-{
-    struct stat info;
-
-    if (ends_in(path, ".nii.gz") && stat(path, &info) == 0 && info.st_size >= 0)
-        return (size_t)info.st_size;
-    return voxel_bytes;
-}
 
 /* No file may inflate to more than all studies may use. */
 static noc_nifti_options file_options(const noc_job_rules *rules, bool with_sha256)
@@ -59,8 +40,7 @@ static noc_status add_header(const char *path, const noc_job_rules *rules, noc_n
 
     if (status != NOC_OK)
         return status;
-    size_t bytes = raw_bytes(path, header->voxel_bytes);
-    *raw = bytes > *raw ? bytes : *raw;
+    *raw = header->file_bytes > *raw ? header->file_bytes : *raw;
     if (!noc_size_add(*stored, header->voxel_bytes, stored))
         return noc_fail(err, NOC_ETOOLARGE, "its files declare more bytes than a size can hold");
     return NOC_OK;

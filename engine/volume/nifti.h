@@ -18,6 +18,8 @@ typedef struct noc_nifti_header {
     int channels;
     noc_voxel_type type;
     size_t voxel_bytes; /* of all voxels */
+    size_t file_bytes;  /* of the file that are resident while its voxels are read: all of a compressed one, a
+                           stretch of a plain one */
 } noc_nifti_header;
 
 /* Failures: NOC_EUNREADABLE (missing, empty, truncated, not NIfTI, no permission, a directory),

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -122,6 +123,28 @@ static noc_status decode(const file_names *names, const noc_mapping *file, const
     return status == NOC_OK ? NOC_OK : noc_within(err, status, "%s", names->header);
 }
 
+/* Voxels of a plain image may begin with gzip's two bytes: there the name decides, elsewhere the content. */
+static bool is_compressed_image(const file_names *names, const noc_mapping *file)
+{
+    const size_t length = strlen(names->image);
+
+    if (names->is_pair)
+        return strcmp(names->image + length - 3, ".gz") == 0;
+    return noc_gzip_is(file->data, file->size);
+}
+
+/* A missing image of a pair is found when it is read. */
+static size_t resident_bytes(const file_names *names, const noc_mapping *file, size_t voxel_bytes)
+{
+    struct stat info;
+
+    if (!is_compressed_image(names, file))
+        return voxel_bytes < STRIDE_BYTES ? voxel_bytes : STRIDE_BYTES;
+    if (!names->is_pair)
+        return file->size;
+    return stat(names->image, &info) == 0 ? (size_t)info.st_size : 0;
+}
+
 noc_status noc_nifti_read_header(const char *path, const noc_nifti_options *options, noc_nifti_header *header,
                                  noc_error *err)
 {
@@ -136,8 +159,10 @@ noc_status noc_nifti_read_header(const char *path, const noc_nifti_options *opti
     status = noc_file_map(names.header, &file, err);
     if (status == NOC_OK)
         status = decode(&names, &file, options ? options : &defaults, &layout, err);
-    if (status == NOC_OK)
+    if (status == NOC_OK) {
         *header = layout.header;
+        header->file_bytes = resident_bytes(&names, &file, header->voxel_bytes);
+    }
     noc_file_unmap(&file);
     free_names(&names);
     return status;
@@ -255,16 +280,6 @@ static noc_status take_voxels(const char *path, const noc_mapping *file, bool is
     image->voxels = voxels;
     image->bytes = bytes;
     return NOC_OK;
-}
-
-/* Voxels of a plain image may begin with gzip's two bytes: there the name decides, elsewhere the content. */
-static bool is_compressed_image(const file_names *names, const noc_mapping *file)
-{
-    const size_t length = strlen(names->image);
-
-    if (names->is_pair)
-        return strcmp(names->image + length - 3, ".gz") == 0;
-    return noc_gzip_is(file->data, file->size);
 }
 
 noc_status noc_nifti_read(const char *path, const noc_nifti_options *options, noc_image *image,
