@@ -18,7 +18,7 @@ static nifti_2_header label_header(const noc_grid *grid, noc_voxel_type type, co
     const noc_nifti_geometry *g = &grid->nifti;
     nifti_2_header h = {
         .sizeof_hdr = NOC_NIFTI2_BYTES,
-        .magic = "n+2\0\r\n\032", /* and the 0 that ends it */
+        .magic = {'n', '+', '2', 0, '\r', '\n', '\032', '\n'}, /* no room for a 0 that ends it */
         .datatype = type == NOC_VOXEL_U8 ? DT_UINT8 : DT_UINT16,
         .bitpix = (short)(8 * noc_voxel_size(type)),
         .dim = {3, grid->size[0], grid->size[1], grid->size[2], 1, 1, 1, 1},
