@@ -157,9 +157,9 @@ static noc_status check_bytes(noc_nifti_layout *layout, size_t limit, noc_error 
 
     if (!fits)
         return noc_fail(err, NOC_ETOOLARGE,
-                        "%lldx%lldx%lld voxels of %s in %d channels are more than %zu bytes", (long long)n[0],
-                        (long long)n[1], (long long)n[2], noc_voxel_name(header->type), header->channels,
-                        limit ? limit : default_limit);
+                        "%lldx%lldx%lld voxels of %s in %d channels from byte %zu on are more than %zu bytes",
+                        (long long)n[0], (long long)n[1], (long long)n[2], noc_voxel_name(header->type),
+                        header->channels, layout->offset, limit ? limit : default_limit);
     header->voxel_bytes = bytes;
     return NOC_OK;
 }
