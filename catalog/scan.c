@@ -153,16 +153,30 @@ static noc_status keep_what_is_known(noc_catalog *catalog, noc_study *study, noc
     return study->fingerprint ? NOC_OK : noc_fail(err, NOC_ENOMEMORY, "no memory for a study");
 }
 
-static noc_status put_one(noc_catalog *catalog, noc_study *study, noc_scan_report *report, noc_error *err)
+/* Files of one name in many folders are the rule; a key that somebody gave will be looked for. */
+static void warn_of_other_key(noc_source *source, const char *wanted, const noc_study *study)
+{
+    char plain[NOC_STUDY_KEY];
+    noc_study_key_from_name(study->channels[0], plain);
+    if (strcmp(wanted, study->key) != 0 && strcmp(wanted, plain) != 0)
+        noc_source_warn(source, "key %s is taken by another image: this study becomes %s", wanted,
+                        study->key);
+}
+
+static noc_status put_one(noc_catalog *catalog, noc_source *source, noc_study *study, noc_scan_report *report,
+                          noc_error *err)
 {
     noc_put what = NOC_PUT_UNCHANGED;
     noc_status status = NOC_OK;
+    char wanted[NOC_STUDY_KEY];
     if (strcmp(study->layout, "file") == 0)
         status = keep_what_is_known(catalog, study, err);
+    memcpy(wanted, study->key, sizeof(wanted));
     if (status == NOC_OK)
         status = noc_catalog_put_study(catalog, study, &what, err);
     if (status != NOC_OK)
         return status;
+    warn_of_other_key(source, wanted, study);
     report->added += what == NOC_PUT_ADDED;
     report->changed += what == NOC_PUT_CHANGED;
     report->unchanged += what == NOC_PUT_UNCHANGED;
@@ -177,7 +191,7 @@ static noc_status put_all(noc_catalog *catalog, noc_source *source, noc_scan_rep
     if (status != NOC_OK)
         return status;
     for (size_t i = 0; i < source->count && status == NOC_OK; i++)
-        status = put_one(catalog, &source->studies[i], report, err);
+        status = put_one(catalog, source, &source->studies[i], report, err);
     return noc_database_leave(catalog, is_own, status, err);
 }
 

@@ -346,6 +346,19 @@ START_TEST(clashing_keys_of_a_list_stay_two_studies)
 }
 END_TEST
 
+START_TEST(a_given_key_that_is_taken_is_told)
+{
+    write_text("list.csv", "key,image\nx,one/a.nii\nx,two/b.nii\n");
+    OK(scan("list.csv"));
+    ck_assert_int_eq(report.added, 2);
+    ck_assert_msg(report.warnings == 1 && strstr(warnings, "two_x"), "%s", warnings);
+    ck_assert(has("x") && has("two_x"));
+    write_text("list.csv", "image\none/s.nii\ntwo/s.nii\n");
+    OK(scan("list.csv"));
+    ck_assert_msg(report.warnings == 0 && has("two_s"), "%s", warnings);
+}
+END_TEST
+
 START_TEST(bad_lists_are_refused_with_their_line)
 {
     static const struct {
@@ -463,6 +476,7 @@ int main(void)
     tcase_add_test(tests, list_is_read);
     tcase_add_test(tests, lists_say_what_is_odd);
     tcase_add_test(tests, clashing_keys_of_a_list_stay_two_studies);
+    tcase_add_test(tests, a_given_key_that_is_taken_is_told);
     tcase_add_test(tests, bad_lists_are_refused_with_their_line);
     tcase_add_test(tests, single_file_is_a_study);
     tcase_add_test(tests, single_file_keeps_what_a_list_said);
