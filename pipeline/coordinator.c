@@ -140,7 +140,7 @@ static noc_status open_catalog(noc_coordinator *c, noc_error *err)
                 "an earlier run was cut short: %lld unfinished parts removed, %lld studies pending again",
                 (long long)recovery.removed_open, (long long)recovery.put_back);
     status = noc_catalog_pending(c->catalog, c->set, s->only, s->limit, &c->studies, &c->study_count, err);
-    if (status == NOC_OK)
+    if (status == NOC_OK && c->study_count > 0)
         qsort(c->studies, c->study_count, sizeof *c->studies, compare_ids);
     return status;
 }

@@ -105,7 +105,8 @@ static void sort_studies(noc_schedule *schedule)
 {
     if (schedule->is_sorted)
         return;
-    qsort(schedule->studies, schedule->study_count, sizeof(study), compare_studies);
+    if (schedule->study_count > 0)
+        qsort(schedule->studies, schedule->study_count, sizeof(study), compare_studies);
     schedule->is_sorted = true;
     schedule->first_waiting = 0;
 }
