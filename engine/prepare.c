@@ -315,7 +315,7 @@ static noc_status check_images(const noc_manifest *manifest, const noc_image *im
     for (int i = 0; i < count; i++) {
         noc_status status = noc_image_check_finite(&images[i], err);
         if (status != NOC_OK)
-            return status;
+            return count > 1 ? noc_within(err, status, "file %d of %d", i + 1, count) : status;
     }
     return NOC_OK;
 }

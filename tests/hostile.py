@@ -393,6 +393,13 @@ def nan_voxel(stem):
 
 
 @study("non_finite")
+def nan_in_second_file(stem):
+    array = voxels(channels=1)
+    array[3, 4, 5] = numpy.nan
+    return write(stem, voxels(channels=1)) + ";" + write(stem + "_b", array)
+
+
+@study("non_finite")
 def infinite_voxel(stem):
     array = voxels(kind="f8")
     array[-1, -1, -1, -1] = -numpy.inf

@@ -1,5 +1,5 @@
 #!/bin/sh
-# An archive of 59 studies that are wrong in every way known and ten good ones between them: each gets its
+# An archive of 60 studies that are wrong in every way known and ten good ones between them: each gets its
 # type and a sentence, the good ones lose nothing, memory stays bounded, and what the scans say of patients is
 # said nowhere else.
 . "$(dirname "$0")/tap.sh"
@@ -19,7 +19,7 @@ mkdir "$work/in"
 cd "$work" || exit 1
 ok "the files are made" hostile make "$work/in"
 exits "scan takes them all" 0 timeout 120 "$NOC" scan in/list.csv
-says "readable or not" "69 studies: 69 added"
+says "readable or not" "70 studies: 70 added"
 no_paths "scan: no path in the log" err
 
 # RESULTS FLAG...: a run within 512 MiB
@@ -40,6 +40,7 @@ run_all()
     exits "$kind: report" 0 "$NOC" report --json --results "$kind"
     cp out "$kind.json"
     ok "$kind: each has its type and a sentence" hostile failures "$kind.json" all
+    says "$kind: the sentence leads to the voxel" "file 2 of 2: voxel (3, 4, 5)" "$kind.json"
     ok "$kind: nothing was tried twice" hostile attempts nocturne.sqlite "$kind" 1
     exits "$kind: verify" 0 "$NOC" verify --results "$kind"
     exits "$kind: export" 0 "$NOC" export --results "$kind" -o "$kind.masks"
@@ -87,7 +88,7 @@ ok "is done" hostile failures out no_forms=
 
 cp in/file000.nii.gz new.nii.gz && gzip -d new.nii.gz && mv new.nii in/file001.nii
 exits "a bad file is replaced and scanned" 0 "$NOC" scan in/list.csv
-says "one has changed" "0 added, 1 changed, 68 unchanged"
+says "one has changed" "0 added, 1 changed, 69 unchanged"
 exits "run what changed" 1 "$NOC" run -m "$model" --device cpu --results ranks
 says "one study" "1 studies done, 0 failed" err
 exits "report all" 0 "$NOC" report --json --results ranks
