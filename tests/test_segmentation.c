@@ -1,0 +1,645 @@
+/* Segmentations of the tiny network: blended logits against a plain loop over windows, and masks whose bits
+ * do not depend on batch, threads, neighbours in a batch or the tiles that memory demands. */
+#include "engine/base/memory.h"
+#include "engine/engine.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { CLASSES = 3, CHANNELS = 2 };
+
+static noc_error err;
+static noc_model *model; /* argmax of three classes */
+
+static void load_model(void)
+{
+    ck_assert_msg(noc_model_load("tests/data/models/tiny", &model, &err) == NOC_OK, "%s", err.text);
+}
+
+static void free_model(void)
+{
+    noc_model_free(model);
+    model = NULL;
+}
+
+static noc_engine_options options_of(int64_t d, int64_t h, int64_t w)
+{
+    noc_engine_options options = NOC_ENGINE_DEFAULTS;
+
+    options.device = "cpu";
+    options.host.threads = 1;
+    options.batch = 3;
+    options.window[0] = d;
+    options.window[1] = h;
+    options.window[2] = w;
+    return options;
+}
+
+/* NULL where this machine lacks the instruction set. */
+static noc_engine *open_engine(const noc_engine_options *options)
+{
+    noc_engine *engine = NULL;
+    noc_status status = noc_engine_open(options, model, &engine, &err);
+
+    ck_assert_msg(status == NOC_OK || (options->host.isa && status == NOC_EUNAVAILABLE), "%s", err.text);
+    return engine;
+}
+
+/* [C][D][H][W] of smooth blobs and noise, so that windows see different things. */
+static float *values_of(const int64_t size[3], unsigned seed)
+{
+    size_t voxels = (size_t)(size[0] * size[1] * size[2]);
+    float *values = malloc(voxels * CHANNELS * sizeof *values);
+
+    for (size_t i = 0; i < voxels * CHANNELS; i++) {
+        uint32_t u = ((uint32_t)i + seed * 1000003u) * 2654435761u;
+        u ^= u >> 15;
+        u *= 2246822519u;
+        u ^= u >> 13;
+        values[i] = (float)(u >> 8) / 8388608.0f - 1 + 2 * sinf((float)(i % voxels) * 0.01f);
+    }
+    return values;
+}
+
+/* The volume as a scan stored R A S (i = W), or L I P: flipped and permuted. */
+static noc_prepared *prepared_of(const int64_t size[3], const float *values, bool is_permuted,
+                                 const noc_step *crop)
+{
+    noc_manifest m = *model->manifest;
+    noc_image image = {.channels = CHANNELS, .type = NOC_VOXEL_F32, .slope = 1};
+    noc_prepared *p = NULL;
+    size_t voxels = (size_t)(size[0] * size[1] * size[2]), n = 0;
+
+    image.bytes = voxels * CHANNELS * sizeof(float);
+    float *stored = malloc(image.bytes);
+    image.voxels = stored;
+    image.grid.affine[3][3] = 1;
+    for (int a = 0; a < 3; a++) { /* L I P: i to the left, j down (D), k backwards (H) */
+        static const int plain[3] = {2, 1, 0}, permuted[3] = {2, 0, 1};
+        int axis = (is_permuted ? permuted : plain)[a];
+        image.grid.size[a] = size[axis];
+        image.grid.affine[2 - axis][a] = is_permuted ? -1 : 1;
+    }
+    for (int c = 0; c < CHANNELS; c++)
+        for (int64_t d = 0; d < size[0]; d++)
+            for (int64_t h = 0; h < size[1]; h++)
+                for (int64_t w = 0; w < size[2]; w++, n++) {
+                    int64_t i = size[2] - 1 - w, j = size[0] - 1 - d, k = size[1] - 1 - h;
+                    size_t to =
+                        is_permuted ? (size_t)((k * size[0] + j) * size[2] + i) + (size_t)c * voxels : n;
+                    stored[to] = values[n];
+                }
+    m.step_count = crop ? 1 : 0;
+    if (crop)
+        m.steps[0] = *crop;
+    ck_assert_msg(noc_prepare(&m, &image, 1, &p, &err) == NOC_OK, "%s", err.text);
+    return p;
+}
+
+/* Tasks of several segmentations in turn, batch by batch, until all are done. */
+static void run_all(noc_engine *engine, noc_segmentation *const *segmentations, int count)
+{
+    noc_window_task tasks[16];
+    int batch = noc_engine_batch(engine), n, turn = 0;
+
+    do {
+        int refused = 0;
+        for (n = 0; n < batch && refused < count; turn++) {
+            if (noc_segmentation_next(segmentations[turn % count], &tasks[n])) {
+                n++;
+                refused = 0;
+            } else {
+                refused++;
+            }
+        }
+        ck_assert_msg(noc_engine_run(engine, tasks, n, &err) == NOC_OK, "%s", err.text);
+    } while (n > 0);
+    for (int i = 0; i < count; i++) {
+        ck_assert(noc_segmentation_is_done(segmentations[i]));
+        ck_assert_int_eq(noc_segmentation_windows_done(segmentations[i]),
+                         noc_segmentation_windows(segmentations[i]));
+    }
+}
+
+static noc_segmentation_result segment(noc_engine *engine, const noc_prepared *prepared, size_t memory,
+                                       int64_t *windows)
+{
+    noc_segmentation *s = NULL;
+    noc_segmentation_result result;
+
+    ck_assert_msg(noc_segmentation_create(engine, prepared, memory, &s, &err) == NOC_OK, "%s", err.text);
+    run_all(engine, &s, 1);
+    noc_segmentation_take(s, &result);
+    if (windows)
+        *windows = noc_segmentation_windows(s);
+    noc_segmentation_free(s);
+    return result;
+}
+
+static float *blended(noc_engine *engine, const noc_prepared *prepared)
+{
+    noc_segmentation *s = NULL;
+    noc_segmentation_result result;
+
+    ck_assert_int_eq(noc_segmentation_create_logits(engine, prepared, &s, &err), NOC_OK);
+    run_all(engine, &s, 1);
+    noc_segmentation_take(s, &result);
+    ck_assert_int_eq(result.kind, NOC_GATHER_LOGITS);
+    noc_segmentation_free(s);
+    return result.voxels;
+}
+
+/* ---- against a plain loop ---- */
+
+static double weight_of(const int64_t window[3], const int64_t at[3], noc_blend blend)
+{
+    double weight = 1;
+
+    for (int a = 0; a < 3 && blend == NOC_BLEND_GAUSSIAN; a++) {
+        double x = (double)at[a] - (double)(window[a] - 1) / 2, s = 0.125 * (double)window[a];
+        weight *= exp(-x * x / (2 * s * s));
+    }
+    return fmax(weight, 1e-3);
+}
+
+/* Starts along an axis: the interval again and again, the last one moved back. */
+static int starts_of(int64_t padded, int64_t window, double overlap, int64_t starts[64])
+{
+    int64_t interval = padded == window ? window : (int64_t)((double)window * (1 - overlap));
+    int count = 0;
+
+    for (int64_t at = 0; count == 0 || starts[count - 1] + window<padded; at += interval> 0 ? interval : 1)
+        starts[count++] = at + window > padded ? padded - window : at;
+    return count;
+}
+
+typedef struct loop {
+    noc_engine *engine;
+    const float *values; /* [C][D][H][W] */
+    int64_t size[3], window[3], low[3];
+    noc_blend blend;
+    double *sums, *weights;
+} loop;
+
+static void add_window(const loop *l, const int64_t start[3])
+{
+    const noc_plan *plan = noc_engine_plan(l->engine);
+    const noc_value *v = &plan->values[plan->logits];
+    int64_t out_size[3], voxels = l->window[0] * l->window[1] * l->window[2];
+    float *input = calloc((size_t)(voxels * CHANNELS), sizeof *input), *next = input;
+
+    for (int a = 0; a < 3; a++)
+        out_size[a] = (int64_t)v->grid[a] * plan->upsample[a];
+    float *logits = malloc((size_t)(out_size[0] * out_size[1] * out_size[2]) * CLASSES * sizeof *logits);
+    for (int c = 0; c < CHANNELS; c++)
+        for (int64_t d = start[0] - l->low[0]; d < start[0] - l->low[0] + l->window[0]; d++)
+            for (int64_t h = start[1] - l->low[1]; h < start[1] - l->low[1] + l->window[1]; h++)
+                for (int64_t w = start[2] - l->low[2]; w < start[2] - l->low[2] + l->window[2]; w++, next++)
+                    if (d >= 0 && h >= 0 && w >= 0 && d < l->size[0] && h < l->size[1] && w < l->size[2])
+                        *next = l->values[((c * l->size[0] + d) * l->size[1] + h) * l->size[2] + w];
+    ck_assert_int_eq(noc_engine_forward(l->engine, input, logits, &err), NOC_OK);
+    for (int64_t n = 0; n < voxels; n++) {
+        const int64_t at[3] = {n / l->window[2] / l->window[1], n / l->window[2] % l->window[1],
+                               n % l->window[2]};
+        int64_t to[3];
+        bool is_inside = true;
+        for (int a = 0; a < 3; a++) {
+            to[a] = start[a] - l->low[a] + at[a];
+            is_inside = is_inside && to[a] >= 0 && to[a] < l->size[a];
+        }
+        if (!is_inside)
+            continue;
+        int64_t voxel = (to[0] * l->size[1] + to[1]) * l->size[2] + to[2];
+        double weight = weight_of(l->window, at, l->blend);
+        l->weights[voxel] += weight;
+        for (int c = 0; c < CLASSES; c++)
+            l->sums[c * l->size[0] * l->size[1] * l->size[2] + voxel] +=
+                weight *
+                (double)logits[((c * out_size[0] + at[0]) * out_size[1] + at[1]) * out_size[2] + at[2]];
+    }
+    free(input);
+    free(logits);
+}
+
+/* Blended logits [K][D][H][W] in double, newly allocated. */
+static double *blend_plainly(noc_engine *engine, const float *values, const int64_t size[3])
+{
+    loop l = {.engine = engine, .values = values};
+    double overlap;
+    int64_t starts[3][64], voxels = size[0] * size[1] * size[2];
+    int count[3];
+
+    noc_engine_window(engine, l.window, &overlap, &l.blend);
+    l.sums = calloc((size_t)voxels * CLASSES, sizeof *l.sums);
+    l.weights = calloc((size_t)voxels, sizeof *l.weights);
+    for (int a = 0; a < 3; a++) {
+        int64_t padded = size[a] > l.window[a] ? size[a] : l.window[a];
+        l.size[a] = size[a];
+        l.low[a] = (padded - size[a]) / 2;
+        count[a] = starts_of(padded, l.window[a], overlap, starts[a]);
+    }
+    for (int d = 0; d < count[0]; d++)
+        for (int h = 0; h < count[1]; h++)
+            for (int w = 0; w < count[2]; w++)
+                add_window(&l, (const int64_t[]){starts[0][d], starts[1][h], starts[2][w]});
+    for (int64_t n = 0; n < voxels * CLASSES; n++)
+        l.sums[n] /= l.weights[n % voxels];
+    free(l.weights);
+    return l.sums;
+}
+
+/* Sizes and windows that are odd, padded, cropped (a window that is no multiple of the stride), alone. */
+static const struct {
+    int64_t size[3], window[3];
+    double overlap;
+    noc_blend blend;
+} loops[] = {
+    {{40, 50, 37}, {32, 32, 32}, 0.5, NOC_BLEND_GAUSSIAN},
+    {{40, 50, 37}, {32, 32, 32}, 0.5, NOC_BLEND_CONSTANT},
+    {{20, 33, 65}, {32, 32, 32}, 0.25, NOC_BLEND_GAUSSIAN},
+    {{41, 39, 47}, {30, 34, 39}, 0.6, NOC_BLEND_CONSTANT},
+    {{41, 39, 47}, {30, 34, 39}, 0.6, NOC_BLEND_GAUSSIAN},
+    {{11, 9, 5}, {32, 24, 40}, 0.5, NOC_BLEND_GAUSSIAN},
+    {{33, 32, 32}, {32, 32, 32}, 0, NOC_BLEND_GAUSSIAN},
+};
+enum { LOOPS = sizeof loops / sizeof loops[0] };
+
+START_TEST(logits_of_a_plain_loop)
+{
+    const int64_t *size = loops[_i].size, *window = loops[_i].window, voxels = size[0] * size[1] * size[2];
+    noc_engine_options options = options_of(window[0], window[1], window[2]);
+    double largest = 0;
+    int64_t unequal = 0;
+
+    options.overlap = loops[_i].overlap;
+    options.blend = (int)loops[_i].blend;
+    noc_engine *engine = open_engine(&options);
+    float *values = values_of(size, 5);
+    double *wanted = blend_plainly(engine, values, size);
+    noc_prepared *plain = prepared_of(size, values, false, NULL),
+                 *turned = prepared_of(size, values, true, NULL);
+    float *logits = blended(engine, plain), *again = blended(engine, turned);
+    ck_assert_mem_eq(logits, again, (size_t)voxels * CLASSES * sizeof *logits);
+    for (int64_t n = 0; n < voxels * CLASSES; n++)
+        largest = fmax(largest, fabs(wanted[n]));
+    for (int64_t n = 0; n < voxels * CLASSES; n++) /* two orders of summing in f32 */
+        ck_assert_msg(fabs((double)logits[n] - wanted[n]) <= 3e-6 * largest, "[%lld] is %g, wanted %g",
+                      (long long)n, (double)logits[n], wanted[n]);
+    /* the mask is the largest of these very logits, the lowest index at a tie */
+    noc_segmentation_result mask = segment(engine, plain, 0, NULL), stored = segment(engine, turned, 0, NULL);
+    ck_assert_int_eq(mask.kind, NOC_GATHER_LABELS);
+    ck_assert_uint_eq(mask.bytes, (size_t)voxels);
+    for (int64_t d = 0, n = 0; d < size[0]; d++)
+        for (int64_t h = 0; h < size[1]; h++)
+            for (int64_t w = 0; w < size[2]; w++, n++) {
+                int best = 0;
+                for (int c = 1; c < CLASSES; c++)
+                    best = logits[c * voxels + n] > logits[best * voxels + n] ? c : best;
+                int64_t i = size[2] - 1 - w, j = size[0] - 1 - d, k = size[1] - 1 - h;
+                unequal += best != ((uint8_t *)mask.voxels)[n];
+                unequal += best != ((uint8_t *)stored.voxels)[(k * size[0] + j) * size[2] + i];
+            }
+    ck_assert_int_eq(unequal, 0);
+    free(mask.voxels);
+    free(stored.voxels);
+    free(logits);
+    free(again);
+    free(wanted);
+    free(values);
+    noc_prepared_free(plain);
+    noc_prepared_free(turned);
+    noc_engine_close(engine);
+}
+END_TEST
+
+/* ---- the same bits ---- */
+
+static const int64_t study[3] = {45, 50, 58};
+
+static bool has_labels(const noc_segmentation_result *mask, int labels)
+{
+    size_t count[256] = {0};
+
+    for (size_t i = 0; i < mask->bytes; i++)
+        count[((uint8_t *)mask->voxels)[i]]++;
+    for (int n = 0; n < labels; n++)
+        if (count[n] == 0)
+            return false;
+    return true;
+}
+
+static const char *const sets[] = {"avx512", "avx2", "portable"};
+
+/* Batches 1, 3 and 7, one thread and two, for every instruction set of this machine; sets differ in a few
+ * voxels at most, where two classes are next to equal. */
+START_TEST(batches_and_threads)
+{
+    noc_segmentation_result of_set[3] = {{0}};
+    float *values = values_of(study, 1);
+    noc_prepared *prepared = prepared_of(study, values, true, NULL);
+    noc_segmentation_result *first_set = NULL;
+
+    for (int set = 0; set < 3; set++) {
+        for (int n = 0; n < 6; n++) {
+            noc_engine_options options = options_of(24, 32, 24);
+            options.host.isa = sets[set];
+            options.host.threads = n % 2 + 1;
+            options.batch = (const int[]){1, 3, 7}[n / 2];
+            noc_engine *engine = open_engine(&options);
+            if (!engine)
+                break;
+            ck_assert_int_eq(noc_engine_batch(engine), options.batch);
+            noc_segmentation_result mask = segment(engine, prepared, 0, NULL);
+            noc_engine_close(engine);
+            if (n == 0) {
+                ck_assert(has_labels(&mask, CLASSES));
+                of_set[set] = mask;
+                continue;
+            }
+            ck_assert_uint_eq(mask.bytes, of_set[set].bytes);
+            ck_assert_mem_eq(mask.voxels, of_set[set].voxels, mask.bytes);
+            free(mask.voxels);
+        }
+        size_t unequal = 0;
+        for (size_t i = 0; first_set && i < of_set[set].bytes; i++)
+            unequal += ((uint8_t *)of_set[set].voxels)[i] != ((uint8_t *)first_set->voxels)[i];
+        ck_assert_uint_lt(unequal, 20);
+        first_set = of_set[set].voxels ? &of_set[set] : first_set;
+    }
+    ck_assert_ptr_nonnull(first_set);
+    for (int set = 0; set < 3; set++)
+        free(of_set[set].voxels);
+    noc_prepared_free(prepared);
+    free(values);
+}
+END_TEST
+
+/* Two and three studies whose windows share batches: each is what it is alone. */
+START_TEST(studies_share_batches)
+{
+    static const int64_t sizes[3][3] = {{45, 50, 58}, {24, 33, 40}, {50, 20, 31}};
+    noc_segmentation_result alone[3];
+    noc_prepared *prepared[3];
+
+    for (int batch = 2; batch <= 7; batch += 5) {
+        noc_engine_options options = options_of(24, 32, 24);
+        noc_segmentation *together[3];
+        options.batch = batch;
+        noc_engine *engine = open_engine(&options);
+        for (int i = 0; i < 3; i++) {
+            float *values = values_of(sizes[i], (unsigned)i);
+            prepared[i] = prepared_of(sizes[i], values, i == 1, NULL);
+            free(values);
+            alone[i] = segment(engine, prepared[i], 0, NULL);
+            ck_assert_int_eq(noc_segmentation_create(engine, prepared[i], 0, &together[i], &err), NOC_OK);
+        }
+        run_all(engine, together, 3);
+        for (int i = 0; i < 3; i++) {
+            noc_segmentation_result mask;
+            noc_segmentation_take(together[i], &mask);
+            ck_assert_uint_eq(mask.bytes, alone[i].bytes);
+            ck_assert_mem_eq(mask.voxels, alone[i].voxels, mask.bytes);
+            free(mask.voxels);
+            free(alone[i].voxels);
+            noc_segmentation_free(together[i]);
+            noc_prepared_free(prepared[i]);
+        }
+        noc_engine_close(engine);
+    }
+}
+END_TEST
+
+/* Ever less memory: more and more tiles along H, then W too, more windows, the same bits; at last a refusal.
+ */
+START_TEST(cut_by_memory)
+{
+    noc_engine_options options = options_of(24, 24, 24);
+    float *values = values_of(study, 2);
+    noc_prepared *prepared = prepared_of(study, values, _i, NULL);
+    const size_t voxels = (size_t)(study[0] * study[1] * study[2]);
+    size_t whole, bytes;
+    int64_t windows, least_windows;
+    int different = 0;
+
+    options.batch = 2;
+    noc_engine *engine = open_engine(&options);
+    ck_assert_int_eq(noc_segmentation_bytes(engine, study, voxels, 0, &whole, &err), NOC_OK);
+    noc_segmentation_result wanted = segment(engine, prepared, 0, &least_windows);
+    int64_t last = least_windows;
+    for (size_t memory = whole; memory > voxels; memory -= (whole - voxels) / 12) {
+        if (noc_segmentation_bytes(engine, study, voxels, memory, &bytes, &err) != NOC_OK)
+            break;
+        ck_assert_uint_le(bytes, memory);
+        noc_segmentation_result mask = segment(engine, prepared, memory, &windows);
+        ck_assert_mem_eq(mask.voxels, wanted.voxels, mask.bytes);
+        free(mask.voxels);
+        ck_assert_int_ge(windows, last);
+        different += windows > last;
+        last = windows;
+    }
+    ck_assert_int_ge(different, 2);
+    ck_assert_int_gt(last, least_windows * 2); /* cut along both axes: along H alone windows at most double */
+    noc_segmentation *s = NULL;
+    ck_assert_int_eq(noc_segmentation_create(engine, prepared, voxels + 1, &s, &err), NOC_ETOOLARGE);
+    ck_assert_ptr_nonnull(strstr(err.text, "even when cut into tiles"));
+    ck_assert_int_eq(noc_segmentation_bytes(engine, study, voxels, voxels + 1, &bytes, &err), NOC_ETOOLARGE);
+    free(wanted.voxels);
+    free(values);
+    noc_prepared_free(prepared);
+    noc_engine_close(engine);
+}
+END_TEST
+
+/* A batch of windows that were computed may be run again: nothing counts twice, no bit changes. */
+START_TEST(a_batch_run_again)
+{
+    noc_engine_options options = options_of(24, 32, 24);
+    float *values = values_of(study, 3);
+    noc_prepared *prepared = prepared_of(study, values, false, NULL);
+    noc_engine *engine = open_engine(&options);
+    noc_segmentation_result wanted = segment(engine, prepared, 0, NULL), mask;
+    noc_segmentation *s = NULL;
+    noc_window_task tasks[3];
+    int count;
+
+    ck_assert_int_eq(noc_segmentation_create(engine, prepared, 0, &s, &err), NOC_OK);
+    do {
+        for (count = 0; count < 3 && noc_segmentation_next(s, &tasks[count]); count++)
+            ;
+        ck_assert_int_eq(noc_engine_run(engine, tasks, count > 1 ? 1 : count, &err), NOC_OK);
+        ck_assert_int_eq(noc_engine_run(engine, tasks, count, &err), NOC_OK);
+    } while (count > 0);
+    ck_assert(noc_segmentation_is_done(s));
+    noc_segmentation_take(s, &mask);
+    ck_assert_mem_eq(mask.voxels, wanted.voxels, wanted.bytes);
+    ck_assert_int_eq(noc_engine_run(engine, tasks, 4, &err), NOC_EINTERNAL); /* more than a batch */
+    free(mask.voxels);
+    free(wanted.voxels);
+    free(values);
+    noc_segmentation_free(s);
+    noc_prepared_free(prepared);
+    noc_engine_close(engine);
+}
+END_TEST
+
+/* Inside a crop the mask is that of the cropped scan, outside it is background. */
+START_TEST(a_crop)
+{
+    const noc_step crop = {.kind = NOC_STEP_CROP, .start = {5, 0, 11}, .size = {33, 40, 36}};
+    noc_engine_options options = options_of(24, 32, 24);
+    noc_engine *engine = open_engine(&options);
+    float *values = values_of(study, 4), *inner = malloc((size_t)(33 * 40 * 36) * CHANNELS * sizeof *inner);
+    size_t n = 0, unequal = 0;
+
+    for (int64_t c = 0; c < CHANNELS; c++)
+        for (int64_t d = 5; d < 38; d++)
+            for (int64_t h = 0; h < 40; h++)
+                for (int64_t w = 11; w < 47; w++)
+                    inner[n++] = values[((c * study[0] + d) * study[1] + h) * study[2] + w];
+    noc_prepared *whole = prepared_of(study, values, false, &crop);
+    noc_prepared *part = prepared_of(crop.size, inner, false, NULL);
+    noc_segmentation_result mask = segment(engine, whole, 0, NULL), wanted = segment(engine, part, 0, NULL);
+    ck_assert_uint_eq(mask.bytes, (size_t)(study[0] * study[1] * study[2]));
+    ck_assert(has_labels(&wanted, CLASSES));
+    for (int64_t d = 0; d < study[0]; d++)
+        for (int64_t h = 0; h < study[1]; h++)
+            for (int64_t w = 0; w < study[2]; w++) {
+                bool is_inside = d >= 5 && d < 38 && h < 40 && w >= 11 && w < 47;
+                int label = is_inside ? ((uint8_t *)wanted.voxels)[((d - 5) * 40 + h) * 36 + w - 11] : 0;
+                unequal += label != ((uint8_t *)mask.voxels)[(d * study[1] + h) * study[2] + w];
+            }
+    ck_assert_uint_eq(unequal, 0);
+    free(mask.voxels);
+    free(wanted.voxels);
+    free(values);
+    free(inner);
+    noc_prepared_free(whole);
+    noc_prepared_free(part);
+    noc_engine_close(engine);
+}
+END_TEST
+
+/* ---- regions ---- */
+
+/* The tiny model's manifest with another output, in a folder of its own. */
+static void load_with_output(const char *output)
+{
+    char folder[] = "/tmp/nocturne-segmentation-XXXXXX", path[128], line[512];
+    char *weights = realpath("tests/data/golden/tiny_weights.safetensors", NULL);
+    FILE *from = fopen("tests/data/models/tiny/model.yaml", "r");
+
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/model.yaml", folder);
+    FILE *to = fopen(path, "w");
+    ck_assert(from && to && weights);
+    while (fgets(line, sizeof line, from) && strncmp(line, "output:", 7) != 0)
+        if (strncmp(line, "weights:", 8) == 0)
+            fprintf(to, "weights: %s\n", weights);
+        else
+            fputs(line, to);
+    fputs(output, to);
+    fclose(from);
+    ck_assert_int_eq(fclose(to), 0);
+    free(weights);
+    noc_model_free(model);
+    ck_assert_msg(noc_model_load(folder, &model, &err) == NOC_OK, "%s", err.text);
+    unlink(path);
+    rmdir(folder);
+}
+
+static const struct {
+    const char *threshold;
+    double logit; /* log(p / (1 - p)) */
+} thresholds[] = {{"0.5", 0}, {"0.55", 0.2006706954621511}, {"0.4", -0.40546510810816444}};
+
+/* Bit c where the blended logit reaches the threshold; tiles and batches change nothing. */
+START_TEST(regions)
+{
+    char output[512];
+    const int64_t voxels = study[0] * study[1] * study[2];
+    const float threshold = (float)thresholds[_i].logit;
+    size_t whole, unequal = 0, all_bits = 0;
+    int64_t windows, more;
+
+    snprintf(
+        output, sizeof output,
+        "output:\n  kind: regions\n  threshold: %s\n  regions:\n    - {name: A, truth_labels: [1]}\n"
+        "    - {name: B, truth_labels: [1, 2]}\n    - {name: C, truth_labels: [3]}\n"
+        "  paint:\n    - {region: B, label: 7}\n    - {region: A, label: 4}\n    - {region: C, label: 9}\n",
+        thresholds[_i].threshold);
+    load_with_output(output);
+    noc_engine_options options = options_of(24, 32, 24);
+    noc_engine *engine = open_engine(&options);
+    float *values = values_of(study, 6);
+    noc_prepared *prepared = prepared_of(study, values, false, NULL);
+    float *logits = blended(engine, prepared);
+    noc_segmentation_result bits = segment(engine, prepared, 0, &windows);
+    uint8_t *b = bits.voxels, *labels = malloc((size_t)voxels);
+    ck_assert_int_eq(bits.kind, NOC_GATHER_REGIONS);
+    ck_assert_int_eq(bits.element_bytes, 1);
+    noc_regions_paint(model->manifest, b, 1, (size_t)voxels, labels);
+    for (int64_t n = 0; n < voxels; n++) {
+        int wanted = 0;
+        for (int c = 0; c < CLASSES; c++)
+            wanted |= (logits[c * voxels + n] >= threshold) << c;
+        unequal += wanted != b[n];
+        all_bits |= b[n];
+        int label = b[n] & 4 ? 9 : b[n] & 1 ? 4 : b[n] & 2 ? 7 : 0;
+        unequal += label != labels[n];
+    }
+    ck_assert_uint_eq(unequal, 0);
+    ck_assert_uint_eq(all_bits, 7);
+    ck_assert_int_eq(noc_segmentation_bytes(engine, study, (size_t)voxels, 0, &whole, &err), NOC_OK);
+    noc_segmentation_result cut = segment(engine, prepared, whole - 1, &more);
+    ck_assert_int_gt(more, windows);
+    ck_assert_mem_eq(cut.voxels, b, (size_t)voxels);
+    free(cut.voxels);
+    free(bits.voxels);
+    free(labels);
+    free(logits);
+    free(values);
+    noc_prepared_free(prepared);
+    noc_engine_close(engine);
+}
+END_TEST
+
+/* Bits of any width are painted alike. */
+START_TEST(painting)
+{
+    noc_manifest m = {.paints = {{0, 3}, {20, 5}, {9, 1}, {31, 8}}, .paint_count = 4};
+    const uint32_t bits[] = {0, 1, 1u << 20, 1u << 20 | 1, 1u << 9 | 1u << 20, 1u << 31, 1u << 2};
+    const uint16_t narrow[] = {0, 1, 1 << 9, 1 << 9 | 1, 1 << 15};
+    unsigned char labels[7];
+
+    noc_regions_paint(&m, bits, 4, 7, labels);
+    ck_assert_mem_eq(labels, "\0\3\5\5\1\10\0", 7);
+    noc_regions_paint(&m, narrow, 2, 5, labels);
+    ck_assert_mem_eq(labels, "\0\3\1\1\0", 5);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("segmentation");
+    TCase *tests = tcase_create("segmentation");
+    tcase_add_checked_fixture(tests, load_model, free_model);
+    tcase_set_timeout(tests, 300);
+    tcase_add_loop_test(tests, logits_of_a_plain_loop, 0, LOOPS);
+    tcase_add_test(tests, batches_and_threads);
+    tcase_add_test(tests, studies_share_batches);
+    tcase_add_loop_test(tests, cut_by_memory, 0, 2);
+    tcase_add_test(tests, a_batch_run_again);
+    tcase_add_test(tests, a_crop);
+    tcase_add_loop_test(tests, regions, 0, 3);
+    tcase_add_test(tests, painting);
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
