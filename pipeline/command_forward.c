@@ -3,6 +3,7 @@
 #include "engine/base/memory.h"
 #include "engine/engine.h"
 #include "engine/safetensors.h"
+#include "engine/segformer3d.h"
 #include "pipeline/command.h"
 #include "pipeline/opening.h"
 
@@ -39,6 +40,16 @@ static noc_status check_input(const forward *f, const noc_tensor *tensor, noc_er
     return NOC_OK;
 }
 
+/* As one window. What is wrong is the tensor, not the model's configuration. */
+static noc_status check_size(const forward *f, noc_error *err)
+{
+    noc_error why;
+    noc_status status = noc_segformer3d_check_window(&f->model->manifest->network, f->size, &why);
+
+    return status == NOC_OK ? NOC_OK
+                            : noc_fail(err, NOC_EDATA, "%s: input: %s", f->settings->input, why.text);
+}
+
 static noc_status read_input(forward *f, noc_error *err)
 {
     noc_safetensors *file;
@@ -48,8 +59,11 @@ static noc_status read_input(forward *f, noc_error *err)
         return status;
     const noc_tensor *tensor = noc_safetensors_find(file, "input");
     status = check_input(f, tensor, err);
-    if (status == NOC_OK) {
+    if (status == NOC_OK)
         memcpy(f->size, tensor->shape + 1, sizeof f->size);
+    if (status == NOC_OK && !f->settings->sliding)
+        status = check_size(f, err);
+    if (status == NOC_OK) {
         f->input = noc_alloc(noc_tensor_count(tensor), sizeof *f->input, err);
         status =
             f->input ? noc_tensor_floats(tensor, 0, noc_tensor_count(tensor), f->input, err) : NOC_ENOMEMORY;
