@@ -92,6 +92,42 @@ START_TEST(golden_starts)
 }
 END_TEST
 
+/* The windows of the golden volumes, row by row as they were computed. */
+START_TEST(golden_order)
+{
+    static const char *const names[] = {"thin_constant",       "thin_gaussian",       "box_constant",
+                                        "box_gaussian",        "cuboid_gaussian_25",  "cuboid_constant_625",
+                                        "equal_axis_gaussian", "cropped_roi_constant"};
+    const size_t count = getenv("NOC_REFERENCE_DIR") ? sizeof names / sizeof names[0] : 2;
+
+    for (size_t i = 0; i < count; i++) {
+        char name[64];
+        noc_safetensors *file = NULL;
+        json_error_t why;
+        int64_t size[3], roi[3], start[3];
+        noc_windows w;
+        snprintf(name, sizeof name, "%s.safetensors", names[i]);
+        ck_assert_int_eq(noc_safetensors_open(golden(name), &file, &err), NOC_OK);
+        json_t *c = json_loads(noc_safetensors_metadata(file, "case"), 0, &why);
+        const noc_tensor *starts = noc_safetensors_find(file, "starts");
+        take_triple(c, "size", size);
+        take_triple(c, "roi", roi);
+        ck_assert_int_eq(
+            noc_windows_plan(size, roi, json_number_value(json_object_get(c, "overlap")), &w, &err), NOC_OK);
+        ck_assert_int_eq(noc_windows_total(&w), starts->shape[0]);
+        for (int64_t n = 0; n < starts->shape[0]; n++) {
+            int32_t wanted[3];
+            memcpy(wanted, (const char *)starts->data + n * (int64_t)sizeof wanted, sizeof wanted);
+            noc_windows_at(&w, n, start);
+            for (int a = 0; a < 3; a++)
+                ck_assert_int_eq(start[a], wanted[a]);
+        }
+        json_decref(c);
+        noc_safetensors_close(file);
+    }
+}
+END_TEST
+
 /* The product is taken in double and truncated: 40 * (1 - 0.8) is a little below 8. */
 START_TEST(intervals)
 {
@@ -224,6 +260,7 @@ int main(void)
     TCase *tests = tcase_create("window");
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, golden_starts);
+    tcase_add_test(tests, golden_order);
     tcase_add_test(tests, intervals);
     tcase_add_test(tests, every_voxel_is_covered);
     tcase_add_test(tests, what_cannot_be);
