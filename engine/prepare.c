@@ -268,9 +268,8 @@ static noc_status add_crop(noc_prepared *p, const noc_step *step, noc_error *err
         if (step->start[a] < 0 || step->size[a] > p->size[a] || step->start[a] > p->size[a] - step->size[a])
             return noc_fail(
                 err, NOC_EGEOMETRY,
-                "the model's crop [%lld, %lld) lies beyond axis %c of the scan, which has %lld voxels",
-                (long long)step->start[a], (long long)(step->start[a] + step->size[a]), "zyx"[a],
-                (long long)p -> size[a]);
+                "the model's crop of %lld voxels from %lld lies beyond axis %c of the scan, which has %lld",
+                (long long)step->size[a], (long long)step->start[a], "zyx"[a], (long long)p -> size[a]);
         p->start[a] += step->start[a];
         p->origin += step->start[a] * p->step[a];
         p->size[a] = step->size[a];

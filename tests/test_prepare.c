@@ -522,14 +522,14 @@ START_TEST(a_crop_beyond_the_volume)
         memcpy(m.steps[0].start, crops[i], sizeof step.start);
         memcpy(m.steps[0].size, crops[i] + 3, sizeof step.size);
         image = image_of(values, 1, 2, 3, 4);
-        expect_refused(&m, &image, 1, NOC_EGEOMETRY, "crop");
+        expect_refused(&m, &image, 1, NOC_EGEOMETRY, "the model's crop of");
     }
 }
 END_TEST
 
 START_TEST(values_that_are_no_numbers)
 {
-    float values[24] = {0};
+    float values[48] = {0}; /* as many bytes as huge */
     double huge[24];
     noc_manifest m = manifest_of(1, (const noc_step[]){ZSCORE(NOC_ZSCORE_ALL)}, 1);
 
