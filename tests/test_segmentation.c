@@ -1,7 +1,7 @@
 /* Segmentations of the tiny network: blended logits against a plain loop over windows, and masks whose bits
  * do not depend on batch, threads, neighbours in a batch or the tiles that memory demands. */
 #include "engine/base/memory.h"
-#include "engine/engine.h"
+#include "engine/engine_state.h"
 
 #include <check.h>
 #include <math.h>
@@ -265,6 +265,7 @@ static const struct {
     {{41, 39, 47}, {30, 34, 39}, 0.6, NOC_BLEND_GAUSSIAN},
     {{11, 9, 5}, {32, 24, 40}, 0.5, NOC_BLEND_GAUSSIAN},
     {{33, 32, 32}, {32, 32, 32}, 0, NOC_BLEND_GAUSSIAN},
+    {{62, 40, 39}, {25, 25, 25}, 0.5, NOC_BLEND_CONSTANT}, /* every other window overlaps by one voxel */
 };
 enum { LOOPS = sizeof loops / sizeof loops[0] };
 
@@ -413,40 +414,53 @@ START_TEST(studies_share_batches)
 }
 END_TEST
 
-/* Ever less memory: more and more tiles along H, then W too, more windows, the same bits; at last a refusal.
- */
+static const struct {
+    int64_t size[3], window[3];
+    bool is_permuted;
+} cuts[] = {{{45, 50, 58}, {24, 24, 24}, false},
+            {{45, 50, 58}, {24, 24, 24}, true},
+            {{17, 83, 70}, {17, 17, 17}, false}};
+
+/* Ever less memory: more and more tiles along H and W, more windows, the same bits; at last a refusal. */
 START_TEST(cut_by_memory)
 {
-    noc_engine_options options = options_of(24, 24, 24);
-    float *values = values_of(study, 2);
-    noc_prepared *prepared = prepared_of(study, values, _i, NULL);
-    const size_t voxels = (size_t)(study[0] * study[1] * study[2]);
-    size_t whole, bytes;
-    int64_t windows, least_windows;
+    enum { STEPS = 60 };
+    const int64_t *size = cuts[_i].size;
+    noc_engine_options options = options_of(cuts[_i].window[0], cuts[_i].window[1], cuts[_i].window[2]);
+    float *values = values_of(size, 2);
+    noc_prepared *prepared = prepared_of(size, values, cuts[_i].is_permuted, NULL);
+    const size_t voxels = (size_t)(size[0] * size[1] * size[2]);
+    size_t whole, bytes, last_bytes = SIZE_MAX;
+    int64_t windows, least_windows, last;
     int different = 0;
 
     options.batch = 2;
     noc_engine *engine = open_engine(&options);
-    ck_assert_int_eq(noc_segmentation_bytes(engine, study, voxels, 0, &whole, &err), NOC_OK);
+    ck_assert_int_eq(noc_segmentation_bytes(engine, size, voxels, 0, &whole, &err), NOC_OK);
     noc_segmentation_result wanted = segment(engine, prepared, 0, &least_windows);
-    int64_t last = least_windows;
-    for (size_t memory = whole; memory > voxels; memory -= (whole - voxels) / 12) {
-        if (noc_segmentation_bytes(engine, study, voxels, memory, &bytes, &err) != NOC_OK)
+    ck_assert(has_labels(&wanted, CLASSES));
+    last = least_windows;
+    for (int step = STEPS; step > 0; step--) {
+        const size_t memory = voxels + (whole - voxels) * (size_t)step / STEPS;
+        if (noc_segmentation_bytes(engine, size, voxels, memory, &bytes, &err) != NOC_OK)
             break;
         ck_assert_uint_le(bytes, memory);
+        if (bytes == last_bytes) /* the same tiles */
+            continue;
         noc_segmentation_result mask = segment(engine, prepared, memory, &windows);
         ck_assert_mem_eq(mask.voxels, wanted.voxels, mask.bytes);
         free(mask.voxels);
         ck_assert_int_ge(windows, last);
         different += windows > last;
         last = windows;
+        last_bytes = bytes;
     }
     ck_assert_int_ge(different, 2);
     ck_assert_int_gt(last, least_windows * 2); /* cut along both axes: along H alone windows at most double */
     noc_segmentation *s = NULL;
     ck_assert_int_eq(noc_segmentation_create(engine, prepared, voxels + 1, &s, &err), NOC_ETOOLARGE);
     ck_assert_ptr_nonnull(strstr(err.text, "even when cut into tiles"));
-    ck_assert_int_eq(noc_segmentation_bytes(engine, study, voxels, voxels + 1, &bytes, &err), NOC_ETOOLARGE);
+    ck_assert_int_eq(noc_segmentation_bytes(engine, size, voxels, voxels + 1, &bytes, &err), NOC_ETOOLARGE);
     free(wanted.voxels);
     free(values);
     noc_prepared_free(prepared);
@@ -454,26 +468,57 @@ START_TEST(cut_by_memory)
 }
 END_TEST
 
-/* A batch of windows that were computed may be run again: nothing counts twice, no bit changes. */
-START_TEST(a_batch_run_again)
+/* A device that fails now and then, and counts what it computed. */
+static int computed, gathers, runs;
+
+static noc_status failing_gather(noc_device *device, const noc_gather *gather, noc_error *why)
+{
+    return ++gathers % 2 ? noc_fail(why, NOC_EDEVICE, "a planned failure")
+                         : noc_cpu_ops.gather(device, gather, why);
+}
+
+static noc_status failing_run(noc_network *network, int batch, const float *const input[],
+                              noc_buffer *const output[], const size_t offset[], noc_error *why)
+{
+    if (++runs % 3 == 0)
+        return noc_fail(why, NOC_EDEVICE, "a planned failure");
+    computed += batch;
+    return noc_cpu_ops.network_run(network, batch, input, output, offset, why);
+}
+
+/* A batch that failed, computing or gathering, counts for nothing and may be run again: no window is computed
+ * or counted twice, no bit changes. */
+START_TEST(a_failed_batch_run_again)
 {
     noc_engine_options options = options_of(24, 32, 24);
     float *values = values_of(study, 3);
     noc_prepared *prepared = prepared_of(study, values, false, NULL);
     noc_engine *engine = open_engine(&options);
     noc_segmentation_result wanted = segment(engine, prepared, 0, NULL), mask;
+    noc_device_ops ops = *engine->ops;
     noc_segmentation *s = NULL;
     noc_window_task tasks[3];
-    int count;
+    int count, failures = 0;
 
+    ops.gather = failing_gather;
+    ops.network_run = failing_run;
+    engine->ops = &ops;
+    computed = gathers = runs = 0;
     ck_assert_int_eq(noc_segmentation_create(engine, prepared, 0, &s, &err), NOC_OK);
     do {
+        const int64_t before = noc_segmentation_windows_done(s);
         for (count = 0; count < 3 && noc_segmentation_next(s, &tasks[count]); count++)
             ;
-        ck_assert_int_eq(noc_engine_run(engine, tasks, count > 1 ? 1 : count, &err), NOC_OK);
-        ck_assert_int_eq(noc_engine_run(engine, tasks, count, &err), NOC_OK);
+        while (noc_engine_run(engine, tasks, count, &err) != NOC_OK) {
+            ck_assert_int_eq(err.status, NOC_EDEVICE);
+            ck_assert_int_eq(noc_segmentation_windows_done(s), before);
+            ck_assert_int_lt(++failures, 100);
+        }
+        ck_assert_int_eq(noc_segmentation_windows_done(s), before + count);
     } while (count > 0);
     ck_assert(noc_segmentation_is_done(s));
+    ck_assert_int_ge(failures, 6);
+    ck_assert_int_eq(computed, noc_segmentation_windows(s));
     noc_segmentation_take(s, &mask);
     ck_assert_mem_eq(mask.voxels, wanted.voxels, wanted.bytes);
     ck_assert_int_eq(noc_engine_run(engine, tasks, 4, &err), NOC_EINTERNAL); /* more than a batch */
@@ -482,6 +527,7 @@ START_TEST(a_batch_run_again)
     free(values);
     noc_segmentation_free(s);
     noc_prepared_free(prepared);
+    engine->ops = &noc_cpu_ops;
     noc_engine_close(engine);
 }
 END_TEST
@@ -631,8 +677,8 @@ int main(void)
     tcase_add_loop_test(tests, logits_of_a_plain_loop, 0, LOOPS);
     tcase_add_test(tests, batches_and_threads);
     tcase_add_test(tests, studies_share_batches);
-    tcase_add_loop_test(tests, cut_by_memory, 0, 2);
-    tcase_add_test(tests, a_batch_run_again);
+    tcase_add_loop_test(tests, cut_by_memory, 0, (int)(sizeof cuts / sizeof cuts[0]));
+    tcase_add_test(tests, a_failed_batch_run_again);
     tcase_add_test(tests, a_crop);
     tcase_add_loop_test(tests, regions, 0, 3);
     tcase_add_test(tests, painting);
