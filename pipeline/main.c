@@ -76,8 +76,10 @@ int main(int argc, char **argv)
         noc_settings_print_yaml();
         return 0;
     }
-    if (noc_settings_parse(argc - 1, argv + 1, &settings, &is_help, &err) != NOC_OK)
+    if (noc_settings_parse(argc - 1, argv + 1, &settings, &is_help, &err) != NOC_OK) {
+        noc_settings_free(&settings);
         return noc_command_fail(&err);
+    }
     if (is_help)
         return 0;
     noc_log_open(settings.log_level, settings.log_format, -1);
