@@ -26,8 +26,8 @@ golden tiny_37x45x29 tiny --threads 1
 if [ -n "$reference" ]; then
     golden tiny_48x40x56 tiny
     golden tiny_legacy_48x40x56 tiny
-    for name in brats_64x64x64 brats_legacy_64x64x64 brats_128x128x128 brats_legacy_128x128x128 brats_96x128x160 \
-        synapse_64x128x128 acdc_14x160x160; do
+    for name in brats_64x64x64 brats_legacy_64x64x64 brats_128x128x128 brats_legacy_128x128x128 \
+        brats_96x128x160 synapse_64x128x128 acdc_14x160x160; do
         golden $name ${name%%_*}
     done
 else
@@ -76,7 +76,8 @@ refused()
     shift 4
     forward "$name" "$code" "$input" "$@"
     says "$name: says why" "$text" "$work/err"
-    is "$name: one line, no output" "$(wc -l <"$work/err") $(wc -c <"$work/out") $(ls "$work"/out.saf* 2>/dev/null)" "1 0 "
+    is "$name: one line, no output" \
+        "$(wc -l <"$work/err") $(wc -c <"$work/out") $(ls "$work"/out.saf* 2>/dev/null)" "1 0 "
 }
 
 forward "the smallest input" 0 smallest

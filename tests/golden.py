@@ -1,12 +1,12 @@
 """Golden files and the program: makes what a command reads, compares what it wrote.
 
-    golden.py network GOLDEN WEIGHTS FOLDER      FOLDER/model.yaml and FOLDER/input.safetensors of a network's file
-    golden.py check_network GOLDEN OUTPUT        logits and stages within 2e-5
-    golden.py windows GOLDEN WEIGHTS FOLDER      the same for sliding windows; also FOLDER/flags, and the model
-                                                 FOLDER/other/model.yaml that needs them
-    golden.py check_windows GOLDEN OUTPUT        logits within 2e-5, masks equal where no logit is near its border
-    golden.py brain NAME BRAINS.JSON OUTPUT      sums and hash of a prepared brain
-    golden.py normalise GOLDEN TENSOR SCAN       a tensor as a NIfTI file
+    golden.py network GOLDEN WEIGHTS FOLDER     of a network: FOLDER/model.yaml and FOLDER/input.safetensors
+    golden.py check_network GOLDEN OUTPUT       logits and stages within 2e-5
+    golden.py windows GOLDEN WEIGHTS FOLDER     the same of sliding windows; also FOLDER/flags, and the model
+                                                FOLDER/other/model.yaml that needs them
+    golden.py check_windows GOLDEN OUTPUT       logits within 2e-5, masks equal but where a logit may be off
+    golden.py brain NAME BRAINS.JSON OUTPUT     sums and hash of a prepared brain
+    golden.py normalise GOLDEN TENSOR SCAN      a tensor as a NIfTI file
     golden.py check_normalise GOLDEN TENSOR OUTPUT
 """
 import hashlib
@@ -44,7 +44,8 @@ def size_of(golden):
 def network(golden, weights, folder):
     metadata, arrays = tensors.read(golden)
     config, size = json.loads(metadata["config"]), size_of(golden)
-    write_model(folder + "/model.yaml", config, metadata["attention_scale"], weights, [32, 32, 32], 0.5, "gaussian")
+    scale = metadata["attention_scale"]
+    write_model(folder + "/model.yaml", config, scale, weights, [32, 32, 32], 0.5, "gaussian")
     data = tensors.formula([config["in_channels"]] + size)
     assert "input" not in arrays or (arrays["input"] == data).all()
     tensors.write(folder + "/input.safetensors", {"input": data})
@@ -96,7 +97,8 @@ def windows(golden, weights, folder):
     write_model(folder + "/model.yaml", tiny(), scale, weights, roi, overlap, mode)
     other = "gaussian" if mode == "constant" else "constant"
     write_model(folder + "/other/model.yaml", tiny(), scale, weights, [64, 64, 64], 0.1, other)
-    tensors.write(folder + "/input.safetensors", {"input": tensors.formula([2] + case["size"], case["input_seed"])})
+    data = tensors.formula([2] + case["size"], case["input_seed"])
+    tensors.write(folder + "/input.safetensors", {"input": data})
     with open(folder + "/flags", "w") as file:
         file.write("--window %d,%d,%d --overlap %r --blend %s" % (*roi, overlap, mode))
 

@@ -8,9 +8,11 @@ tiny=$root/tests/data/models/tiny
 "$PYTHON" - <<'EOF'
 import os, scans
 work = os.environ["work"]
-for n, (code, forms) in enumerate([("RAS", (1, 1)), ("LPI", (1, 0)), ("SLA", (0, 4)), ("AIR", (3, 2)), ("PSR", (2, 2))]):
+kinds = [("RAS", (1, 1)), ("LPI", (1, 0)), ("SLA", (0, 4)), ("AIR", (3, 2)), ("PSR", (2, 2))]
+for n, (code, forms) in enumerate(kinds):
     scans.make("%s/scan%d.nii" % (work, n), n, size=(36 + n, 40 - n, 33), channels=2, code=code, forms=forms,
-               dtype=["int16", "uint8", ">i2", "float32", "int16"][n], slope=0.5 if n == 0 else None, wide=n == 4)
+               dtype=["int16", "uint8", ">i2", "float32", "int16"][n], slope=0.5 if n == 0 else None,
+               wide=n == 4)
 EOF
 cat >"$work/check.py" <<'EOF'
 import sys, nibabel, numpy, scans, tensors
@@ -33,8 +35,8 @@ EOF
 for n in 0 1 2 3 4; do
     exits "scan $n" 0 "$NOC" infer -m "$tiny" -o "$work/mask$n.nii.gz" "$work/scan$n.nii" --device cpu
     "$NOC" prepare -m "$tiny" --output "$work/in.safetensors" "$work/scan$n.nii" 2>"$work/err" &&
-        "$NOC" forward --sliding -m "$tiny" --input "$work/in.safetensors" --output "$work/logits.safetensors" \
-            --device cpu 2>"$work/err"
+        "$NOC" forward --sliding -m "$tiny" --input "$work/in.safetensors" \
+            --output "$work/logits.safetensors" --device cpu 2>"$work/err"
     is "scan $n as a tensor" "$(cat "$work/err")" ""
     ok "scan $n: grid and voxels" "$PYTHON" "$work/check.py" "$work/scan$n.nii" "$work/mask$n.nii.gz" \
         "$work/logits.safetensors"
@@ -58,7 +60,8 @@ ok "as JSON: windows and voxels are counted" "$PYTHON" -c "
 import json, nibabel, numpy
 out, mask = json.load(open('$work/out')), numpy.asarray(nibabel.load('$work/again.nii').dataobj)
 assert [l['voxels'] for l in out['labels']] == [int((mask == n).sum()) for n in (1, 2)], out
-assert [l['name'] for l in out['labels']] == ['one', 'two'] and out['windows'] >= 8 and len(out['mask_sha256']) == 64"
+assert [l['name'] for l in out['labels']] == ['one', 'two']
+assert out['windows'] >= 8 and len(out['mask_sha256']) == 64"
 
 # refused NAME CODE TEXT ARGUMENTS...
 refused()

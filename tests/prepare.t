@@ -1,5 +1,5 @@
 #!/bin/sh
-# nocturne prepare: what the network sees of a scan, beside nibabel and golden values; what is refused, and how.
+# nocturne prepare: what the network sees of a scan, beside nibabel and golden values; what is refused.
 . "$(dirname "$0")/tap.sh"
 tap_begin
 
@@ -40,8 +40,8 @@ model nonzero a '{step: zscore, mask: nonzero}'
 model short a '{step: zscore_nonzero}'
 model given a '{step: clip_zscore, low: -958, high: 327, mean: 82.92, std: 136.97}'
 while read -r steps from to; do
-    ok "$to: made" "$PYTHON" "$root/tests/golden.py" normalise "$golden/prepare/normalise.safetensors" "$from" \
-        "$work/$from.nii.gz"
+    ok "$to: made" "$PYTHON" "$root/tests/golden.py" normalise "$golden/prepare/normalise.safetensors" \
+        "$from" "$work/$from.nii.gz"
     prepare "$to by $steps" 0 "$work/$steps" "$work/$from.nii.gz"
     ok "$to by $steps: within 2e-6" "$PYTHON" "$root/tests/golden.py" check_normalise \
         "$golden/prepare/normalise.safetensors" "$to" "$work/out.safetensors"
@@ -61,7 +61,8 @@ types = ["uint8", "int16", ">i2", "uint16", "int32", ">u4", "float32", ">f8", "i
 for n, code in enumerate(scans.CODES):
     scans.make("%s/scan%d.nii" % (work, n), n, size=(9 + n % 3, 8, 7 + n % 2), channels=2, code=code,
                dtype=types[n % len(types)], wide=n % 5 == 0, forms=[(0, 2), (1, 0), (1, 1)][n % 3],
-               slope=[None, 0.5, -2][n % 3] if types[n % len(types)][-2] != "f" else None, inter=n, degrees=40)
+               slope=None if types[n % len(types)][-2] == "f" else [None, 0.5, -2][n % 3], inter=n,
+               degrees=40)
 EOF
 model slices a,b '{step: minmax_slices}'
 model plain a,b '' LPS
@@ -103,7 +104,8 @@ mv "$work/out.safetensors" "$work/whole.safetensors"
 prepare "a file a channel" 0 "$work/slices" "$work/channel0.nii.gz" "$work/channel1.nii.gz"
 ok "a file a channel is the same tensor" "$PYTHON" -c "
 import sys, tensors
-sys.exit(tensors.error(*[tensors.read('$work/%s.safetensors' % n)[1]['input'] for n in ('out', 'whole')]) > 1e-7)"
+one, two = [tensors.read('$work/%s.safetensors' % n)[1]['input'] for n in ('out', 'whole')]
+sys.exit(tensors.error(one, two) > 1e-7)"
 
 # --- what is refused
 
@@ -141,7 +143,8 @@ refused "a missing scan" 66 "$work/one" "No such file" "$work/none.nii"
 refused "no NIfTI" 66 "$work/one" "is not NIfTI" "$work/text.nii"
 refused "two channels for one" 65 "$work/one" "2 channels, the model tiny wants 1" "$work/scan5.nii"
 refused "one channel for two" 65 "$work/slices" "1 channel, the model tiny wants 2" "$good"
-refused "channels on other grids" 65 "$work/slices" "another grid" "$work/channel0.nii.gz" "$work/other_grid.nii"
+refused "channels on other grids" 65 "$work/slices" "another grid" "$work/channel0.nii.gz" \
+    "$work/other_grid.nii"
 refused "a crop beyond the scan" 65 "$work/beyond" "crop" "$good"
 refused "NaN" 65 "$work/one" "voxel (1, 2, 3)" "$work/nan.nii.gz"
 refused "five axes" 65 "$work/one" "axis 5" "$work/five.nii.gz"
@@ -156,7 +159,8 @@ while read -r kind step; do
     model "$kind" a "$step"
     refused "$kind is not built" 78 "$work/$kind" "this version does not do" "$good"
     says "$kind is not built: where" "$work/$kind/model.yaml:" "$work/err"
-    exits "$kind is not built: infer refuses it too" 78 "$NOC" infer -m "$work/$kind" -o "$work/mask.nii" "$good"
+    exits "$kind is not built: infer refuses it too" 78 "$NOC" infer -m "$work/$kind" -o "$work/mask.nii" \
+        "$good"
 done <<'EOF'
 percentile_zscore {step: percentile_zscore, low: 0.5, high: 99.5}
 foreground_crop {step: foreground_crop}

@@ -34,8 +34,8 @@ def affine_of(random, code, degrees=20):
     return affine
 
 
-def make(path, seed, size=(20, 30, 25), channels=1, dtype="int16", code=None, slope=None, inter=0, forms=(0, 2),
-         wide=False, degrees=20):
+def make(path, seed, size=(20, 30, 25), channels=1, dtype="int16", code=None, slope=None, inter=0,
+         forms=(0, 2), wide=False, degrees=20):
     random = numpy.random.RandomState(seed)
     code = code or CODES[random.randint(48)]
     shape = tuple(size) + ((channels,) if channels > 1 else ())
@@ -43,7 +43,8 @@ def make(path, seed, size=(20, 30, 25), channels=1, dtype="int16", code=None, sl
     if numpy.dtype(dtype).kind == "f":
         data = data * 0.37 - 5
     header = (nibabel.Nifti2Header if wide else nibabel.Nifti1Header)()
-    header = header.as_byteswapped(numpy.dtype(dtype).byteorder) if numpy.dtype(dtype).byteorder == ">" else header
+    if numpy.dtype(dtype).byteorder == ">":
+        header = header.as_byteswapped(">")
     header.set_data_dtype(dtype)
     image = (nibabel.Nifti2Image if wide else nibabel.Nifti1Image)(
         data.astype(numpy.dtype(dtype).newbyteorder("=")), affine_of(random, code, degrees), header)
@@ -92,7 +93,8 @@ def seen(images, orientation="RAS", slices=False):
                 low, high = volume.min((0, 1)), volume.max((0, 1))
                 scale = 1 / numpy.where(high - low < 10 * 2.2e-16, 1, high - low)
                 volume = volume * scale + (0 - low * scale)
-            channels.append(orientations.apply_orientation(volume, transform(image, orientation)).transpose(2, 1, 0))
+            volume = orientations.apply_orientation(volume, transform(image, orientation))
+            channels.append(volume.transpose(2, 1, 0))
     return numpy.stack(channels)
 
 

@@ -22,8 +22,8 @@ for case in $cases; do
     ok "$case: made" "$PYTHON" "$root/tests/golden.py" windows "$golden/windows/$case.safetensors" \
         "$golden/tiny_weights.safetensors" "$work/model"
     slide "$case: by the manifest" "$work/model" "$work/a"
-    ok "$case: within 2e-5" "$PYTHON" "$root/tests/golden.py" check_windows "$golden/windows/$case.safetensors" \
-        "$work/a"
+    ok "$case: within 2e-5" "$PYTHON" "$root/tests/golden.py" check_windows \
+        "$golden/windows/$case.safetensors" "$work/a"
     # shellcheck disable=SC2046
     slide "$case: by flags" "$work/model/other" "$work/b" $(cat "$work/model/flags") --batch 7 --threads 1
     ok "$case: flags go before the manifest" cmp "$work/a" "$work/b"
