@@ -209,7 +209,6 @@ static bool start_round(noc_coordinator *c, int index, double now)
     if (group->part == 0) {
         group->part = ++c->last_part;
         group->opened = now;
-        group->studies = group->bytes = 0;
     }
     group->state = GROUP_ROUND;
     group->answers = group->count;
@@ -329,7 +328,7 @@ static void finish_part(noc_coordinator *c, int index)
         c->done++;
         remove_delivery(c, d);
     }
-    group->part = 0;
+    group->part = group->studies = group->bytes = 0;
     group->state = GROUP_IDLE;
 }
 
