@@ -201,22 +201,6 @@ static void choose_chunk(const hsize_t dims[3], hsize_t voxel_bytes, hsize_t chu
     chunk[0] = smaller(dims[0], voxels / (chunk[2] * chunk[1]) + 1);
 }
 
-/* In the way of HDF5's dimension scales (variable-length texts are what h5py's dims[0].label can read). */
-static bool label_axes(hid_t dataset)
-{
-    const char *const names[3] = {"k", "j", "i"};
-    const hsize_t count[1] = {3};
-    hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate_simple(1, count, NULL), attribute = -1;
-    if (type >= 0 && space >= 0 && H5Tset_size(type, H5T_VARIABLE) >= 0)
-        attribute = H5Acreate2(dataset, "DIMENSION_LABELS", type, space, H5P_DEFAULT, H5P_DEFAULT);
-    bool is_done = attribute >= 0 && H5Awrite(attribute, type, names) >= 0;
-    if (attribute >= 0)
-        is_done = H5Aclose(attribute) >= 0 && is_done;
-    part_release(type);
-    part_release(space);
-    return is_done;
-}
-
 static hid_t create_voxels(hid_t group, const char *name, hid_t type, const hsize_t dims[3])
 {
     hsize_t chunk[3];
@@ -250,11 +234,12 @@ static noc_status write_voxels(noc_part_writer *part, hid_t group, const char *n
 {
     const hsize_t dims[3] = {(hsize_t)grid->size[2], (hsize_t)grid->size[1], (hsize_t)grid->size[0]};
     hid_t type = voxel_bytes == 1 ? H5T_STD_U8LE : voxel_bytes == 2 ? H5T_STD_U16LE : H5T_STD_U32LE;
-    noc_status status = NOC_OK;
     hid_t dataset = create_voxels(group, name, type, dims);
-    if (dataset < 0 || !label_axes(dataset))
-        status = part_fail(err, NOC_EIO, part->path, "a mask cannot be made");
-    status = agree(part, status, err);
+    part_attributes a = {.object = dataset, .path = part->path, .err = err};
+    if (dataset < 0)
+        a.status = part_fail(err, NOC_EIO, part->path, "a mask cannot be made");
+    part_put_texts(&a, "axes", "k\0j\0i", 2, 3);
+    noc_status status = agree(part, a.status, err);
     if (status == NOC_OK && !write_data(part, dataset, type, voxels))
         status = part_fail(err, NOC_EIO, part->path, "a mask cannot be written");
     status = agree(part, status, err);
