@@ -63,6 +63,9 @@ void noc_configuration_describe(const noc_configuration *configuration, char *te
 /* The set of that results folder; made when new, with a pending result for every study. NOC_ECONFIG naming both configurations when the folder has another one. */
 noc_status noc_catalog_open_set(noc_catalog *catalog, const noc_configuration *configuration, int64_t *set,
                                 noc_error *err);
+/* The set of that results folder; *set = 0 when it is new. NOC_ECONFIG as above. */
+noc_status noc_catalog_match_set(noc_catalog *catalog, const noc_configuration *configuration, int64_t *set,
+                                 noc_error *err);
 /* The set of a results folder; with results NULL or no set for it: the only set, if there is just one. *set = 0 and NOC_OK when there is none. */
 noc_status noc_catalog_find_set(noc_catalog *catalog, const char *results, int64_t *set, noc_error *err);
 noc_status noc_catalog_read_set(noc_catalog *catalog, int64_t set, noc_configuration *configuration,
@@ -78,6 +81,8 @@ typedef struct noc_run_record {
 noc_status noc_catalog_begin_run(noc_catalog *catalog, int64_t set, const noc_run_record *record, int64_t *run,
                                  noc_error *err);
 noc_status noc_catalog_end_run(noc_catalog *catalog, int64_t run, int exit_code, noc_error *err);
+/* The set's latest run if it came to its end and could write, index included; *run = 0 otherwise. */
+noc_status noc_catalog_ended_run(noc_catalog *catalog, int64_t set, int64_t *run, noc_error *err);
 
 /* After a crash: running and written become pending again (no attempt charged); open attempts are closed as "lost". Adds pending rows for studies
  * that have none in this set. *count = rows put back. */
@@ -91,7 +96,8 @@ typedef struct noc_pending {
     int deaths_alone;
 } noc_pending;
 
-/* Pending studies in key order whose key matches the glob `only` (NULL: all), at most `limit` (0: all). Free with noc_pending_free. */
+/* Pending studies in key order whose key matches the glob `only` (NULL: all), at most `limit` (0: all). set 0: every study is pending.
+ * Free with noc_pending_free. */
 noc_status noc_catalog_pending(noc_catalog *catalog, int64_t set, const char *only, int64_t limit,
                                noc_pending **list, size_t *count, noc_error *err);
 void noc_pending_free(noc_pending *list, size_t count);

@@ -16,6 +16,8 @@ static const char sql_begin_run[] =
     "INSERT INTO run (set_id, version, device, host, ranks, configuration, started_ns) VALUES (?1, ?2,"
     " ?3, ?4, ?5, ?6, ?7)";
 static const char sql_end_run[] = "UPDATE run SET ended_ns = ?2, exit_code = ?3 WHERE id = ?1";
+static const char sql_ended_run[] =
+    "SELECT iif(exit_code NOT IN (?2, ?3), id, 0) FROM run WHERE set_id = ?1 ORDER BY id DESC LIMIT 1";
 
 static const char sql_recover_results[] =
     "UPDATE result SET state = 'pending', part = NULL WHERE set_id = ?1 AND state IN ('running',"
@@ -28,9 +30,9 @@ static const char sql_add_results[] =
 
 static const char sql_pending[] =
     "SELECT " NOC_STUDY_COLUMNS
-    ", r.attempts, r.is_suspect, r.deaths_alone FROM result r JOIN study s ON s.id = r.study_id WHERE"
-    " r.set_id = ?1 AND r.state = 'pending' AND matches(?2, s.key) ORDER BY s.key LIMIT iif(?3 > 0, ?3,"
-    " -1)";
+    ", r.attempts, r.is_suspect, r.deaths_alone FROM study s LEFT JOIN result r ON r.study_id = s.id AND"
+    " r.set_id = ?1 WHERE coalesce(r.state, 'pending') = 'pending' AND matches(?2, s.key) ORDER BY s.key"
+    " LIMIT iif(?3 > 0, ?3, -1)";
 
 static const char sql_start[] =
     "UPDATE result SET state = 'running', part = NULL WHERE set_id = ?1 AND study_id = ?2 AND state ="
@@ -46,8 +48,7 @@ static const char sql_end_attempt[] =
 static const char sql_mark_written[] =
     "UPDATE result SET state = 'written', part = ?3 WHERE set_id = ?1 AND study_id = ?2 AND state ="
     " 'running'";
-static const char sql_note_part[] =
-    "UPDATE result_set SET last_part = max(last_part, ?2) WHERE id = ?1";
+static const char sql_note_part[] = "UPDATE result_set SET last_part = max(last_part, ?2) WHERE id = ?1";
 static const char sql_put_back[] =
     "UPDATE result SET state = 'pending', part = NULL WHERE set_id = ?1 AND study_id = ?2 AND state IN"
     " ('running', 'written')";
@@ -139,6 +140,15 @@ noc_status noc_catalog_end_run(noc_catalog *catalog, int64_t run, int exit_code,
     return noc_database_leave(catalog, is_own, status, err);
 }
 
+noc_status noc_catalog_ended_run(noc_catalog *catalog, int64_t set, int64_t *run, noc_error *err)
+{
+    return noc_database_integer(catalog, sql_ended_run,
+                                NOC_SQL_VALUES(noc_sql_integer(set),
+                                               noc_sql_integer(noc_status_exit(NOC_EIO)),
+                                               noc_sql_integer(noc_status_exit(NOC_ECANTCREATE))),
+                                0, run, err);
+}
+
 noc_status noc_catalog_recover(noc_catalog *catalog, int64_t set, int64_t *count, noc_error *err)
 {
     bool is_own;
@@ -150,11 +160,10 @@ noc_status noc_catalog_recover(noc_catalog *catalog, int64_t set, int64_t *count
                               NOC_SQL_VALUES(noc_sql_integer(set), noc_sql_integer(noc_clock_unix_ns())),
                               NULL, err);
     if (status == NOC_OK)
-        status = noc_database_run(catalog, sql_recover_results, NOC_SQL_VALUES(noc_sql_integer(set)), &back,
-                                  err);
+        status =
+            noc_database_run(catalog, sql_recover_results, NOC_SQL_VALUES(noc_sql_integer(set)), &back, err);
     if (status == NOC_OK)
-        status = noc_database_run(catalog, sql_add_results, NOC_SQL_VALUES(noc_sql_integer(set)), NULL,
-                                  err);
+        status = noc_database_run(catalog, sql_add_results, NOC_SQL_VALUES(noc_sql_integer(set)), NULL, err);
     status = noc_database_leave(catalog, is_own, status, err);
     if (status == NOC_OK && count)
         *count = back;
@@ -300,8 +309,7 @@ noc_status noc_catalog_mark_suspect(noc_catalog *catalog, int64_t set, int64_t s
     if (status == NOC_OK)
         status = noc_database_run(
             catalog, sql_suspect,
-            NOC_SQL_VALUES(noc_sql_integer(set), noc_sql_integer(study), noc_sql_integer(alone)), NULL,
-            err);
+            NOC_SQL_VALUES(noc_sql_integer(set), noc_sql_integer(study), noc_sql_integer(alone)), NULL, err);
     if (status == NOC_OK)
         status = noc_attempt_end(catalog, set, study, noc_status_name(NOC_ECRASH),
                                  alone ? "its worker died while it held this study alone"
@@ -316,8 +324,7 @@ noc_status noc_catalog_fail(noc_catalog *catalog, int64_t set, int64_t study, no
     bool is_own;
     const char *type = noc_status_name(failure->status);
     if (state != NOC_FAILED && state != NOC_QUARANTINED)
-        return noc_fail(err, NOC_EINTERNAL, "a failure cannot make a study %s",
-                        noc_study_state_name(state));
+        return noc_fail(err, NOC_EINTERNAL, "a failure cannot make a study %s", noc_study_state_name(state));
     noc_status status = noc_database_enter(catalog, &is_own, err);
     if (status != NOC_OK)
         return status;

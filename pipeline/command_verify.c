@@ -231,19 +231,41 @@ static noc_status add_part(void *argument, const noc_part_row *row, noc_error *e
     return NOC_OK;
 }
 
+/* The end of a run writes the index, so only after one is it damage when it does not lead to every mask; nor
+ * is it when another run came to its end meanwhile. */
+static noc_status check_index(verification *v, int64_t ended_run, noc_error *err)
+{
+    int64_t now = 0;
+    noc_error why = {.status = NOC_OK};
+    if (ended_run == 0)
+        return NOC_OK;
+    noc_status found = noc_index_check(v->folder.path, v->folder.catalog, v->folder.set, &why);
+    if (found != NOC_OK && found != NOC_EDATA)
+        return noc_fail(err, found, "%s", why.text);
+    noc_status status = noc_catalog_ended_run(v->folder.catalog, v->folder.set, &now, err);
+    if (status == NOC_OK && found != NOC_OK && now == ended_run)
+        find(v, true, "index.h5", NULL, "%s; `nocturne verify --index` writes it anew", why.text);
+    return status;
+}
+
 /* The folder is listed first and the parts are asked for last, so that a run that goes on meanwhile looks
  * neither lost nor unknown. */
 static noc_status check_all(verification *v, noc_error *err)
 {
     struct dirent **names = NULL;
+    int64_t ended_run = 0;
     int name_count = scandir(v->folder.path, &names, is_part_name, alphasort);
     if (name_count < 0)
         return noc_fail(err, NOC_EIO, "%s: cannot be listed: %s", v->folder.path, strerror(errno));
-    noc_status status = noc_result_folder_done(&v->folder, NULL, &v->done, &v->done_count, err);
+    noc_status status = noc_catalog_ended_run(v->folder.catalog, v->folder.set, &ended_run, err);
+    if (status == NOC_OK)
+        status = noc_result_folder_done(&v->folder, NULL, &v->done, &v->done_count, err);
     if (status == NOC_OK)
         status = noc_catalog_each_part(v->folder.catalog, v->folder.set, add_part, v, err);
     for (size_t i = 0; status == NOC_OK && i < v->part_count; i++)
         status = check_part(v, &v->parts[i], err);
+    if (status == NOC_OK)
+        status = check_index(v, ended_run, err);
     if (status == NOC_OK)
         check_orphans(v);
     for (int i = 0; i < name_count; i++) {
@@ -290,10 +312,10 @@ static noc_status run(const noc_settings *settings, verification *v, noc_error *
     if (settings->argument_count > 0)
         return noc_fail(err, NOC_EUSAGE, "verify takes no argument \"%s\"", settings->arguments[0]);
     noc_status status = noc_result_folder_open(settings, &v->folder, err);
-    if (status == NOC_OK)
-        status = check_all(v, err);
     if (status == NOC_OK && settings->index)
         status = noc_index_write(v->folder.path, v->folder.catalog, v->folder.set, err);
+    if (status == NOC_OK)
+        status = check_all(v, err);
     if (status == NOC_OK)
         status = print(v, settings->json, err);
     return status;

@@ -78,23 +78,62 @@ static bool has_configuration(hid_t file, const noc_configuration *wanted)
            strcmp(found.precision, wanted->precision) == 0;
 }
 
+typedef struct open_index {
+    hid_t file, studies; /* negative: not open */
+} open_index;
+
+static void close_index(open_index *index)
+{
+    part_release(index->studies);
+    part_release(index->file);
+}
+
+/* False when the file is missing, damaged or of another configuration. */
+static bool try_open(const char *path, const noc_configuration *configuration, open_index *index)
+{
+    hid_t properties = part_access(H5F_LIBVER_V18);
+    *index = (open_index){-1, -1};
+    if (properties >= 0 && access(path, F_OK) == 0)
+        index->file = H5Fopen(path, H5F_ACC_RDONLY, properties);
+    if (index->file >= 0 && has_configuration(index->file, configuration))
+        index->studies = H5Gopen2(index->file, "studies", H5P_DEFAULT);
+    part_release(properties);
+    return index->studies >= 0;
+}
+
+static const link_to *first_unlinked(const open_index *index, const link_list *links)
+{
+    for (size_t i = 0; i < links->count; i++)
+        if (!is_linked(index->studies, &links->items[i]))
+            return &links->items[i];
+    return NULL;
+}
+
 static bool is_right(const char *path, const noc_configuration *configuration, const link_list *links)
 {
     H5G_info_t info;
-    if (access(path, F_OK) != 0)
-        return false;
-    hid_t properties = part_access(H5F_LIBVER_V18), file = -1, studies = -1;
-    if (properties >= 0)
-        file = H5Fopen(path, H5F_ACC_RDONLY, properties);
-    if (file >= 0 && has_configuration(file, configuration))
-        studies = H5Gopen2(file, "studies", H5P_DEFAULT);
-    bool is_so = studies >= 0 && H5Gget_info(studies, &info) >= 0 && info.nlinks == links->count;
-    for (size_t i = 0; is_so && i < links->count; i++)
-        is_so = is_linked(studies, &links->items[i]);
-    part_release(studies);
-    part_release(file);
-    part_release(properties);
+    open_index index;
+    bool is_so = try_open(path, configuration, &index) && H5Gget_info(index.studies, &info) >= 0 &&
+                 info.nlinks == links->count && !first_unlinked(&index, links);
+    close_index(&index);
     return is_so;
+}
+
+static noc_status check_links(const char *path, const noc_configuration *configuration,
+                              const link_list *links, noc_error *err)
+{
+    open_index index;
+    noc_status status = NOC_OK;
+    if (!try_open(path, configuration, &index)) {
+        status = noc_fail(err, NOC_EDATA, "missing, damaged or of another configuration");
+    } else {
+        const link_to *lost = first_unlinked(&index, links);
+        if (lost)
+            status = noc_fail(err, NOC_EDATA, "%s is not linked to part-%06lld.h5", lost->key,
+                              (long long)lost->part);
+    }
+    close_index(&index);
+    return status;
 }
 
 /* ---- what should be there ---- */
@@ -157,18 +196,40 @@ static noc_status write_index(const char *folder, const char *path, const noc_co
     return status;
 }
 
+/* What the index must say, from the catalog. The caller frees links->items and *path in any case. */
+static noc_status read_wanted(const char *folder, noc_catalog *catalog, int64_t set, char **path,
+                              noc_configuration *configuration, link_list *links, noc_error *err)
+{
+    *path = noc_path_join(folder, "index.h5", err);
+    noc_status status = *path ? part_library_open(err) : NOC_ENOMEMORY;
+    if (status == NOC_OK)
+        status = noc_catalog_read_set(catalog, set, configuration, err);
+    if (status == NOC_OK)
+        status = noc_catalog_each_result(catalog, set, NULL, note_done, links, err);
+    return status;
+}
+
 noc_status noc_index_write(const char *folder, noc_catalog *catalog, int64_t set, noc_error *err)
 {
     link_list links = {0};
     noc_configuration configuration;
-    char *path = noc_path_join(folder, "index.h5", err);
-    noc_status status = path ? part_library_open(err) : NOC_ENOMEMORY;
-    if (status == NOC_OK)
-        status = noc_catalog_read_set(catalog, set, &configuration, err);
-    if (status == NOC_OK)
-        status = noc_catalog_each_result(catalog, set, NULL, note_done, &links, err);
+    char *path = NULL;
+    noc_status status = read_wanted(folder, catalog, set, &path, &configuration, &links, err);
     if (status == NOC_OK && !is_right(path, &configuration, &links))
         status = write_index(folder, path, &configuration, &links, err);
+    free(links.items);
+    free(path);
+    return status;
+}
+
+noc_status noc_index_check(const char *folder, noc_catalog *catalog, int64_t set, noc_error *err)
+{
+    link_list links = {0};
+    noc_configuration configuration;
+    char *path = NULL;
+    noc_status status = read_wanted(folder, catalog, set, &path, &configuration, &links, err);
+    if (status == NOC_OK)
+        status = check_links(path, &configuration, &links, err);
     free(links.items);
     free(path);
     return status;

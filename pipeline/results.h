@@ -84,5 +84,8 @@ noc_status noc_part_read_study(const char *path, const char *key, noc_outcome **
  * so that the folder can be moved). Written beside and renamed; left alone when the links are already right.
  */
 noc_status noc_index_write(const char *folder, noc_catalog *catalog, int64_t set, noc_error *err);
+/* NOC_EDATA, with what is wrong, unless the index leads to every done mask of the set. It may lead to more:
+ * masks of files that have changed since. */
+noc_status noc_index_check(const char *folder, noc_catalog *catalog, int64_t set, noc_error *err);
 
 #endif
