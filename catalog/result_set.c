@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SET_COLUMNS \
+#define SET_COLUMNS                                                                                          \
     "id, results, model, model_sha256, window_d, window_h, window_w, overlap, blend, precision"
 
 static const char sql_by_results[] = "SELECT " SET_COLUMNS " FROM result_set WHERE results = ?1";
@@ -21,11 +21,10 @@ static const char sql_add_results[] =
 
 void noc_configuration_describe(const noc_configuration *configuration, char *text, size_t size)
 {
-    snprintf(text, size,
-             "model %s (%.12s...), window %" PRId64 "x%" PRId64 "x%" PRId64 ", overlap %g, %s, %s",
-             configuration->model, configuration->model_sha256, configuration->window[0],
-             configuration->window[1], configuration->window[2], configuration->overlap,
-             configuration->blend, configuration->precision);
+    snprintf(
+        text, size, "model %s (%.12s...), window %" PRId64 "x%" PRId64 "x%" PRId64 ", overlap %g, %s, %s",
+        configuration->model, configuration->model_sha256, configuration->window[0], configuration->window[1],
+        configuration->window[2], configuration->overlap, configuration->blend, configuration->precision);
 }
 
 static void copy_column(sqlite3_stmt *row, int column, char *out, size_t size)
@@ -83,8 +82,22 @@ static noc_status check_configuration(const noc_configuration *old, const noc_co
     noc_configuration_describe(asked, wants, sizeof(wants));
     /* The configurations first: a long path must not cut them off. */
     return noc_fail(err, NOC_ECONFIG,
-                    "the results folder holds %s; this run has %s; give it another folder (%s)", holds,
-                    wants, old->results);
+                    "the results folder holds %s; this run has %s; give it another folder (%s)", holds, wants,
+                    old->results);
+}
+
+noc_status noc_catalog_match_set(noc_catalog *catalog, const noc_configuration *configuration, int64_t *set,
+                                 noc_error *err)
+{
+    int64_t id = 0;
+    noc_configuration old;
+    noc_status status =
+        find_set(catalog, sql_by_results, noc_sql_string(configuration->results), &id, &old, err);
+    if (status == NOC_OK && id != 0)
+        status = check_configuration(&old, configuration, err);
+    if (status == NOC_OK)
+        *set = id;
+    return status;
 }
 
 static noc_status add_set(noc_catalog *catalog, const noc_configuration *configuration, int64_t *set,
@@ -93,10 +106,10 @@ static noc_status add_set(noc_catalog *catalog, const noc_configuration *configu
     noc_status status = noc_database_run(
         catalog, sql_insert,
         NOC_SQL_VALUES(noc_sql_string(configuration->results), noc_sql_string(configuration->model),
-                       noc_sql_string(configuration->model_sha256),
-                       noc_sql_integer(configuration->window[0]), noc_sql_integer(configuration->window[1]),
-                       noc_sql_integer(configuration->window[2]), noc_sql_number(configuration->overlap),
-                       noc_sql_string(configuration->blend), noc_sql_string(configuration->precision)),
+                       noc_sql_string(configuration->model_sha256), noc_sql_integer(configuration->window[0]),
+                       noc_sql_integer(configuration->window[1]), noc_sql_integer(configuration->window[2]),
+                       noc_sql_number(configuration->overlap), noc_sql_string(configuration->blend),
+                       noc_sql_string(configuration->precision)),
         NULL, err);
     if (status == NOC_OK)
         *set = sqlite3_last_insert_rowid(catalog->db);
@@ -108,13 +121,10 @@ noc_status noc_catalog_open_set(noc_catalog *catalog, const noc_configuration *c
 {
     bool is_own;
     int64_t id = 0;
-    noc_configuration old;
     noc_status status = noc_database_enter(catalog, &is_own, err);
     if (status != NOC_OK)
         return status;
-    status = find_set(catalog, sql_by_results, noc_sql_string(configuration->results), &id, &old, err);
-    if (status == NOC_OK && id != 0)
-        status = check_configuration(&old, configuration, err);
+    status = noc_catalog_match_set(catalog, configuration, &id, err);
     if (status == NOC_OK && id == 0)
         status = add_set(catalog, configuration, &id, err);
     if (status == NOC_OK)
@@ -130,8 +140,8 @@ noc_status noc_catalog_find_set(noc_catalog *catalog, const char *results, int64
     int64_t id = 0;
     noc_status status = NOC_OK;
     if (results)
-        status = noc_database_integer(catalog, sql_id_by_results, NOC_SQL_VALUES(noc_sql_string(results)),
-                                      0, &id, err);
+        status = noc_database_integer(catalog, sql_id_by_results, NOC_SQL_VALUES(noc_sql_string(results)), 0,
+                                      &id, err);
     if (status == NOC_OK && id == 0)
         status = noc_database_integer(catalog, sql_only_one, NULL, 0, 0, &id, err);
     if (status == NOC_OK)

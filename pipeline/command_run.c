@@ -250,7 +250,7 @@ static noc_status read_forecast(const noc_settings *settings, const noc_model *m
     int64_t set = 0;
     noc_status status = noc_catalog_open(settings->catalog, NOC_CATALOG_READ, &catalog, err);
     if (status == NOC_OK)
-        status = noc_catalog_find_set(catalog, c->results, &set, err);
+        status = noc_catalog_match_set(catalog, c, &set, err);
     if (status == NOC_OK)
         status = noc_catalog_pending(catalog, set, settings->only, settings->limit, &list, &count, err);
     for (size_t i = 0; status == NOC_OK && i < count; i++)
