@@ -25,7 +25,7 @@ same_answer()
     runs=$((runs + 1))
     rm -rf "$work/r" "$work"/c.sqlite*
     cp "$catalog" "$work/c.sqlite"
-    "$NOC" run -m "$model" --device cpu --catalog "$work/c.sqlite" --results "$work/r" --progress none "$@" \
+    timeout 900 "$NOC" run -m "$model" --device cpu --catalog "$work/c.sqlite" --results "$work/r" --progress none "$@" \
         >"$work/run.log" 2>&1 </dev/null || { fail "$(basename "$answer"): $*" "$work/run.log"; return; }
     if [ ! -f "$answer.masks" ]; then
         ok "$(basename "$answer"): the reference, $*" take_answer "$answer"
