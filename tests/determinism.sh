@@ -1,7 +1,8 @@
 # Words of the determinism tests (determinism.t, determinism.lt): one answer for every way to compute it.
 #
-# same_answer NAME CATALOG RUN_OPTIONS...: runs what the catalog holds with the options, from nothing, and compares masks
-# and metrics with those of the first run of that NAME. The last results stay in $work/r, their catalog is $work/c.sqlite.
+# same_answer NAME CATALOG RUN_OPTIONS...: runs what the catalog holds with the options, from nothing, and
+# compares masks and metrics with those of the first run of that NAME. The last results stay in $work/r, their
+# catalog is $work/c.sqlite.
 #
 # shellcheck shell=sh disable=SC2154
 set_up_runs()
@@ -25,8 +26,9 @@ same_answer()
     runs=$((runs + 1))
     rm -rf "$work/r" "$work"/c.sqlite*
     cp "$catalog" "$work/c.sqlite"
-    timeout 900 "$NOC" run -m "$model" --device cpu --catalog "$work/c.sqlite" --results "$work/r" --progress none "$@" \
-        >"$work/run.log" 2>&1 </dev/null || { fail "$(basename "$answer"): $*" "$work/run.log"; return; }
+    timeout 900 "$NOC" run -m "$model" --device cpu --catalog "$work/c.sqlite" --results "$work/r" "$@" \
+        --progress none >"$work/run.log" 2>&1 </dev/null ||
+        { fail "$(basename "$answer"): $*" "$work/run.log"; return; }
     if [ ! -f "$answer.masks" ]; then
         ok "$(basename "$answer"): the reference, $*" take_answer "$answer"
     else
@@ -58,7 +60,7 @@ has_isa()
     [ "$(NOC_CPU_ISA=$1 isa_here)" = "$1" ]
 }
 
-# infer_agrees NAME IMAGES MASKS RUN_OPTIONS...: infer gives for each scan of the folder what was exported to MASKS.
+# infer_agrees NAME IMAGES MASKS RUN_OPTIONS...: infer gives for each mask that was exported the same voxels.
 infer_agrees()
 {
     name=$1 images=$2 masks=$3

@@ -1,5 +1,5 @@
 #!/bin/sh
-# One answer for every number of ranks, writers, threads and windows in a batch, and for every way to ask for it.
+# One answer for every number of ranks, writers, threads and windows in a batch, and from run and infer.
 . "$(dirname "$0")/tap.sh"
 . "$(dirname "$0")/determinism.sh"
 tap_begin
@@ -9,7 +9,7 @@ archive=$root/demo/archive
 export archive
 "$NOC" scan --catalog "$work/a.sqlite" "$archive" >"$work/scan.log" 2>&1 || fail "scan" "$work/scan.log"
 
-# two_answers NAME RUN_OPTIONS...: with the model's window, in which every scan fits, and with many windows a scan.
+# two_answers NAME RUN_OPTIONS...: with the model's window, in which every scan fits, and with many a scan.
 two_answers()
 {
     name=$1

@@ -1,7 +1,7 @@
 """What a results folder and exported masks hold, for the program tests.
 
-    masks.py list RESULTS                       a line a study of index.h5: key, shape, type, SHA-256 of the mask,
-                                                instruction set
+    masks.py list RESULTS                       a line a study of index.h5: key, shape, type, SHA-256 of the
+                                                mask, instruction set
     masks.py dice MASKS TRUTHS REPORT.csv       counts and Dice of each row of the report, by numpy
     masks.py same A.nii.gz B.nii.gz...          pairs of files have the same voxels, affine and codes
     masks.py near EXPECTED.json REPORT.csv TOL  Dice of each study of EXPECTED.json within TOL

@@ -1,12 +1,12 @@
 """Helpers of readers.t: what other programs see in a results folder.
 
-    readers.py layout RESULTS IMAGES STUDIES    every group, attribute, type and filter of the parts, and the index
+    readers.py layout RESULTS IMAGES STUDIES    every group, attribute, type and filter; the index
     readers.py agree RESULTS CATALOG REPORT.csv REPORT.json STATUS.json
                                                 each number is the same everywhere
     readers.py flip FILE KEY                    one bit of a mask
     readers.py unlink RESULTS KEY               takes a study out of the index
-    readers.py flips RESULTS COUNT COMMAND...   so many single bits anywhere in the files, one at a time: COMMAND exits 69,
-                                                or 0 when the file still says the same
+    readers.py flips RESULTS COUNT COMMAND...   so many single bits anywhere in the files, one at a time:
+                                                COMMAND exits 69, or 0 when the file still says the same
 """
 import glob
 import hashlib
@@ -25,8 +25,9 @@ import numpy as np
 
 import masks
 
-TEXTS = ["key", "source", "source_sha256", "mask_sha256", "model", "model_sha256", "configuration", "blend", "precision",
-         "attention_scale", "device", "isa", "nocturne_version", "created", "fingerprint", "space"]
+TEXTS = ["key", "source", "source_sha256", "mask_sha256", "model", "model_sha256", "configuration", "blend",
+         "precision", "attention_scale", "device", "isa", "nocturne_version", "created", "fingerprint",
+         "space"]
 SECONDS = ["seconds_read", "seconds_prepare", "seconds_compute", "seconds_score"]
 INTEGERS = ["tp", "fp", "fn", "tn"]
 RATIOS = ["dice", "iou", "precision", "recall", "truth_ml", "prediction_ml", "volume_similarity"]
@@ -64,7 +65,7 @@ def check_texts(name, thing):
 def check_numbers(study, names, kind, shape):
     for name in names:
         value = study.attrs.get_id(name)
-        check(value.dtype == np.dtype(kind) and value.shape == shape, study.name, name, value.dtype, value.shape)
+        check(value.dtype == np.dtype(kind) and value.shape == shape, study.name, name, value.dtype)
 
 
 def check_study(key, study, images):
@@ -83,13 +84,16 @@ def check_study(key, study, images):
     check(np.allclose(attrs["spacing_mm"], scan.header.get_zooms()[:3], atol=0, rtol=1e-7), key, "spacing")
     check(os.path.samefile(masks.text(attrs["source"]), path), key, attrs["source"])
     with open(path, "rb") as file:
-        check(masks.text(attrs["source_sha256"]) == hashlib.sha256(file.read()).hexdigest(), key, "source_sha256")
+        sha256 = hashlib.sha256(file.read()).hexdigest()
+    check(masks.text(attrs["source_sha256"]) == sha256, key, "source_sha256")
     check(masks.text(attrs["key"]) == key and masks.text(attrs["space"]) == "RAS+", key)
-    check(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", masks.text(attrs["created"])), key, attrs["created"])
+    created = masks.text(attrs["created"])
+    check(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", created), key, created)
     check(all(attrs[name] >= 0 for name in SECONDS) and attrs["seconds_compute"] > 0, key, "seconds")
     mask = study["mask"]
     check(mask.shape == scan.shape[::-1] and mask.dtype == np.uint8, key, mask.shape, mask.dtype)
-    check(mask.chunks and mask.shuffle and mask.compression == "gzip" and mask.compression_opts == 1, key, "filters")
+    check(mask.chunks and mask.shuffle, key, "is not chunked and shuffled")
+    check((mask.compression, mask.compression_opts) == ("gzip", 1), key, "is not deflated")
     check(sorted(np.unique(mask[()])) == [0, 1, 2], key, "labels")
 
 
@@ -143,14 +147,16 @@ def read_metrics(results):
 def check_against_catalog(rows, catalog):
     names = ["has_truth", "name"] + INTEGERS + RATIOS
     found = 0
+    columns = ", ".join("m." + name for name in names)
     for key, label, *values in catalog.execute(
-            f"SELECT key, label, {', '.join('m.' + name for name in names)} FROM metric m JOIN study s ON s.id = study_id"):
+            f"SELECT key, label, {columns} FROM metric m JOIN study s ON s.id = study_id"):
         row = rows[key, label]
         for name, value in zip(names, values):
             if name == "name":
                 check(masks.text(row["name"]) == value, key, label, name)
             else:
-                check(same(float(row[name]), math.nan if value is None else float(value)), key, label, name, row, value)
+                wanted = math.nan if value is None else float(value)
+                check(same(float(row[name]), wanted), key, label, name, row, value)
         found += 1
     check(found == len(rows), found, "rows in the catalog,", len(rows), "in the parts")
 
@@ -201,15 +207,16 @@ def check_status(status, table, catalog):
     states = {line["key"]: (line["state"], line["failure"]) for line in table}
     for state, count in status["studies"].items():
         check(count == sum(s == state for s, _ in states.values()), state, status)
-        check((count,) == catalog.execute("SELECT count(*) FROM result WHERE state = ?", [state]).fetchone(), state)
+        noted = catalog.execute("SELECT count(*) FROM result WHERE state = ?", [state]).fetchone()
+        check(noted == (count,), state, noted, count)
     check(sum(status["studies"].values()) == len(states), status)
     failures = {}
     for _, failure in states.values():
         if failure:
             failures[failure] = failures.get(failure, 0) + 1
     check(status["failures"] == failures, status, failures)
-    check(dict(catalog.execute("SELECT failure, count(*) FROM result WHERE state = 'failed' GROUP BY 1")) == failures,
-          failures)
+    noted = dict(catalog.execute("SELECT failure, count(*) FROM result WHERE state = 'failed' GROUP BY 1"))
+    check(noted == failures, noted, failures)
     check(status["studies_per_hour"] > 0 and status["seconds_left"] == 0, status)
 
 
@@ -254,7 +261,8 @@ def content(results):
 
     def add(name, thing):
         lines.append(name)
-        lines.extend(f"{name}@{key}={np.asarray(value).tolist()}" for key, value in sorted(thing.attrs.items()))
+        for key, value in sorted(thing.attrs.items()):
+            lines.append(f"{name}@{key}={np.asarray(value).tolist()}")
         if isinstance(thing, h5py.Dataset):
             lines.append(str(thing.dtype) + masks.digest(thing[()]))
 
@@ -274,8 +282,8 @@ def flip_anywhere(results, count, command):
         path = chance.choice(paths)
         offset, bit = chance.randrange(os.path.getsize(path)), chance.randrange(8)
         flip_bit(path, offset, bit)
-        code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                              check=False).returncode
+        code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL, check=False).returncode
         where = f"bit {bit} of byte {offset} of {os.path.basename(path)}"
         check(code in (0, 69), where, "ends with", code)
         check(code == 69 or content(results) == before, where, "is not noticed")
@@ -290,7 +298,8 @@ def main(command, *arguments):
     if command == "flips":
         flip_anywhere(arguments[0], arguments[1], arguments[2:])
     else:
-        {"layout": check_layout, "agree": check_agreement, "flip": flip_mask, "unlink": unlink}[command](*arguments)
+        commands = {"layout": check_layout, "agree": check_agreement, "flip": flip_mask, "unlink": unlink}
+        commands[command](*arguments)
 
 
 if __name__ == "__main__":

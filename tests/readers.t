@@ -1,6 +1,6 @@
 #!/bin/sh
-# Results as others read them: h5py, h5dump and sqlite3, all without MPI, see what was promised and the same numbers; and
-# verify sees what is damaged.
+# Results as others read them: h5py, h5dump and sqlite3, all without MPI, see what was promised and the same
+# numbers; and verify sees what is damaged.
 . "$(dirname "$0")/tap.sh"
 tap_begin
 model=$root/models/hippocampus
@@ -35,26 +35,28 @@ noc()
 exits "scan" 0 noc scan "$site/list.csv"
 exits "run" 1 noc run -m "$model" --device cpu --progress none --ranks 3 --part-studies 3
 rm "$site/images/cut_short.nii.gz"
-exits "h5py sees groups, types, filters and relative links" 0 "$PYTHON" "$helper" layout "$r" "$site/images" 17
+exits "h5py sees groups, types, filters and relative links" 0 \
+    "$PYTHON" "$helper" layout "$r" "$site/images" 17
 is "... and parts that were closed at 3 studies" "$(cat "$work/out")" "parts of 3 3 3 3 3 2"
 noc status --json >"$work/status.json"
 noc report --csv >"$work/report.csv"
 noc report --json >"$work/report.json"
-exits "status, report, /metrics and the catalog agree on every number" 0 "$PYTHON" "$helper" agree "$r" "$c" \
-    "$work/report.csv" "$work/report.json" "$work/status.json"
+exits "status, report, /metrics and the catalog agree on every number" 0 \
+    "$PYTHON" "$helper" agree "$r" "$c" "$work/report.csv" "$work/report.json" "$work/status.json"
 is "... of every study and label" "$(cat "$work/out")" "34 rows"
 is "the other status is the same" "$("$PYTHON" -c 'import json, sys
-print(*[json.load(open(name))["studies"] for name in sys.argv[1:]], sep="\n")' "$work/status.json" "$r/status.json" |
-    uniq | wc -l)" 1
+print(*[json.load(open(name))["studies"] for name in sys.argv[1:]], sep="\n")' \
+    "$work/status.json" "$r/status.json" | uniq | wc -l)" 1
 
 h5dump=$(command -v h5dump)
-is "h5dump is a serial program" "$(ldd "$h5dump" | grep -c mpi)" 0
+is "h5dump is a serial program" "$(ldd "$h5dump" | grep -c libmpi)" 0
 for file in "$r"/part-*.h5 "$r/index.h5"; do
     exits "h5dump -H $(basename "$file")" 0 "$h5dump" -H "$file"
 done
 says "... a mask behind a link" 'DATASET "mask"'
 exits "h5dump of a mask" 0 "$h5dump" -p -d /studies/hippocampus_161/mask "$r/index.h5"
-for line in "DATATYPE  H5T_STD_U8LE" "PREPROCESSING SHUFFLE" "COMPRESSION DEFLATE { LEVEL 1 }" "(0,0,0): 0, 0, 0"; do
+for line in "DATATYPE  H5T_STD_U8LE" "PREPROCESSING SHUFFLE" "COMPRESSION DEFLATE { LEVEL 1 }" \
+    "(0,0,0): 0, 0, 0"; do
     says "... says $line" "$line"
 done
 exits "h5dump of metrics" 0 "$h5dump" -d /metrics "$r/part-000001.h5"
@@ -95,8 +97,8 @@ sql()
 
 exits "verify" 0 noc verify
 says "... reads all" "verified 17 masks in 6 parts: all good"
-key=$("$PYTHON" -c 'import h5py, sys; print(list(h5py.File(sys.argv[1], "r")["studies"])[0])' "$r/part-000002.h5")
 p=$r/part-000002.h5
+key=$("$PYTHON" -c 'import h5py, sys; print(list(h5py.File(sys.argv[1], "r")["studies"])[0])' "$p")
 damaged "a bit of a mask" "damage: part-000002.h5: $key: " "$PYTHON" "$helper" flip "$p" "$key"
 damaged "a part without its end" "damage: part-000002.h5: " truncate -s -1000 "$p"
 damaged "... without its last byte" "damage: part-000002.h5: " truncate -s -1 "$p"

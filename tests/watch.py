@@ -1,6 +1,6 @@
 """Helpers of watch.t.
 
-    watch.py mirror SCAN OUT       the scan with its first axis reversed on the same grid: other bytes, another mask
+    watch.py mirror SCAN OUT       the scan reversed along its first axis, on the same grid: another mask
     watch.py model FOLDER OUT      a copy of a model whose weights differ in one number
     watch.py counts FILE STUDIES   lines of `status --json`, taken one after another during a run
     watch.py link RESULTS KEY      where index.h5 says that study is
@@ -54,7 +54,7 @@ def check_counts(path, studies):
         before = states["done"]
     between = sum(0 < a["studies"]["done"] < int(studies) for a in answers)
     if before != int(studies) or between == 0:
-        sys.exit(f"{len(answers)} answers, {between} of them between the first study and the last, {before} done")
+        sys.exit(f"{len(answers)} answers, {between} between the first study and the last, {before} done")
 
 
 def link(results, key):

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The night watch: looking disturbs nothing, what is finished stays as it is, and exactly what is new is computed.
+# The night watch: looking disturbs nothing, what is finished stays as it is, exactly what is new is computed.
 . "$(dirname "$0")/tap.sh"
 tap_begin
 model=$root/models/hippocampus
@@ -39,7 +39,8 @@ start()
 {
     log=$1
     shift
-    timeout 300 "$NOC" run --catalog "$c" --results "$r" -m "$model" --device cpu --progress none "$@" >"$log" 2>&1 </dev/null &
+    timeout 300 "$NOC" run --catalog "$c" --results "$r" -m "$model" --device cpu --progress none "$@" \
+        >"$log" 2>&1 </dev/null &
     pid=$!
 }
 
@@ -53,8 +54,8 @@ sql()
     sqlite3 -readonly "$c" "$1"
 }
 
-# Every file of a folder: name, size, time, inode, bytes; of the catalog what it says, since SQLite's index and empty
-# log come and go with its readers.
+# Every file of a folder: name, size, time, inode, bytes; of the catalog what it says, since SQLite's index
+# and empty log come and go with its readers.
 snapshot()
 {
     (cd "$1" && find . -type f ! -name 'c.sqlite*' -printf '%P %s %T@ %i\n' -exec sha256sum {} \; | sort)
@@ -116,7 +117,8 @@ unchanged "dry runs change nothing" "$site"
 # shellcheck disable=SC2086
 start "$work/run.log" --ranks 3 --part-studies 3 $many
 wait_for grep -q pid "$c.lock"
-timeout 300 "$NOC" status --catalog "$c" --results "$r" --watch --json >"$work/watched" 2>"$work/watched.err" &
+timeout 300 "$NOC" status --catalog "$c" --results "$r" --watch --json \
+    >"$work/watched" 2>"$work/watched.err" &
 watcher=$!
 : >"$work/answers"
 while kill -0 $pid 2>/dev/null; do
@@ -130,8 +132,8 @@ ok "each status is whole, and work goes forward" "$PYTHON" "$helper" counts "$wo
 is "... the last watched one too" "$(tail -n 1 "$work/watched" | grep -c '"done":12,')" 1
 is "... and nothing failed" "$(cat "$work/answers.err" "$work/watched.err")" ""
 is "nobody's work was taken away" "$(taken)" "12 studies, 12 attempts"
-is "the forecast was right" "$(sql "SELECT '{\"studies\":' || count(*) || ',\"windows\":' || sum(windows) FROM result")" \
-    "$(echo "$forecast" | sed 's/,"hours".*//')"
+is "the forecast was right" "$(echo "$forecast" | sed 's/,"hours".*//')" \
+    "$(sql "SELECT '{\"studies\":' || count(*) || ',\"windows\":' || sum(windows) FROM result")"
 masks "$r" >"$work/watched.masks"
 is "every mask is there" "$(wc -l <"$work/watched.masks")" 12
 ok "verify is clean" noc verify
@@ -224,8 +226,8 @@ says "... has 4 to do" '"studies":{"pending":4,"running":0,"written":0,"done":11
 # shellcheck disable=SC2086
 exits "run" 0 run --ranks 3 $many
 is "exactly those are computed" "$(taken)" "4 studies, 4 attempts"
-is "... and these" "$(sql "SELECT group_concat(key, ' ') FROM (SELECT key FROM attempt a JOIN study s ON s.id = study_id
-    WHERE run_id = (SELECT max(id) FROM run) ORDER BY key)")" \
+is "... and these" "$(sql "SELECT group_concat(key, ' ') FROM (SELECT key FROM attempt JOIN study s
+    ON s.id = study_id WHERE run_id = (SELECT max(id) FROM run) ORDER BY key)")" \
     "$key hippocampus_135 hippocampus_136 hippocampus_160"
 exits "verify" 0 noc verify
 says "... is clean" "verified 15 masks"
@@ -265,10 +267,11 @@ wait_for running
 kill -STOP "$holder"
 start "$work/late.log" --ranks 3
 late=$pid
+owner="the catalog is held by host $(uname -n), pid $holder"
 exits "a second run gives up" 75 run --ranks 1
-says "... names the first's host and process" "the catalog is held by host $(uname -n), pid $holder" "$work/err"
+says "... names the first's host and process" "$owner" "$work/err"
 ends "one with several ranks too" $late 75
-says "... names it too" "the catalog is held by host $(uname -n), pid $holder" "$work/late.log"
+says "... names it too" "$owner" "$work/late.log"
 kill -CONT "$holder"
 ends "the first goes on" $first 0
 is "... and all work was its own" "$(taken)" "15 studies, 15 attempts"
@@ -285,8 +288,8 @@ exits "scan anew" 0 noc scan "$site/list.csv"
 exits "a few" 0 run --ranks 1 --limit 2 --only 'hippocampus_*'
 is "... are two" "$(taken)" "2 studies, 2 attempts"
 exits "some" 0 run --ranks 3 --only '*_01*'
-is "... are those that match" "$(sql "SELECT group_concat(key, ' ') FROM (SELECT key FROM result JOIN study ON id = study_id
-    WHERE state = 'done' ORDER BY key)")" "hippocampus_008 hippocampus_015 hippocampus_019"
+is "... are those that match" "$(sql "SELECT group_concat(key, ' ') FROM (SELECT key FROM result JOIN study
+    ON id = study_id WHERE state = 'done' ORDER BY key)")" "hippocampus_008 hippocampus_015 hippocampus_019"
 exits "the rest, with one that cannot be read" 1 run --ranks 3
 is "... takes what was left" "$(taken)" "13 studies, 13 attempts"
 exits "once more" 1 run --ranks 3
