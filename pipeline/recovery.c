@@ -23,15 +23,30 @@ typedef struct recovery_work {
     size_t missing_count;
 } recovery_work;
 
-/* "part-000012.h5" or "part-000012.h5.SUFFIX" -> 12 and the suffix; 0 for another name. */
+/* "part-000012.h5" or "part-000012.h5.SUFFIX" -> 12 and the suffix; 0 for another name, a number written in
+ * another way included. */
 static int64_t part_number(const char *name, const char **suffix)
 {
     long long number;
     int used = 0;
+    char usual[48];
     if (sscanf(name, "part-%lld.h5%n", &number, &used) != 1 || used == 0 || number <= 0)
+        return 0;
+    snprintf(usual, sizeof usual, "part-%06lld.h5", number);
+    if (strncmp(name, usual, strlen(usual)) != 0)
         return 0;
     *suffix = name + used;
     return number;
+}
+
+/* renameat2 where the file system knows it, else link and unlink: neither replaces. */
+static int rename_new(const char *from, const char *to)
+{
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EINVAL && errno != ENOSYS)
+        return -1;
+    return link(from, to) == 0 ? unlink(from) : -1;
 }
 
 static noc_status rename_unknown(recovery_work *work, const char *path, const char *name, const char *reason,
@@ -39,9 +54,12 @@ static noc_status rename_unknown(recovery_work *work, const char *path, const ch
 {
     char target[4096 + 64];
     snprintf(target, sizeof target, "%s.unknown", path);
-    for (int i = 1; access(target, F_OK) == 0 && i < 1000; i++)
+    int failed = rename_new(path, target);
+    for (int i = 1; failed && errno == EEXIST && i < 1000; i++) {
         snprintf(target, sizeof target, "%s.%d.unknown", path, i);
-    if (rename(path, target) != 0)
+        failed = rename_new(path, target);
+    }
+    if (failed)
         return noc_fail(err, NOC_EIO, "%s: cannot be renamed: %s", path, strerror(errno));
     noc_log(NOC_LOG_WARN, "%s is not a part of this result set and was renamed *.unknown: %s", name, reason);
     work->counts->unknown++;
@@ -69,7 +87,10 @@ static noc_status adopt(recovery_work *work, const char *path, const char *name,
     if (!is_same_configuration(&configuration, work->configuration)) {
         status = rename_unknown(work, path, name, "it was made with another configuration", err);
     } else {
-        status = noc_catalog_commit_part(work->catalog, work->set, &part, err);
+        status =
+            noc_file_sync(work->configuration->results, err); /* its name, before the catalog counts on it */
+        if (status == NOC_OK)
+            status = noc_catalog_commit_part(work->catalog, work->set, &part, err);
         if (status == NOC_OK) {
             work->counts->adopted++;
             noc_log(NOC_LOG_INFO, "%s was complete but not yet in the catalog: adopted with %zu studies",
@@ -191,16 +212,6 @@ noc_status noc_recover(noc_catalog *catalog, int64_t set, const noc_configuratio
     if (status == NOC_OK)
         *recovery = counts;
     return status;
-}
-
-/* renameat2 where the file system knows it, else link and unlink: neither replaces. */
-static int rename_new(const char *from, const char *to)
-{
-    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
-        return 0;
-    if (errno != EINVAL && errno != ENOSYS)
-        return -1;
-    return link(from, to) == 0 ? unlink(from) : -1;
 }
 
 noc_status noc_part_publish(const char *folder, int64_t number, noc_error *err)
