@@ -15,7 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { LINE = 4096 };
+enum { LINE = 4096, SAY_WAIT_MS = 200 };
 
 struct noc_control {
     int listener, peer; /* -1: none */
@@ -141,9 +141,10 @@ void noc_control_say(noc_control *control, const char *format, ...)
         ssize_t n = send(control->peer, line + sent, (size_t)(size - sent), MSG_NOSIGNAL);
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
             struct pollfd wait = {.fd = control->peer, .events = POLLOUT};
-            if (sent == 0 && poll(&wait, 1, 1000) == 0)
-                return; /* a peer that does not read (stopped) must not stop us */
-            continue;
+            if (poll(&wait, 1, SAY_WAIT_MS) != 0)
+                continue;
+            control->is_cut = sent > 0; /* half a line cannot be taken back */
+            return;                     /* a peer that does not read (stopped) must not stop us */
         }
         if (n < 0) {
             control->is_cut = true;

@@ -1,7 +1,8 @@
 /* The line between a supervisor and rank 0 on the same node: an abstract Unix socket, text lines. Its end is
  * how each learns of the other's death.
  *
- *   rank 0 -> supervisor   "progress TEXT", "summary TEXT", "failure TEXT", "verdict CODE RESTART"
+ *   rank 0 -> supervisor   "progress TEXT", "summary TEXT", "failure TEXT", "verdict CODE RESTART",
+ *                          "busy SECONDS" (it may be silent now)
  *   supervisor -> rank 0   "drain" */
 #ifndef NOC_CONTROL_H
 #define NOC_CONTROL_H

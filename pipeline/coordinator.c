@@ -19,6 +19,7 @@
 #define DRAIN_S 60.0   /* for what is in hand when a run is asked to stop */
 #define RESTART_S 10.0 /* the same before ranks are started again */
 #define WATCH_S 0.5
+#define ABSENCE_S 300.0 /* for a disk that takes its time */
 enum { STUDIES_PER_WORKER = 4 };
 
 /* ---- small services ---- */
@@ -33,10 +34,18 @@ void coordinator_stop(noc_coordinator *c, const noc_error *failure)
     noc_schedule_drain(c->schedule);
 }
 
+void coordinator_abandon(noc_coordinator *c, const noc_error *failure)
+{
+    if (c->failure.status != NOC_OK)
+        noc_log(NOC_LOG_ERROR, "%s", failure->text);
+    c->must_leave = true;
+    coordinator_stop(c, failure);
+}
+
 bool coordinator_check(noc_coordinator *c, noc_status status, const noc_error *err)
 {
     if (status != NOC_OK)
-        coordinator_stop(c, err);
+        coordinator_abandon(c, err);
     return status == NOC_OK;
 }
 
@@ -73,6 +82,27 @@ void coordinator_say(noc_coordinator *c, int to, noc_message_type type, int coun
     for (int i = 0; i < count; i++)
         noc_record_put_u64(&record, numbers[i]);
     coordinator_send(c, to, &record);
+}
+
+/* To the ranks, and to the supervisor, whose patience ends with the next progress. */
+static void ping(noc_coordinator *c, double absence_s)
+{
+    c->absence_s = absence_s;
+    for (int rank = 1; rank < c->layout.ranks; rank++)
+        if (!c->peers[rank].is_gone)
+            coordinator_say(c, rank, NOC_SAY_PING, 1, (uint64_t[]){(uint64_t)absence_s});
+    if (absence_s > 0 && c->control)
+        noc_control_say(c->control, "busy %.0f", absence_s);
+}
+
+void coordinator_announce(noc_coordinator *c)
+{
+    ping(c, ABSENCE_S);
+}
+
+double noc_coordinator_absence_s(const noc_coordinator *c)
+{
+    return c->absence_s;
 }
 
 static int compare_ids(const void *a, const void *b)
@@ -163,8 +193,11 @@ static noc_status make_tables(noc_coordinator *c, noc_error *err)
         return NOC_ENOMEMORY;
     for (int i = 0; i < c->group_count; i++)
         noc_layout_group(&c->layout, i, &c->groups[i].first, &c->groups[i].count);
-    for (int rank = 1; rank < c->layout.ranks; rank++)
-        c->peers[rank].role = noc_layout_is_worker(&c->layout, rank) ? NOC_ROLE_WORKER : NOC_ROLE_WRITER;
+    for (int rank = 0; rank < c->layout.ranks; rank++)
+        if (noc_layout_is_worker(&c->layout, rank))
+            c->peers[rank].role = NOC_ROLE_WORKER;
+        else if (rank > 0)
+            c->peers[rank].role = NOC_ROLE_WRITER;
     return NOC_OK;
 }
 
@@ -181,8 +214,10 @@ noc_status noc_coordinator_create(const noc_coordinator_options *options, noc_co
     c->link = options->link;
     c->control = options->control;
     noc_status status = make_tables(c, err);
-    if (status == NOC_OK)
+    if (status == NOC_OK) {
+        coordinator_announce(c); /* a recovery may read whole parts */
         status = open_catalog(c, err);
+    }
     if (status == NOC_OK)
         status = fill_schedule(c, err);
     if (status == NOC_OK)
@@ -218,6 +253,9 @@ bool noc_coordinator_handle(noc_coordinator *c, noc_message *message, double now
     int from = message->from;
     coordinator_heard(c, from, now);
     switch (message->type) {
+    case NOC_SAY_PRESENT:
+        coordinator_present(c, from, record);
+        return true;
     case NOC_SAY_HELLO:
         coordinator_hello(c, from, record, now);
         return true;
@@ -336,13 +374,20 @@ static bool decide(noc_coordinator *c, double now)
 
 /* ---- the end ---- */
 
+static bool has_unfinished(const noc_coordinator *c)
+{
+    noc_schedule_counts counts;
+    noc_schedule_counts_of(c->schedule, &counts);
+    return counts.waiting + counts.granted + counts.secured > 0;
+}
+
 static int exit_code_of(noc_coordinator *c)
 {
     noc_counts counts;
     noc_error err;
     if (c->failure.status != NOC_OK)
         return noc_status_exit(c->failure.status);
-    if (c->is_draining)
+    if (c->is_draining && has_unfinished(c))
         return noc_status_exit(NOC_ETEMPFAIL);
     if (noc_catalog_counts(c->catalog, c->set, &counts, &err) != NOC_OK) {
         noc_log(NOC_LOG_ERROR, "%s", err.text);
@@ -354,8 +399,12 @@ static int exit_code_of(noc_coordinator *c)
 static void finish(noc_coordinator *c, double now)
 {
     noc_error err;
-    if (coordinator_flush(c) && c->failure.status != NOC_EIO)
+    coordinator_announce(c);
+    if (coordinator_flush(c) && !c->must_leave)
         coordinator_check(c, noc_index_write(c->configuration.results, c->catalog, c->set, &err), &err);
+    if (c->run > 0 &&
+        noc_catalog_recover(c->catalog, c->set, NULL, &err) != NOC_OK) /* the next start does it, then */
+        noc_log(NOC_LOG_DEBUG, "%s", err.text);
     c->exit_code = exit_code_of(c);
     if (c->run > 0 && noc_catalog_end_run(c->catalog, c->run, c->exit_code, &err) != NOC_OK)
         noc_log(NOC_LOG_WARN, "the end of the run could not be recorded: %s", err.text);
@@ -368,29 +417,20 @@ static void finish(noc_coordinator *c, double now)
         coordinator_say(c, rank, NOC_SAY_STOP, 1, &has_lost);
 }
 
-/* A run that stops for a reason closes what is written; when writing itself fails it leaves at once, and
- * recovery takes care of the rest. */
-static bool must_leave_now(const noc_coordinator *c)
+static bool is_overdue(const noc_coordinator *c, double now)
 {
-    return c->failure.status == NOC_EIO || c->has_lost_writer;
+    return c->drain_deadline > 0 && now > c->drain_deadline;
 }
 
+/* A run that stops for a reason closes what is written; when that is lost it leaves at once. */
 static void look_for_the_end(noc_coordinator *c, const noc_schedule_counts *counts, double now)
 {
     bool no_more_grants = c->is_draining || c->failure.status != NOC_OK;
-    bool none_in_hand = counts->granted == 0 || (c->failure.status != NOC_OK && counts->workers == 0);
-    if (c->drain_deadline > 0 && now > c->drain_deadline)
-        none_in_hand = true;
-    if (must_leave_now(c) ||
+    bool none_in_hand = counts->granted == 0 || c->has_no_room || is_overdue(c, now) ||
+                        (c->failure.status != NOC_OK && counts->workers == 0);
+    if (c->must_leave ||
         ((counts->waiting == 0 || no_more_grants) && none_in_hand && coordinator_parts_are_settled(c)))
         finish(c, now);
-}
-
-static void ping(noc_coordinator *c)
-{
-    for (int rank = 1; rank < c->layout.ranks; rank++)
-        if (!c->peers[rank].is_gone)
-            coordinator_say(c, rank, NOC_SAY_PING, 0, NULL);
 }
 
 bool noc_coordinator_tick(noc_coordinator *c, double now)
@@ -398,9 +438,12 @@ bool noc_coordinator_tick(noc_coordinator *c, double now)
     noc_schedule_counts counts;
     if (c->is_over)
         return false;
+    if (now - c->seen > 2 * WATCH_S) /* it was away itself: what the others said meanwhile is heard first */
+        c->ticked = now;
+    c->seen = now;
     if (now - c->ticked >= WATCH_S) {
         c->ticked = now;
-        ping(c);
+        ping(c, 0);
         if (c->layout.ranks > 1) /* a worker in this very process cannot be lost */
             noc_schedule_tick(c->schedule, now);
         coordinator_watch(c, now);
@@ -410,9 +453,7 @@ bool noc_coordinator_tick(noc_coordinator *c, double now)
         noc_coordinator_drain(c, "the run stops");
     bool did_something = decide(c, now);
     noc_schedule_counts_of(c->schedule, &counts);
-    bool close_all = counts.granted == 0 && (counts.waiting == 0 || c->is_draining);
-    if (c->drain_deadline > 0 && now > c->drain_deadline)
-        close_all = true;
+    bool close_all = (counts.granted == 0 && (counts.waiting == 0 || c->is_draining)) || is_overdue(c, now);
     did_something |= coordinator_parts(c, now, close_all);
     coordinator_flush(c);
     look_for_the_end(c, &counts, now);

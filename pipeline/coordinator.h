@@ -32,6 +32,9 @@ bool noc_coordinator_handle(noc_coordinator *coordinator, noc_message *message, 
 /* Makes decisions, starts rounds, closes and commits parts, reports. True when there was something to do. */
 bool noc_coordinator_tick(noc_coordinator *coordinator, double now);
 
+/* How long it announced to be away, until its next word to the others. */
+double noc_coordinator_absence_s(const noc_coordinator *coordinator);
+
 /* No new grants; ends soon with exit code 75. */
 void noc_coordinator_drain(noc_coordinator *coordinator, const char *reason);
 

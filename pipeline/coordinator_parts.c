@@ -147,6 +147,8 @@ static bool move_deliveries(noc_coordinator *c)
 /* Stops before the disk is full, while what is open can still be closed. */
 static bool has_room(noc_coordinator *c)
 {
+    if (c->has_no_room)
+        return false;
     struct statvfs disk;
     noc_error err;
     const char *folder = c->configuration.results;
@@ -157,6 +159,7 @@ static bool has_room(noc_coordinator *c)
         return true;
     noc_fail(&err, NOC_EIO, "%s: only %zu MiB are free on this file system, less than the reserve of %zu MiB",
              folder, free_bytes >> 20, c->settings->disk_reserve >> 20);
+    c->has_no_room = true;
     coordinator_stop(c, &err);
     return false;
 }
@@ -199,13 +202,15 @@ static bool start_round(noc_coordinator *c, int index, double now)
 {
     coordinator_group *group = &c->groups[index];
     int64_t room = c->settings->part_studies - group->studies, count = 0;
-    for (coordinator_delivery *d = c->deliveries; d && count < room; d = d->next)
-        if (d->state == DELIVERY_HELD && d->group == index) {
-            d->state = DELIVERY_IN_ROUND;
-            count++;
-        }
+    for (const coordinator_delivery *d = c->deliveries; d && count < room; d = d->next)
+        count += d->state == DELIVERY_HELD && d->group == index;
     if (count == 0 || !has_room(c))
         return false;
+    for (coordinator_delivery *d = c->deliveries; d && count > 0; d = d->next)
+        if (d->state == DELIVERY_HELD && d->group == index) {
+            d->state = DELIVERY_IN_ROUND;
+            count--;
+        }
     if (group->part == 0) {
         group->part = ++c->last_part;
         group->opened = now;
@@ -213,6 +218,8 @@ static bool start_round(noc_coordinator *c, int index, double now)
     group->state = GROUP_ROUND;
     group->answers = group->count;
     group->asked = now;
+    if (group->first == 0) /* this very process */
+        coordinator_announce(c);
     for (int i = 0; i < group->count; i++)
         ask_round(c, group, group->first + i);
     return true;
@@ -223,6 +230,8 @@ static void start_close(noc_coordinator *c, coordinator_group *group, double now
     group->state = GROUP_CLOSING;
     group->answers = group->count;
     group->asked = now;
+    if (group->first == 0)
+        coordinator_announce(c);
     for (int i = 0; i < group->count; i++)
         coordinator_say(c, group->first + i, NOC_SAY_CLOSE, 1, (uint64_t[]){(uint64_t)group->part});
 }
@@ -236,14 +245,14 @@ static bool is_full(const noc_coordinator *c, const coordinator_group *group, do
 bool coordinator_parts(noc_coordinator *c, double now, bool close_all)
 {
     bool did_something = move_deliveries(c);
-    for (int i = 0; i < c->group_count && !c->is_over && c->failure.status != NOC_EIO; i++) {
+    for (int i = 0; i < c->group_count && !c->is_over && !c->must_leave; i++) {
         coordinator_group *group = &c->groups[i];
         if (group->state != GROUP_IDLE)
             continue;
         bool must_close = group->part && is_full(c, group, now);
         if (!must_close && start_round(c, i, now)) {
             did_something = true;
-        } else if (group->part && group->state == GROUP_IDLE && (must_close || close_all)) {
+        } else if (group->part && group->state == GROUP_IDLE && (must_close || close_all || c->has_no_room)) {
             start_close(c, group, now);
             did_something = true;
         }
@@ -257,7 +266,7 @@ bool coordinator_parts_are_settled(const noc_coordinator *c)
         if (c->groups[i].part)
             return false;
     for (const coordinator_delivery *d = c->deliveries; d; d = d->next)
-        if (d->state >= DELIVERY_HELD)
+        if (d->state >= DELIVERY_HELD && !c->has_no_room)
             return false;
     return true;
 }
@@ -274,8 +283,8 @@ static coordinator_group *take_answer(noc_coordinator *c, int writer, noc_record
     coordinator_group *group = &c->groups[index];
     if (bytes > 0)
         group->bytes = bytes;
-    if (failure.status != NOC_OK) {
-        coordinator_stop(c, &failure);
+    if (failure.status != NOC_OK) { /* the part is gone, and with it the group's way on */
+        coordinator_abandon(c, &failure);
         return NULL;
     }
     return --group->answers == 0 ? group : NULL;
@@ -340,6 +349,7 @@ void coordinator_closed(noc_coordinator *c, int writer, noc_record *record)
     if (!group || !coordinator_flush(c))
         return;
     int index = (int)(group - c->groups);
+    coordinator_announce(c);
     noc_status status = noc_part_publish(c->configuration.results, group->part, &err);
     if (status == NOC_OK)
         status = collect_part(c, index, &part, &err);

@@ -21,7 +21,7 @@ static bool is_on_this_node(const coordinator_peer *peer)
 {
     char host[128] = "";
     gethostname(host, sizeof host - 1);
-    return peer->has_said_hello && strcmp(host, peer->host) == 0;
+    return peer->pid > 0 && strcmp(host, peer->host) == 0;
 }
 
 static noc_process_state state_of(const coordinator_peer *peer)
@@ -55,15 +55,19 @@ static int working(const noc_coordinator *c)
     return count;
 }
 
+void coordinator_present(noc_coordinator *c, int rank, noc_record *record)
+{
+    coordinator_peer *peer = &c->peers[rank];
+    noc_record_get_fixed(record, peer->host, sizeof peer->host);
+    peer->pid = (int64_t)noc_record_get_u64(record);
+    peer->start_ticks = noc_record_get_u64(record);
+}
+
 void coordinator_hello(noc_coordinator *c, int rank, noc_record *record, double now)
 {
     char arithmetic[256], device[128], isa[16];
     noc_error failure;
     coordinator_peer *peer = &c->peers[rank];
-    peer->role = (noc_role)noc_record_get_u64(record);
-    noc_record_get_fixed(record, peer->host, sizeof peer->host);
-    peer->pid = (int64_t)noc_record_get_u64(record);
-    peer->start_ticks = noc_record_get_u64(record);
     noc_record_get_fixed(record, arithmetic, sizeof arithmetic);
     noc_record_get_fixed(record, device, sizeof device);
     noc_record_get_fixed(record, isa, sizeof isa);
@@ -136,10 +140,10 @@ static void lose_peer(noc_coordinator *c, int rank, const char *how)
         noc_schedule_lose_worker(c->schedule, rank);
     } else {
         noc_error err;
-        c->wants_restart = c->has_lost_writer = true;
+        c->wants_restart = true;
         noc_fail(&err, NOC_ETEMPFAIL, "writer %d %s: its open part is lost, its studies are pending again",
                  rank, how);
-        coordinator_stop(c, &err);
+        coordinator_abandon(c, &err);
     }
 }
 
@@ -173,13 +177,13 @@ static void watch_peer(noc_coordinator *c, int rank, double now)
     coordinator_peer *peer = &c->peers[rank];
     if (rank == 0 || peer->is_lost)
         return;
+    if (is_on_this_node(peer))
+        watch_process(c, rank, now);
     if (!peer->has_said_hello) {
-        if (now - c->started > HELLO_WAIT_S)
+        if (!peer->is_lost && now - c->started > HELLO_WAIT_S)
             lose_peer(c, rank, "never came up");
         return;
     }
-    if (is_on_this_node(peer))
-        watch_process(c, rank, now);
     if (!peer->is_lost && now - peer->heard > c->settings->lease_s && !is_in_round(c, rank, now))
         lose_peer(c, rank, "has been silent for too long");
 }

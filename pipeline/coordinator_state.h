@@ -15,7 +15,7 @@ typedef struct coordinator_peer {
     bool is_gone;    /* its process is gone for good */
     bool is_retired; /* cannot work: its device failed, or never opened */
     char host[128];
-    int64_t pid;
+    int64_t pid;          /* 0: not known yet */
     uint64_t start_ticks; /* of the process, so that a reused pid is not taken for it */
     double heard;         /* when it last said something */
     double missed;        /* since when its process is gone or stopped; 0: it runs */
@@ -75,11 +75,15 @@ struct noc_coordinator {
     char device[128], isa[16], arithmetic[256]; /* of the first worker */
     double started;                             /* first tick */
     double ticked;                              /* last time the slow things were looked at */
+    double seen;                                /* last tick */
+    double absence_s;                           /* as announced: how long it may be silent now */
     double status_written, progress_said;
     bool is_draining;
     double drain_deadline;
     noc_error failure; /* why the run ends other than by finishing; NOC_OK: none */
-    bool wants_restart, has_lost_writer;
+    bool wants_restart;
+    bool must_leave;  /* a writer, a part or the catalog is lost: what is open cannot be committed any more */
+    bool has_no_room; /* below the disk reserve: what is open is closed, and nothing more is written */
     bool is_over;
     int exit_code;
     int64_t done, failed; /* in this run */
@@ -87,20 +91,25 @@ struct noc_coordinator {
 };
 
 /* coordinator.c */
+/* Ends the run without another part: recovery takes care of what is open. The first failure counts. */
+void coordinator_abandon(noc_coordinator *c, const noc_error *failure);
 /* Ends the run with that failure (the first one counts): nothing more is granted or written. */
 void coordinator_stop(noc_coordinator *c, const noc_error *failure);
 /* Opens a transaction unless one is open; it ends at the end of the tick. False after a failure, which has
  * stopped the run. */
 bool coordinator_begin(noc_coordinator *c);
 bool coordinator_flush(noc_coordinator *c);
-/* Stops the run unless status is NOC_OK. */
+/* Stops the run at once unless status is NOC_OK: without its catalog nothing can be committed. */
 bool coordinator_check(noc_coordinator *c, noc_status status, const noc_error *err);
 void coordinator_send(noc_coordinator *c, int to, noc_record *record);
+/* Before what may block for long (a disk): the others shall be patient until the next word. */
+void coordinator_announce(noc_coordinator *c);
 /* A message of nothing but numbers. */
 void coordinator_say(noc_coordinator *c, int to, noc_message_type type, int count, const uint64_t *numbers);
 const noc_pending *coordinator_study(const noc_coordinator *c, int64_t id);
 
 /* coordinator_peers.c */
+void coordinator_present(noc_coordinator *c, int rank, noc_record *record);
 void coordinator_hello(noc_coordinator *c, int rank, noc_record *record, double now);
 void coordinator_heard(noc_coordinator *c, int rank, double now);
 void coordinator_heartbeat(noc_coordinator *c, int rank, noc_record *record);

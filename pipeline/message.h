@@ -1,7 +1,7 @@
 /* What ranks tell each other. Fields are in the order they stand in the record (u64 unless said).
  *
- *   worker  -> coordinator   HELLO, HEARTBEAT, FINISHED, RETURNED, BROKEN
- *   writer  -> coordinator   HELLO, HEARTBEAT, HOLDS, ROUND_DONE, CLOSED
+ *   worker  -> coordinator   PRESENT, HELLO, HEARTBEAT, FINISHED, RETURNED, BROKEN
+ *   writer  -> coordinator   PRESENT, HELLO, HEARTBEAT, HOLDS, ROUND_DONE, CLOSED
  *   coordinator -> worker    GRANT, DELIVER, DISCARD, WITHDRAW
  *   coordinator -> writer    DROP, ROUND, CLOSE
  *   coordinator -> all       PING, STOP
@@ -10,13 +10,14 @@
 #define NOC_MESSAGE_H
 
 typedef enum noc_message_type {
-    NOC_SAY_HELLO = 1,  /* role, host text, pid, pid's start time, arithmetic text (what decides the bits),
-                           device text, isa text, error (why it cannot work) */
-    NOC_SAY_HEARTBEAT,  /* studies in hand, f64 seconds, busy, starved; windows, peak bytes */
-    NOC_SAY_FINISHED,   /* outcome without voxels */
-    NOC_SAY_RETURNED,   /* lease */
-    NOC_SAY_BROKEN,     /* error */
-    NOC_SAY_HOLDS,      /* lease: the mask has arrived at the writer */
+    NOC_SAY_HELLO = 1, /* arithmetic text (what decides the bits), device text, isa text, error (why it cannot
+                          work) */
+    NOC_SAY_PRESENT,   /* host text, pid, pid's start time: at once, since a device may open slowly */
+    NOC_SAY_HEARTBEAT, /* studies in hand, f64 seconds, busy, starved; windows, peak bytes */
+    NOC_SAY_FINISHED,  /* outcome without voxels */
+    NOC_SAY_RETURNED,  /* lease */
+    NOC_SAY_BROKEN,    /* error */
+    NOC_SAY_HOLDS,     /* lease: the mask has arrived at the writer */
     NOC_SAY_ROUND_DONE, /* part, bytes of the open file, error */
     NOC_SAY_CLOSED,     /* part, bytes, error */
     NOC_SAY_GRANT,      /* lease, study */
@@ -26,9 +27,9 @@ typedef enum noc_message_type {
     NOC_SAY_DROP,       /* lease */
     NOC_SAY_ROUND,      /* part, isa text, device text, count, then per study: lease, source text */
     NOC_SAY_CLOSE,      /* part */
-    NOC_SAY_PING,
-    NOC_SAY_STOP, /* 1 when ranks are lost: MPI_Finalize would never return */
-    NOC_SAY_MASK, /* outcome with voxels */
+    NOC_SAY_PING,       /* s that the coordinator may be silent now */
+    NOC_SAY_STOP,       /* 1 when ranks are lost: MPI_Finalize would never return */
+    NOC_SAY_MASK,       /* outcome with voxels */
 } noc_message_type;
 
 typedef enum noc_role { NOC_ROLE_COORDINATOR, NOC_ROLE_WRITER, NOC_ROLE_WORKER } noc_role;

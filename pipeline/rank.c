@@ -21,6 +21,9 @@
 #define NAP_LONG_S 0.01
 #define AWAKE_S 0.05
 #define FLUSH_S 5.0
+#define AWAY_S 1.0     /* between two looks of the loop: this rank itself was stopped, or blocked by a disk */
+#define PATIENCE_S 2.0 /* beyond a lease, so that a coordinator that was away leaves before it can miss us   \
+                        */
 
 typedef struct rank {
     const noc_rank_options *options;
@@ -31,6 +34,8 @@ typedef struct rank {
     noc_worker *worker;
     noc_agent *agent;
     double heard;          /* rank 0, by the others */
+    double absence_s;      /* that rank 0 announced */
+    double looked;         /* when the loop last came round */
     double last_heartbeat; /* a writer's */
     pid_t parent;
     bool must_stop, has_lost_ranks;
@@ -55,18 +60,26 @@ static void catch_signals(bool is_coordinator)
     signal(SIGPIPE, SIG_IGN);
 }
 
-static void say_hello(const rank *r, noc_role role, const noc_device_info *info, const noc_error *failure)
+static void say_present(const rank *r)
 {
     noc_record record;
-    char host[128] = "", arithmetic[256];
+    char host[128] = "";
     gethostname(host, sizeof host - 1);
-    snprintf(arithmetic, sizeof arithmetic, "%s, %s, %s, %s", info->kind, info->isa, info->precision,
-             info->library);
-    noc_record_begin(&record, NOC_SAY_HELLO);
-    noc_record_put_u64(&record, role);
+    noc_record_begin(&record, NOC_SAY_PRESENT);
     noc_record_put_text(&record, host);
     noc_record_put_u64(&record, (uint64_t)getpid());
     noc_record_put_u64(&record, noc_process_look(getpid()).start_ticks);
+    if (noc_record_end(&record, NULL) == NOC_OK)
+        noc_link_send(r->options->link, 0, &record);
+}
+
+static void say_hello(const rank *r, const noc_device_info *info, const noc_error *failure)
+{
+    noc_record record;
+    char arithmetic[256];
+    snprintf(arithmetic, sizeof arithmetic, "%s, %s, %s, %s", info->kind, info->isa, info->precision,
+             info->library);
+    noc_record_begin(&record, NOC_SAY_HELLO);
     noc_record_put_text(&record, arithmetic);
     noc_record_put_text(&record, info->name);
     noc_record_put_text(&record, info->isa);
@@ -106,7 +119,7 @@ static void start_worker(rank *r)
     if (open_worker(r, &info, &failure) == NOC_OK)
         noc_log(NOC_LOG_DEBUG, "worker on %s (%s), %s, %d threads", info.name, info.isa, info.precision,
                 info.threads);
-    say_hello(r, NOC_ROLE_WORKER, &info, &failure);
+    say_hello(r, &info, &failure);
 }
 
 /* ---- writer ---- */
@@ -121,7 +134,7 @@ static noc_status start_writer(rank *r, noc_error *err)
     noc_status status =
         noc_writer_create(o->link, o->group, o->configuration.results, &header, &r->writer, err);
     if (status == NOC_OK && r->number > 0)
-        say_hello(r, NOC_ROLE_WRITER, &(noc_device_info){.kind = ""}, &(noc_error){.status = NOC_OK});
+        say_hello(r, &(noc_device_info){.kind = ""}, &(noc_error){.status = NOC_OK});
     return status;
 }
 
@@ -140,8 +153,11 @@ static void writer_heartbeat(rank *r, double now)
 
 static void handle(rank *r, noc_message *message, double now)
 {
-    if (message->from == 0)
+    if (message->from == 0) {
         r->heard = now;
+        if (message->type == NOC_SAY_PING)
+            r->absence_s = (double)noc_record_get_u64(&message->record);
+    }
     if (message->type == NOC_SAY_STOP) {
         r->must_stop = true;
         r->has_lost_ranks = noc_record_get_u64(&message->record) != 0;
@@ -177,7 +193,19 @@ static bool is_abandoned(const rank *r, double now)
         return false;
     if (getppid() != r->parent)
         return true;
-    return r->number > 0 && now - r->heard > r->options->settings->lease_s;
+    return r->number > 0 && now - r->heard > r->options->settings->lease_s + PATIENCE_S + r->absence_s;
+}
+
+/* A rank that was away itself takes that time from nobody's account. The others have given up a coordinator
+ * that was away for a lease: it leaves rather than blame them. */
+static bool was_away_too_long(rank *r, double now)
+{
+    double away = now - r->looked;
+    r->looked = now;
+    if (away > AWAY_S)
+        r->heard += away;
+    return r->coordinator && r->options->layout.ranks > 1 &&
+           away > r->options->settings->lease_s + noc_coordinator_absence_s(r->coordinator);
 }
 
 static bool step(rank *r, double now)
@@ -210,9 +238,11 @@ static void loop(rank *r, noc_verdict *verdict)
 {
     double active = noc_clock_monotonic();
     *verdict = (noc_verdict){.exit_code = 0};
-    r->heard = active;
+    r->heard = r->looked = active;
     while (!r->must_stop) {
         double now = noc_clock_monotonic();
+        if (was_away_too_long(r, now))
+            leave(noc_status_exit(NOC_ETEMPFAIL));
         if (step(r, now))
             active = now;
         if (r->coordinator && noc_coordinator_is_over(r->coordinator, verdict))
@@ -229,6 +259,7 @@ static noc_status start(rank *r, noc_error *err)
 {
     const noc_rank_options *o = r->options;
     noc_status status = NOC_OK;
+    say_present(r);
     if (r->number == 0) {
         noc_coordinator_options options = {.settings = o->settings,
                                            .model = o->model,

@@ -26,14 +26,14 @@ enum { IDLE_RESTARTS = 3, FIXED_ARGUMENTS = 32 };
 typedef struct supervisor {
     const noc_supervisor_options *options;
     noc_control *control;
-    char scratch[256]; /* "": Open MPI's own choice */
-    pid_t session;     /* of mpirun; 0: none */
-    bool has_exited;   /* mpirun was reaped */
-    double started, heard;
+    char scratch[256];                /* "": Open MPI's own choice */
+    pid_t session;                    /* of mpirun; 0: none */
+    bool has_exited;                  /* mpirun was reaped */
+    double started, heard, absence_s; /* that rank 0 announced */
     bool has_verdict, wants_restart, has_asked_drain;
     int exit_code;
-    char progress[256]; /* latest; progress is made when its count of done changes */
-    long long done;
+    char progress[256]; /* latest, "": shown for the last time */
+    long long done;     /* by this start, as far as was heard */
     bool is_terminal;
     double line_said;
 } supervisor;
@@ -163,6 +163,8 @@ static noc_status start(supervisor *s, noc_error *err)
     }
     s->session = pid;
     s->has_exited = s->has_verdict = s->wants_restart = s->has_asked_drain = false;
+    s->done = 0;
+    s->absence_s = 0;
     s->started = s->heard = noc_clock_monotonic();
     noc_control_reset(s->control);
     return NOC_OK;
@@ -192,6 +194,8 @@ static void take_line(supervisor *s, const char *line)
     int restart = 0;
     if (strncmp(line, "progress ", 9) == 0) {
         snprintf(s->progress, sizeof s->progress, "%s", line + 9);
+        sscanf(s->progress, "%lld of", &s->done);
+        s->absence_s = 0;
         show_progress(s, false);
     } else if (strncmp(line, "summary ", 8) == 0) {
         show_progress(s, true);
@@ -199,6 +203,8 @@ static void take_line(supervisor *s, const char *line)
     } else if (strncmp(line, "failure ", 8) == 0) {
         show_progress(s, true);
         noc_log(NOC_LOG_ERROR, "%s", line + 8);
+    } else if (sscanf(line, "busy %lf", &s->absence_s) == 1) {
+        return;
     } else if (sscanf(line, "verdict %d %d", &s->exit_code, &restart) == 2) {
         s->has_verdict = true;
         s->wants_restart = restart != 0;
@@ -209,7 +215,7 @@ static bool is_silent(const supervisor *s, double now)
 {
     if (!noc_control_is_connected(s->control))
         return now - s->started > START_WAIT_S;
-    return now - s->heard > s->options->settings->lease_s + SILENCE_EXTRA_S;
+    return now - s->heard > s->options->settings->lease_s + SILENCE_EXTRA_S + s->absence_s;
 }
 
 /* Until rank 0 has spoken its verdict, or cannot any more. */
@@ -246,13 +252,6 @@ static void wait_for_exit(supervisor *s)
 
 /* ---- attempts ---- */
 
-static long long done_count(const supervisor *s)
-{
-    long long done = 0;
-    sscanf(s->progress, "%lld of", &done);
-    return done;
-}
-
 static noc_status run_once(supervisor *s, noc_error *err)
 {
     noc_status status = start(s, err);
@@ -261,7 +260,6 @@ static noc_status run_once(supervisor *s, noc_error *err)
     listen_to_ranks(s);
     if (s->has_verdict)
         wait_for_exit(s);
-    s->done = done_count(s);
     show_progress(s, true);
     clear_session(s);
     return NOC_OK;
