@@ -20,6 +20,7 @@ enum { LINE = 4096, SAY_WAIT_MS = 200 };
 struct noc_control {
     int listener, peer; /* -1: none */
     bool is_cut;
+    pid_t peer_process; /* a supervisor's peer */
     char name[64];
     char in[LINE + 1];
     size_t have, used; /* bytes in `in`; those of the line given out last */
@@ -113,6 +114,11 @@ void noc_control_reset(noc_control *control)
     control->have = control->used = 0;
 }
 
+pid_t noc_control_peer(const noc_control *control)
+{
+    return control->peer_process;
+}
+
 bool noc_control_is_connected(const noc_control *control)
 {
     return control->peer >= 0 && !control->is_cut;
@@ -166,6 +172,7 @@ static void accept_peer(noc_control *control)
         return;
     }
     control->peer = peer;
+    control->peer_process = user.pid;
 }
 
 const char *noc_control_hear(noc_control *control)

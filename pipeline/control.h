@@ -9,6 +9,8 @@
 
 #include "engine/base/error.h"
 
+#include <sys/types.h>
+
 typedef struct noc_control noc_control;
 
 /* Supervisor: listens; the name to hand to rank 0 in the environment variable NOC_CONTROL. */
@@ -20,6 +22,8 @@ void noc_control_close(noc_control *control);
 /* Supervisor: forgets the present peer, to accept that of the next start. */
 void noc_control_reset(noc_control *control);
 
+/* Supervisor: the process that connected last. */
+pid_t noc_control_peer(const noc_control *control);
 bool noc_control_is_connected(const noc_control *control);
 /* True once the peer that was connected has gone. */
 bool noc_control_is_cut(const noc_control *control);

@@ -84,20 +84,25 @@ void coordinator_say(noc_coordinator *c, int to, noc_message_type type, int coun
     coordinator_send(c, to, &record);
 }
 
-/* To the ranks, and to the supervisor, whose patience ends with the next progress. */
+/* To the ranks, and, when it changes, to the supervisor. */
 static void ping(noc_coordinator *c, double absence_s)
 {
-    c->absence_s = absence_s;
     for (int rank = 1; rank < c->layout.ranks; rank++)
         if (!c->peers[rank].is_gone)
             coordinator_say(c, rank, NOC_SAY_PING, 1, (uint64_t[]){(uint64_t)absence_s});
-    if (absence_s > 0 && c->control)
+    if (c->absence_s != absence_s && c->control)
         noc_control_say(c->control, "busy %.0f", absence_s);
+    c->absence_s = absence_s;
 }
 
 void coordinator_announce(noc_coordinator *c)
 {
     ping(c, ABSENCE_S);
+}
+
+void coordinator_return(noc_coordinator *c)
+{
+    ping(c, 0);
 }
 
 double noc_coordinator_absence_s(const noc_coordinator *c)

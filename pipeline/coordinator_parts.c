@@ -295,6 +295,8 @@ void coordinator_round_done(noc_coordinator *c, int writer, noc_record *record, 
     noc_error err;
     coordinator_group *group = take_answer(c, writer, record, GROUP_ROUND);
     (void)now;
+    if (writer == 0)
+        coordinator_return(c);
     if (!group || !coordinator_begin(c))
         return;
     int index = (int)(group - c->groups);
@@ -356,6 +358,7 @@ void coordinator_closed(noc_coordinator *c, int writer, noc_record *record)
     if (status == NOC_OK)
         status = noc_catalog_commit_part(c->catalog, c->set, &part, &err);
     free(part.studies);
+    coordinator_return(c);
     if (!coordinator_check(c, status, &err))
         return;
     noc_log(NOC_LOG_DEBUG, "part %lld is committed with %lld studies", (long long)group->part,

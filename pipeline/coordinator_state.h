@@ -104,6 +104,8 @@ bool coordinator_check(noc_coordinator *c, noc_status status, const noc_error *e
 void coordinator_send(noc_coordinator *c, int to, noc_record *record);
 /* Before what may block for long (a disk): the others shall be patient until the next word. */
 void coordinator_announce(noc_coordinator *c);
+/* The next word, right after. */
+void coordinator_return(noc_coordinator *c);
 /* A message of nothing but numbers. */
 void coordinator_say(noc_coordinator *c, int to, noc_message_type type, int count, const uint64_t *numbers);
 const noc_pending *coordinator_study(const noc_coordinator *c, int64_t id);

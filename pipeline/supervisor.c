@@ -195,7 +195,6 @@ static void take_line(supervisor *s, const char *line)
     if (strncmp(line, "progress ", 9) == 0) {
         snprintf(s->progress, sizeof s->progress, "%s", line + 9);
         sscanf(s->progress, "%lld of", &s->done);
-        s->absence_s = 0;
         show_progress(s, false);
     } else if (strncmp(line, "summary ", 8) == 0) {
         show_progress(s, true);
@@ -215,7 +214,8 @@ static bool is_silent(const supervisor *s, double now)
 {
     if (!noc_control_is_connected(s->control))
         return now - s->started > START_WAIT_S;
-    return now - s->heard > s->options->settings->lease_s + SILENCE_EXTRA_S + s->absence_s;
+    bool is_stopped = noc_process_look(noc_control_peer(s->control)).state == NOC_PROCESS_STOPPED;
+    return now - s->heard > s->options->settings->lease_s + SILENCE_EXTRA_S + (is_stopped ? 0 : s->absence_s);
 }
 
 /* Until rank 0 has spoken its verdict, or cannot any more. */
