@@ -1,5 +1,6 @@
 /* nocturne run: the supervisor, a rank, or everything in one process; and --dry-run. */
 #include "pipeline/command.h"
+#include "pipeline/deadline.h"
 #include "pipeline/rank.h"
 #include "pipeline/supervisor.h"
 
@@ -18,31 +19,6 @@
 #include <unistd.h>
 
 #define LOCK_WAIT_S 15.0
-
-/* HH:MM local time, its next occurrence. */
-static noc_status parse_until(const char *text, int64_t *unix_s, noc_error *err)
-{
-    int hour, minute, used = 0;
-    time_t now = time(NULL);
-    struct tm local;
-    *unix_s = 0;
-    if (!text)
-        return NOC_OK;
-    if (sscanf(text, "%2d:%2d%n", &hour, &minute, &used) != 2 || text[used] != '\0' || hour < 0 ||
-        hour > 23 || minute < 0 || minute > 59)
-        return noc_fail(err, NOC_EUSAGE, "--until %s: a time of day is wanted, HH:MM, as in 06:00", text);
-    localtime_r(&now, &local);
-    local.tm_hour = hour;
-    local.tm_min = minute;
-    local.tm_sec = 0;
-    local.tm_isdst = -1;
-    if (mktime(&local) <= now) {
-        local.tm_mday++;
-        local.tm_isdst = -1;
-    }
-    *unix_s = (int64_t)mktime(&local);
-    return NOC_OK;
-}
 
 /* The configuration of the result set: what decides the masks. */
 static noc_status make_configuration(const noc_settings *settings, const noc_model *model,
@@ -311,7 +287,7 @@ static noc_status run(const noc_settings *settings, int argc, char **argv, int *
     noc_verdict verdict = {0};
     noc_rank_options rank = {.settings = settings, .group = MPI_COMM_NULL};
     int ranks = 0;
-    noc_status status = parse_until(settings->until, &rank.until_unix_s, err);
+    noc_status status = noc_deadline_parse(settings->until, time(NULL), &rank.until_unix_s, err);
     if (status == NOC_OK)
         status = count_ranks(settings, &ranks, err);
     if (status == NOC_OK)
