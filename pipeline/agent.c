@@ -51,21 +51,27 @@ static void send_record(noc_agent *agent, int to, noc_record *record)
         noc_link_send(agent->link, to, record);
 }
 
+/* Heartbeats renew a lease, so that what cannot be done must be said. */
+static void say_failed(noc_agent *agent, uint64_t lease, const noc_error *failure)
+{
+    noc_outcome none = {.lease = lease, .failure = *failure};
+    noc_record record;
+    noc_record_begin(&record, NOC_SAY_FINISHED);
+    noc_record_put_outcome(&record, &none, false);
+    send_record(agent, 0, &record);
+}
+
 static void handle_grant(noc_agent *agent, noc_record *record)
 {
     noc_study study;
-    uint64_t lease = noc_record_get_u64(record);
-    if (noc_record_get_study(record, &study, NULL) != NOC_OK)
-        return; /* no memory: the lease ends without an answer only if this goes on, else the next heartbeat
-                   renews it */
     noc_error failure;
-    if (noc_worker_submit(agent->worker, &study, lease, &failure) != NOC_OK) {
-        noc_outcome none = {.study = study.id, .lease = lease, .failure = failure};
-        noc_record reply;
-        noc_record_begin(&reply, NOC_SAY_FINISHED);
-        noc_record_put_outcome(&reply, &none, false);
-        send_record(agent, 0, &reply);
+    uint64_t lease = noc_record_get_u64(record);
+    if (noc_record_get_study(record, &study, &failure) != NOC_OK) {
+        say_failed(agent, lease, &failure);
+        return;
     }
+    if (noc_worker_submit(agent->worker, &study, lease, &failure) != NOC_OK)
+        say_failed(agent, lease, &failure);
     noc_study_clear(&study);
 }
 
@@ -89,12 +95,17 @@ static void handle_deliver(noc_agent *agent, noc_record *record)
     int writer = (int)noc_record_get_u64(record);
     noc_outcome *outcome = take_finished(agent, lease);
     noc_record mask;
+    noc_error failure;
     if (!outcome)
         return;
     noc_record_begin(&mask, NOC_SAY_MASK);
     noc_record_put_outcome(&mask, outcome, true);
-    send_record(agent, writer, &mask);
+    noc_status status = noc_record_end(&mask, &failure);
     noc_outcome_free(outcome);
+    if (status == NOC_OK)
+        noc_link_send(agent->link, writer, &mask);
+    else
+        say_failed(agent, lease, &failure);
 }
 
 static void say_returned(void *argument, int64_t study, uint64_t lease)

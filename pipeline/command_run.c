@@ -62,6 +62,10 @@ static int numa_domains(void)
 
 static noc_status count_ranks(const noc_settings *settings, int *ranks, noc_error *err)
 {
+    if (settings->lease_s < 2 * settings->heartbeat_s)
+        return noc_fail(err, NOC_EUSAGE,
+                        "a lease of %g s is shorter than two heartbeats of %g s: every rank would seem lost",
+                        settings->lease_s, settings->heartbeat_s);
     int writers = settings->writers > 0 ? settings->writers : 1;
     int workers = settings->workers > 0 ? settings->workers : numa_domains();
     if (settings->ranks > 0 && settings->workers > 0 && settings->ranks >= 3 &&

@@ -140,7 +140,7 @@ static void lose_peer(noc_coordinator *c, int rank, const char *how)
         noc_schedule_lose_worker(c->schedule, rank);
     } else {
         noc_error err;
-        c->wants_restart = true;
+        c->wants_restart |= !c->is_draining; /* a run that stops anyway is not started again */
         noc_fail(&err, NOC_ETEMPFAIL, "writer %d %s: its open part is lost, its studies are pending again",
                  rank, how);
         coordinator_abandon(c, &err);
@@ -198,7 +198,7 @@ void coordinator_watch(noc_coordinator *c, double now)
     if (c->failure.status != NOC_OK || lost == 0 || (left > 0 && lost * 2 <= c->layout.workers))
         return;
     noc_error err;
-    c->wants_restart = true;
+    c->wants_restart |= !c->is_draining;
     noc_fail(&err, NOC_ETEMPFAIL, "%d of %d workers are gone", lost, c->layout.workers);
     coordinator_stop(c, &err);
 }

@@ -80,9 +80,11 @@ static noc_status adopt(recovery_work *work, const char *path, const char *name,
     noc_part_record part = {0};
     noc_configuration configuration;
     noc_error why = {.status = NOC_OK};
-    if (noc_part_read(path, true, &part, &configuration, &why) != NOC_OK)
+    noc_status status = noc_part_read(path, true, &part, &configuration, &why);
+    if (status == NOC_ENOMEMORY)
+        return noc_fail(err, status, "%s", why.text);
+    if (status != NOC_OK)
         return rename_unknown(work, path, name, why.text, err);
-    noc_status status = NOC_OK;
     part.number = number;
     if (!is_same_configuration(&configuration, work->configuration)) {
         status = rename_unknown(work, path, name, "it was made with another configuration", err);
