@@ -4,6 +4,7 @@
 #include "pipeline/layout.h"
 
 #include <check.h>
+#include <stdio.h>
 #include <string.h>
 
 START_TEST(one_rank_does_everything)
@@ -98,6 +99,32 @@ START_TEST(lines_cross_and_the_end_is_noticed)
 }
 END_TEST
 
+/* A supervisor that is stopped reads nothing: lines are dropped, but none in the middle. */
+START_TEST(who_does_not_read_stops_nobody)
+{
+    enum { WIDTH = 3000, LINES = 400 };
+    static char text[WIDTH + 1];
+    noc_control *supervisor, *rank;
+    int number, last = -1;
+    memset(text, 'x', WIDTH);
+    ck_assert_int_eq(noc_control_listen(&supervisor, NULL), NOC_OK);
+    ck_assert_int_eq(noc_control_connect(noc_control_name(supervisor), &rank, NULL), NOC_OK);
+    for (int i = 0, full = 0; i < LINES && full < 3; i++) {
+        double begin = noc_clock_monotonic();
+        noc_control_say(rank, "%d %s", i, text);
+        full += noc_clock_monotonic() - begin > 0.1; /* it found no room */
+    }
+    noc_control_close(rank);
+    for (const char *line; (line = hear(supervisor)); last = number) {
+        ck_assert_int_eq(sscanf(line, "%d ", &number), 1);
+        ck_assert_int_eq(number, last + 1);
+        ck_assert_uint_ge(strlen(line), WIDTH);
+    }
+    ck_assert_int_ge(last, 0);
+    noc_control_close(supervisor);
+}
+END_TEST
+
 START_TEST(nobody_listens)
 {
     noc_control *rank;
@@ -114,6 +141,7 @@ int main(void)
     tcase_add_test(cases, larger_layouts_cover_every_rank_once);
     tcase_add_test(cases, too_many_writers_are_refused);
     tcase_add_test(cases, lines_cross_and_the_end_is_noticed);
+    tcase_add_test(cases, who_does_not_read_stops_nobody);
     tcase_add_test(cases, nobody_listens);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
