@@ -1,5 +1,6 @@
 #!/bin/sh
-# A run that is asked to stop, or has to, ends in order: the right code, a sentence, nothing half done, no process left.
+# A run that is asked to stop, or has to, ends in order: the right code, a sentence, nothing half done, no
+# process left.
 . "$(dirname "$0")/tap.sh"
 tap_begin
 lease=15
@@ -36,8 +37,11 @@ start_busy()
     ranks=$2 session=
     shift 2
     start_run --ranks "$ranks" "$@"
-    [ "$ranks" = 1 ] || { processes wait "$supervisor" "$ranks" && session=$(processes mpirun "$supervisor"); }
-    until_true has done 3
+    if [ "$ranks" != 1 ]; then
+        processes wait "$supervisor" "$ranks"
+        session=$(processes mpirun "$supervisor")
+    fi
+    until_true has "done" 3
 }
 
 make_undisturbed
@@ -71,9 +75,10 @@ exits "until: no time of day" 64 "$NOC" run -m "$model" --catalog "$place/catalo
 fresh both
 head -c 100 "$images/hippocampus_008.nii.gz" >"$work/broken.nii.gz"
 "$NOC" scan --catalog "$place/catalog" "$work/broken.nii.gz" >/dev/null 2>&1
+noc_run --ranks 1 --only 'broken*'
+is "1 when a study failed" $? 1
 start_run --ranks 1
-until_true has failed 1
-until_true has done 3
+until_true has "done" 3
 kill -TERM "$supervisor"
 end_run
 is "75 wins over 1" "$code" 75
@@ -82,19 +87,20 @@ is "1 at the end" $? 1
 
 # The low-water mark: what is open is closed, nothing more is written.
 for ranks in 1 3; do
-    fresh "reserve-$ranks"
+    fresh "reserve-$ranks" "$short"
     noc_run --ranks $ranks --limit 4
     noc_run --ranks $ranks --disk-reserve 1000000GiB
     is "reserve, $ranks ranks: exit code" $? 74
     says "reserve, $ranks ranks: it names the folder" "$place/results: only" "$place/log"
-    is "reserve, $ranks ranks: nothing is left half done" "$(counts done) $(counts running)$(counts written)" "4 00"
+    is "reserve, $ranks ranks: nothing is left half done" \
+        "$(counts "done") $(counts running)$(counts written)" "4 00"
 done
 finishes "reserve" 3
 
 # A full disk: the part is dropped, its studies wait, and the same command goes on when there is room.
 full_disk()
 {
-    fresh "full-$1"
+    fresh "full-$1" "$short"
     mkdir "$place/disk"
     if ! mount -t tmpfs -o size=1m noc-test "$place/disk" 2>/dev/null; then
         skip "a full disk, $1 ranks" "this user or place cannot mount a tmpfs"
@@ -103,7 +109,7 @@ full_disk()
     disks="$disks $place/disk"
     ln -s disk "$place/results"
     session=
-    head -c 700k /dev/zero >"$place/disk/ballast"
+    head -c 900k /dev/zero >"$place/disk/ballast"
     start_run --ranks "$1" --disk-reserve 0
     ended_early "a full disk, $1 ranks" 74
     says "a full disk, $1 ranks: it says which file and why" "part-0" "$place/log"
@@ -134,10 +140,12 @@ else
     chmod 555 "$place" "$place/results"
     for ranks in 1 3; do
         exits "a catalog that cannot be written, $ranks ranks" 73 \
-            nobody "$NOC" run -m "$model" --ranks $ranks --catalog "$place/catalog" --results "$place/open/results"
+            nobody "$NOC" run -m "$model" --ranks $ranks --catalog "$place/catalog" \
+            --results "$place/open/results"
         says "... with a sentence, $ranks ranks" "Permission denied" "$work/err"
         exits "a results folder that cannot be made, $ranks ranks" 73 \
-            nobody "$NOC" run -m "$model" --ranks $ranks --catalog "$place/open/catalog" --results "$place/new"
+            nobody "$NOC" run -m "$model" --ranks $ranks --catalog "$place/open/catalog" \
+            --results "$place/new"
         says "... named, $ranks ranks" "$place/new" "$work/err"
         exits "a results folder that cannot be written, $ranks ranks" 73 \
             nobody "$NOC" run -m "$model" --ranks $ranks --catalog "$place/open/catalog" \

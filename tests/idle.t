@@ -1,6 +1,6 @@
 #!/bin/sh
-# Ranks that have nothing to do sleep: under 2 % of a core for coordinator, writer and a worker without work, while another
-# worker computes one long study. CPU time is counted, not the clock's.
+# Ranks that have nothing to do sleep: under 2 % of a core for coordinator, writer and a worker without
+# work, while another worker computes one long study. CPU time is counted, not the clock's.
 . "$(dirname "$0")/tap.sh"
 tap_begin
 copies=1 lease=15
@@ -27,9 +27,10 @@ is_computing()
 
 ok "a worker computes" until_true is_computing
 measure 10
-echo "# seconds of CPU in 10:" $(cat "$work/shares")
+echo "# seconds of CPU in 10: $(tr '\n' ' ' <"$work/shares")"
 is "coordinator and writer use under 2 % of a core" "$(sed -n '1,2p' "$work/shares" | awk '$1 > 0.2')" ""
-is "so does the worker without work" "$(sed -n '3,4p' "$work/shares" | sort -n | awk 'NR == 1 && $1 > 0.2')" ""
+is "so does the worker without work" \
+    "$(sed -n '3,4p' "$work/shares" | sort -n | awk 'NR == 1 && $1 > 0.2')" ""
 ok "while the other computes" is_computing
 stop_run
 tap_end

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Nothing lost, nothing doubled: whatever process of a run dies or sleeps, the same command goes on to the same masks.
+# Nothing lost, nothing doubled: whatever process of a run dies or sleeps, the same command goes on to the
+# same masks.
 . "$(dirname "$0")/tap.sh"
 tap_begin
 . "$root/tests/runs.sh"
@@ -15,7 +16,8 @@ next_random()
     random_value=$((random / 65536 % $1))
 }
 
-# kill_ten_times NAME RANKS: at random instants, some while ranks start, some after up to four more studies are done.
+# kill_ten_times NAME RANKS: at random instants, some while ranks start, some after up to four more studies
+# are done.
 kill_ten_times()
 {
     fresh "$1"
@@ -23,29 +25,29 @@ kill_ten_times()
     while [ $turn -lt 10 ]; do
         turn=$((turn + 1))
         next_random 5
-        goal=$(($(counts done) + random_value))
+        goal=$(($(counts "done") + random_value))
         start_run --ranks "$2"
         [ "$2" = 1 ] || processes wait "$supervisor" "$2"
-        [ $random_value = 0 ] || until_true has done $goal
+        [ $random_value = 0 ] || until_true has "done" $goal
         next_random 300
         processes kill "$supervisor" "$(printf '0.%03d' $random_value)"
         end_run
         [ $code -ne 137 ] || killed=$((killed + 1))
     done 2>/dev/null
     is "$1: ten times everything was killed" "$killed" 10
-    echo "# $1: after ten kills $(counts done) of $((16 * copies)) studies are done"
-    ok "$1: in the middle of the work" test "$(counts done)" -gt 0 -a "$(counts done)" -lt $((16 * copies))
+    echo "# $1: after ten kills $(counts "done") of $((16 * copies)) studies are done"
+    is "$1: in the middle of the work" $(($(counts "done") > 0 && $(counts "done") < 16 * copies)) 1
     noc_run --ranks "$2"
     is "$1: then the run ends with 0" $? 0
     all_done "$1" innocent
 }
 
-# A run of four ranks (coordinator, writer, two workers) that has done something.
+# start_four NAME [LIST]: a run of four ranks (coordinator, writer, two workers) that has "done" something.
 start_four()
 {
-    fresh "$1"
+    fresh "$1" "${2:-$short}"
     start_run --ranks 4
-    until_true has done 3 || echo "# $1: nothing was done in a minute"
+    until_true has "done" 3 || echo "# $1: nothing was done in a minute"
 }
 
 # ended NAME: the run that is left to itself ends with 0.
@@ -92,9 +94,9 @@ is "writer: the job is started again" "$(restarts)" 1
 all_done writer innocent
 
 # One of two that share a part: the other waits inside the library for it, and must not be waited for.
-fresh pair
+fresh pair "$short"
 start_run --ranks 5 --writers 2
-until_true has done 3
+until_true has "done" 3
 signal_rank KILL 2
 ended pair
 is "pair: the job is started again" "$(restarts)" 1
@@ -138,7 +140,7 @@ is "sleeper: the job is started again" "$(restarts)" 1
 all_done sleeper innocent
 
 # What a worker says after its leases ended is refused.
-start_four late
+start_four late "$list"
 signal_rank STOP 3
 until_true log_says "worker 3 was stopped"
 kill -CONT "$rank_pid"
@@ -149,7 +151,7 @@ is "late: the job is not started again" "$(restarts)" 0
 all_done late
 
 # A study that kills its worker is tried alone, twice, and then never again.
-fresh poison
+fresh poison "$short"
 start_run --ranks 3 --limit 1 --overlap 0.95
 for death in 1 2 3; do
     processes wait "$supervisor" 3

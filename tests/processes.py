@@ -5,7 +5,7 @@
     processes.py mpirun PID             pid of its mpirun, which is the session of all ranks
     processes.py wait PID COUNT         until so many ranks are there (exit code 1: a minute has passed)
     processes.py kill PID [SECONDS]     after so long: SIGKILL to the supervisor, mpirun and every rank
-    processes.py gone SESSION           until no process of the session lives (exit code 1: a minute has passed)
+    processes.py gone SESSION           until no process of the session lives (likewise)
     processes.py cpu SECONDS PID...     CPU seconds that each spent meanwhile, one a line
 """
 import os

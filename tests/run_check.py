@@ -2,9 +2,10 @@
 
     run_check.py CATALOG RESULTS UNDISTURBED [innocent]
 
-Every study of the catalog is done, once: its mask stands in exactly one part, and equals that of the undisturbed
-results, where KEY stands for each KEY-NUMBER. No unfinished part is left. No attempt is charged, and with the word
-`innocent` no study is suspected of having killed its worker. Prints what does not hold; exit code 1.
+Every study of the catalog is done, once: its mask stands in exactly one part, and equals that of the
+undisturbed results, where KEY stands for each KEY-NUMBER. No unfinished part is left. No attempt is charged,
+and with the word `innocent` no study is suspected of having killed its worker. Prints what does not hold;
+exit code 1.
 """
 import glob
 import hashlib

@@ -1,9 +1,10 @@
-# What tests of disturbed runs share, after tap_begin: . "$root/tests/runs.sh". They work on $list, the demo's scans
-# under keys KEY-1 to KEY-$copies, with small parts and short leases, and compare with $work/undisturbed.
+# What tests of disturbed runs share, after tap_begin: . "$root/tests/runs.sh". They work on $list, the
+# demo's scans under keys KEY-1 to KEY-$copies, or $short, the first two copies, with small parts and short
+# leases, and compare with $work/undisturbed.
 #
 # shellcheck shell=sh disable=SC2034,SC2154
 copies=${copies:-4}
-list=$work/list.csv
+list=$work/list.csv short=$work/short.csv
 lease=${lease:-2}
 model=$root/models/hippocampus
 images=$root/demo/archive/imagesTr labels=$root/demo/archive/labelsTr
@@ -22,30 +23,22 @@ make_list()
     done
 }
 
-# fresh NAME: a catalog of its own with the whole list, and a results folder, in $work/NAME.
+# fresh NAME [LIST]: a catalog of its own with the list, and a results folder, in $work/NAME.
 fresh()
 {
     place=$work/$1
     mkdir -p "$place"
-    "$NOC" scan --catalog "$place/catalog" "$list" >/dev/null 2>"$place/scan.log" || exit 1
+    "$NOC" scan --catalog "$place/catalog" "${2:-$list}" >/dev/null 2>"$place/scan.log" || exit 1
 }
 
-# noc_run WORDS...: the run of $place; its log is $place/log.
-noc_run()
-{
-    "$NOC" run -m "$model" --catalog "$place/catalog" --results "$place/results" --threads 1 --window 24,32,24 \
-        --overlap 0.5 --part-studies 3 --heartbeat 0.2 --lease "$lease" --log-level debug "$@" \
-        >>"$place/log" 2>&1 </dev/null
-}
-
-# start_run WORDS...: the same beside the test; $supervisor is its pid.
+# start_run WORDS...: a run of $place beside the test; $supervisor is its pid, its log is $place/log.
 start_run()
 {
     # exec: the pid is the program's
     (
         exec "$NOC" run -m "$model" --catalog "$place/catalog" --results "$place/results" --threads 1 \
-            --window 24,32,24 --overlap 0.5 --part-studies 3 --heartbeat 0.2 --lease "$lease" --log-level debug \
-            "$@" >>"$place/log" 2>&1 </dev/null
+            --window 24,32,24 --overlap 0.5 --part-studies 3 --heartbeat 0.2 --lease "$lease" \
+            --log-level debug "$@" >>"$place/log" 2>&1 </dev/null
     ) &
     supervisor=$!
 }
@@ -56,6 +49,14 @@ end_run()
     wait "$supervisor"
     code=$?
     supervisor=
+}
+
+# noc_run WORDS...: the same, to its end.
+noc_run()
+{
+    start_run "$@"
+    end_run
+    return $code
 }
 
 # Kills whatever is left of the run.
@@ -107,20 +108,19 @@ all_done()
     all_name=$1
     shift
     ok "$all_name: every study once, with its mask, none charged" \
-        "$PYTHON" "$root/tests/run_check.py" "$place/catalog" "$place/results" "$work/undisturbed/results" "$@"
+        "$PYTHON" "$root/tests/run_check.py" "$place/catalog" "$place/results" \
+        "$work/undisturbed/results" "$@"
     ok "$all_name: verify is clean" "$NOC" verify --catalog "$place/catalog" --results "$place/results"
 }
 
 make_list >"$list"
+sed -n '1p; /-[12],/p' "$list" >"$short"
 
 # The masks to compare with: one copy of each scan, under its own key.
 make_undisturbed()
 {
-    whole=$list
-    list=$work/once.csv
-    sed -n 's/-1,/,/p; 1p' "$whole" >"$list"
-    fresh undisturbed
+    sed -n 's/-1,/,/p; 1p' "$list" >"$work/once.csv"
+    fresh undisturbed "$work/once.csv"
     noc_run --ranks 1
     is "an undisturbed run ends with 0" $? 0
-    list=$whole
 }
