@@ -16,7 +16,7 @@ next_random()
     random_value=$((random / 65536 % $1))
 }
 
-# kill_ten_times NAME RANKS: at random instants, some while ranks start, some after up to four more studies
+# kill_ten_times NAME RANKS: at random instants, some while ranks start, some after one or two more studies
 # are done.
 kill_ten_times()
 {
@@ -24,7 +24,7 @@ kill_ten_times()
     turn=0 killed=0
     while [ $turn -lt 10 ]; do
         turn=$((turn + 1))
-        next_random 5
+        next_random 3
         goal=$(($(counts "done") + random_value))
         start_run --ranks "$2"
         [ "$2" = 1 ] || processes wait "$supervisor" "$2"
