@@ -6,6 +6,7 @@
 copies=${copies:-4}
 list=$work/list.csv short=$work/short.csv
 lease=${lease:-2}
+[ -z "${SAN:-}" ] || lease=$((lease * 4)) # sanitizers make everything slower
 model=$root/models/hippocampus
 images=$root/demo/archive/imagesTr labels=$root/demo/archive/labelsTr
 supervisor=
