@@ -131,8 +131,10 @@ nobody()
 if [ "$(id -u)" = 0 ] && ! nobody true 2>/dev/null; then
     skip "folders that cannot be written" "root cannot become nobody here"
 else
-    fresh closed
+    fresh closed "$short"
     chmod 755 "$work" "$place"
+    cp "$NOC" "$work/nocturne" # the others may lie where nobody may look
+    cp -R "$model" "$work/model"
     mkdir "$place/results" "$place/open"
     cp "$place/catalog" "$place/open/catalog"
     chmod 777 "$place/open"
@@ -140,15 +142,15 @@ else
     chmod 555 "$place" "$place/results"
     for ranks in 1 3; do
         exits "a catalog that cannot be written, $ranks ranks" 73 \
-            nobody "$NOC" run -m "$model" --ranks $ranks --catalog "$place/catalog" \
+            nobody "$work/nocturne" run -m "$work/model" --ranks $ranks --catalog "$place/catalog" \
             --results "$place/open/results"
-        says "... with a sentence, $ranks ranks" "Permission denied" "$work/err"
+        says "... named, $ranks ranks" "$place/catalog" "$work/err"
         exits "a results folder that cannot be made, $ranks ranks" 73 \
-            nobody "$NOC" run -m "$model" --ranks $ranks --catalog "$place/open/catalog" \
+            nobody "$work/nocturne" run -m "$work/model" --ranks $ranks --catalog "$place/open/catalog" \
             --results "$place/new"
-        says "... named, $ranks ranks" "$place/new" "$work/err"
+        says "... named too, $ranks ranks" "$place/new" "$work/err"
         exits "a results folder that cannot be written, $ranks ranks" 73 \
-            nobody "$NOC" run -m "$model" --ranks $ranks --catalog "$place/open/catalog" \
+            nobody "$work/nocturne" run -m "$work/model" --ranks $ranks --catalog "$place/open/catalog" \
             --results "$place/results"
         says "... named too, $ranks ranks" "$place/results" "$work/err"
     done
