@@ -4,9 +4,11 @@
 #include "engine/base/clock.h"
 #include "engine/base/file.h"
 #include "engine/base/memory.h"
+#include "pipeline/opening.h"
 
 #include <errno.h>
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,10 +35,7 @@ typedef struct engine_bench {
 static noc_status prepare_engine(const noc_settings *settings, const noc_model *model, engine_bench *b,
                                  noc_error *err)
 {
-    noc_engine_options options = NOC_ENGINE_DEFAULTS;
-    noc_status status = noc_settings_engine(settings, 1, &options, err);
-    if (status == NOC_OK)
-        status = noc_engine_open(&options, model, &b->engine, err);
+    noc_status status = noc_opening_engine(settings, model, &b->engine, err);
     if (status != NOC_OK)
         return status;
     const noc_plan *plan = noc_engine_plan(b->engine);
@@ -144,30 +143,62 @@ static noc_status scan_all(const noc_settings *settings, const char *program, co
     return code == 0 ? NOC_OK : noc_fail(err, NOC_EDATA, "the scan ended with exit code %d", code);
 }
 
+/* The words of a command: pairs, of which one without a value is left out. */
+typedef struct words {
+    char *list[48], text[48][48];
+    int count;
+} words;
+
+static void add_pair(words *w, const char *flag, const char *value)
+{
+    if (!value)
+        return;
+    w->list[w->count++] = (char *)flag;
+    w->list[w->count++] = (char *)value;
+}
+
+__attribute__((format(printf, 4, 5))) static void add_value(words *w, bool is_given, const char *flag,
+                                                            const char *format, ...)
+{
+    char *text = w->text[w->count];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof w->text[0], format, arguments);
+    va_end(arguments);
+    add_pair(w, flag, is_given ? text : NULL);
+}
+
+static void add_engine(words *w, const noc_settings *s)
+{
+    add_pair(w, "--device", s->device);
+    add_pair(w, "--precision", s->precision);
+    add_pair(w, "--isa", s->isa);
+    add_value(w, s->threads > 0, "--threads", "%d", s->threads);
+    add_value(w, s->memory > 0, "--memory", "%zu", s->memory);
+    add_value(w, s->batch > 0, "--batch", "%d", s->batch);
+    add_value(w, s->window[0] > 0, "--window", "%lld,%lld,%lld", (long long)s->window[0],
+              (long long)s->window[1], (long long)s->window[2]);
+    add_value(w, s->overlap >= 0, "--overlap", "%.17g", s->overlap);
+    add_pair(w, "--blend", s->blend < 0 ? NULL : s->blend == NOC_BLEND_GAUSSIAN ? "gaussian" : "constant");
+}
+
 /* One run into a folder of its own; prints a row from its run.json. */
 static noc_status run_with(const noc_settings *settings, const char *program, const char *folder,
                            const char *catalog, int workers, noc_error *err)
 {
-    char results[4096], count[16], *path;
+    char results[4096], *path;
+    words w = {0};
     json_error_t why;
     snprintf(results, sizeof results, "%s/results-%d", folder, workers);
-    snprintf(count, sizeof count, "%d", workers);
-    char *arguments[] = {(char *)program,
-                         (char *)"run",
-                         (char *)"-m",
-                         (char *)settings->model,
-                         (char *)"--catalog",
-                         (char *)catalog,
-                         (char *)"--results",
-                         results,
-                         (char *)"--workers",
-                         count,
-                         (char *)"--progress",
-                         (char *)"none",
-                         (char *)"--log-level",
-                         (char *)"warn",
-                         NULL};
-    int code = run_program(arguments);
+    add_pair(&w, program, "run");
+    add_pair(&w, "-m", settings->model);
+    add_pair(&w, "--catalog", catalog);
+    add_pair(&w, "--results", results);
+    add_value(&w, true, "--workers", "%d", workers);
+    add_pair(&w, "--progress", "none");
+    add_pair(&w, "--log-level", "warn");
+    add_engine(&w, settings);
+    int code = run_program(w.list);
     if (code != 0 && code != 1)
         return noc_fail(err, NOC_EINTERNAL, "the run with %d workers ended with exit code %d", workers, code);
     if (!(path = noc_path_join(results, "run.json", err)))

@@ -14,9 +14,6 @@
 
 static noc_status check_settings(const noc_settings *settings, noc_error *err)
 {
-    if (settings->argument_count > 0)
-        return noc_fail(err, NOC_EUSAGE, "export takes no argument \"%s\"; --only chooses studies",
-                        settings->arguments[0]);
     if (settings->format && strcmp(settings->format, "plain") != 0)
         return noc_fail(err, NOC_EUSAGE, "--format %s: `plain` is what this version writes",
                         settings->format);

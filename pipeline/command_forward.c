@@ -108,15 +108,17 @@ static noc_status read_stages(forward *f, noc_error *err)
 static noc_status run_whole(forward *f, noc_error *err)
 {
     noc_engine_options options = NOC_ENGINE_DEFAULTS;
-    noc_status status = noc_settings_engine(f->settings, 1, &options, err);
+    noc_device_info info;
 
+    noc_settings_engine(f->settings, 1, &options);
     memcpy(options.window, f->size, sizeof options.window);
     options.batch = 1;
-    if (status == NOC_OK)
-        status = f->settings->stages ? noc_engine_open_stages(&options, f->model, &f->engine, err)
-                                     : noc_engine_open(&options, f->model, &f->engine, err);
+    noc_status status = f->settings->stages ? noc_engine_open_stages(&options, f->model, &f->engine, err)
+                                            : noc_engine_open(&options, f->model, &f->engine, err);
     if (status != NOC_OK)
         return status;
+    noc_engine_describe(f->engine, &info);
+    noc_opening_say_precision(f->settings, &info);
     const noc_plan *plan = noc_engine_plan(f->engine);
     const noc_value *logits = &plan->values[plan->logits];
     int64_t size[3];
@@ -173,12 +175,9 @@ static noc_status run_sliding(forward *f, noc_error *err)
 {
     noc_prepared *prepared = NULL;
     noc_segmentation *segmentation = NULL;
-    noc_engine_options options = NOC_ENGINE_DEFAULTS;
     noc_segmentation_result result = {0};
-    noc_status status = noc_settings_engine(f->settings, 1, &options, err);
+    noc_status status = noc_opening_engine(f->settings, f->model, &f->engine, err);
 
-    if (status == NOC_OK)
-        status = noc_engine_open(&options, f->model, &f->engine, err);
     if (status == NOC_OK)
         status = prepare_tensor(f, &prepared, err);
     if (status == NOC_OK)
@@ -206,9 +205,6 @@ static noc_status check_arguments(const noc_settings *settings, noc_error *err)
 
     if (status == NOC_OK && settings->stages && settings->sliding)
         return noc_fail(err, NOC_EUSAGE, "--stages belong to one window, --sliding has several");
-    if (status == NOC_OK && settings->argument_count > 0)
-        return noc_fail(err, NOC_EUSAGE, "%s: unexpected; the tensor is given with --input",
-                        settings->arguments[0]);
     return status;
 }
 

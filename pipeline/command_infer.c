@@ -127,16 +127,13 @@ static noc_status infer(const noc_settings *settings, noc_error *err)
     noc_model *model = NULL;
     noc_engine *engine = NULL;
     noc_outcome *outcome = NULL;
-    noc_engine_options options = NOC_ENGINE_DEFAULTS;
     char descrip[80];
     noc_status status = check_arguments(settings, err);
 
     if (status == NOC_OK)
         status = noc_opening_model(settings, &model, err);
     if (status == NOC_OK)
-        status = noc_settings_engine(settings, 1, &options, err);
-    if (status == NOC_OK)
-        status = noc_engine_open(&options, model, &engine, err);
+        status = noc_opening_engine(settings, model, &engine, err);
     double start = noc_clock_monotonic();
     if (status == NOC_OK)
         status = segment(settings, engine, &outcome, err);

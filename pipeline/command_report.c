@@ -156,8 +156,8 @@ static void json_metric(noc_text *text, const noc_metric *m)
     noc_text_add(text, ",\"name\":");
     noc_text_add_json(text, m->name);
     if (m->has_truth)
-        noc_text_add(text, ",\"tp\":%" PRIu64 ",\"fp\":%" PRIu64 ",\"fn\":%" PRIu64 ",\"tn\":%" PRIu64,
-                     m->tp, m->fp, m->fn, m->tn);
+        noc_text_add(text, ",\"tp\":%" PRIu64 ",\"fp\":%" PRIu64 ",\"fn\":%" PRIu64 ",\"tn\":%" PRIu64, m->tp,
+                     m->fp, m->fn, m->tn);
     for (int i = 0; i < RATIOS; i++) {
         if (!m->has_truth && i != PREDICTION_ML)
             continue;
@@ -324,7 +324,9 @@ int noc_command_report(const noc_settings *settings)
     noc_text text = {0};
     walk w = {.all = &all, .add = settings->json ? json_row : settings->csv ? csv_row : table_row};
     int code = 0;
-    noc_status status = read_results(settings, &w, &err);
+    noc_status status = settings->csv && settings->json
+                            ? noc_fail(&err, NOC_EUSAGE, "--csv or --json, not both")
+                            : read_results(settings, &w, &err);
     if (status == NOC_OK)
         assemble(settings, &all, &text);
     if (status == NOC_OK && (all.rows.failed || all.failures.failed || text.failed))

@@ -42,8 +42,8 @@ static noc_status make_configuration(const noc_settings *settings, const noc_mod
     for (int i = 0; i < 3; i++)
         c.window[i] = settings->window[i] > 0 ? settings->window[i] : m->window[i];
     snprintf(c.blend, sizeof c.blend, "%s", blend == NOC_BLEND_GAUSSIAN ? "gaussian" : "constant");
-    snprintf(c.precision, sizeof c.precision,
-             "f32"); /* the CPU computes f32 whatever was asked for, and says so */
+    /* The CPU computes f32 whatever was asked for, and the worker says so. */
+    snprintf(c.precision, sizeof c.precision, "f32");
     *configuration = c;
     return NOC_OK;
 }
@@ -182,8 +182,8 @@ static double time_window(const noc_settings *settings, const noc_model *model)
     noc_engine_options options = NOC_ENGINE_DEFAULTS;
     noc_engine *engine = NULL;
     double seconds = 0;
-    if (noc_settings_engine(settings, 1, &options, NULL) != NOC_OK ||
-        noc_engine_open(&options, model, &engine, NULL) != NOC_OK)
+    noc_settings_engine(settings, 1, &options);
+    if (noc_engine_open(&options, model, &engine, NULL) != NOC_OK)
         return 0;
     const noc_plan *plan = noc_engine_plan(engine);
     const noc_value *in = &plan->values[0], *out = &plan->values[plan->logits];
@@ -294,10 +294,10 @@ static noc_status run(const noc_settings *settings, int argc, char **argv, int *
     noc_status status = noc_deadline_parse(settings->until, time(NULL), &rank.until_unix_s, err);
     if (status == NOC_OK)
         status = count_ranks(settings, &ranks, err);
-    if (status == NOC_OK)
-        status = need_catalog(settings, err);
     if (status == NOC_OK && !settings->model)
         status = noc_fail(err, NOC_EUSAGE, "which model? give its folder with -m");
+    if (status == NOC_OK)
+        status = need_catalog(settings, err);
     if (status == NOC_OK)
         status = noc_model_load(settings->model, &model, err);
     if (status == NOC_OK)

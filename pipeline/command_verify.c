@@ -309,8 +309,6 @@ static noc_status print(const verification *v, bool as_json, noc_error *err)
 
 static noc_status run(const noc_settings *settings, verification *v, noc_error *err)
 {
-    if (settings->argument_count > 0)
-        return noc_fail(err, NOC_EUSAGE, "verify takes no argument \"%s\"", settings->arguments[0]);
     noc_status status = noc_result_folder_open(settings, &v->folder, err);
     if (status == NOC_OK && settings->index)
         status = noc_index_write(v->folder.path, v->folder.catalog, v->folder.set, err);

@@ -1,6 +1,5 @@
 #include "pipeline/deadline.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 /* The number of so many digits at *text, below limit; moves behind it. */
@@ -17,6 +16,12 @@ static bool read_time(const char *text, int *hour, int *minute)
 {
     bool is_hour = read_number(&text, text[0] && text[1] == ':' ? 1 : 2, 24, hour);
     return is_hour && *text++ == ':' && read_number(&text, 2, 60, minute) && *text == '\0';
+}
+
+bool noc_deadline_is_time(const char *text)
+{
+    int hour, minute;
+    return read_time(text, &hour, &minute);
 }
 
 noc_status noc_deadline_parse(const char *text, time_t now, int64_t *unix_s, noc_error *err)

@@ -59,6 +59,20 @@ static int dispatch(const noc_settings *settings, int argc, char **argv)
     return noc_status_exit(NOC_EINTERNAL);
 }
 
+static bool is_one_of(const char *word, const char *a, const char *b, const char *c)
+{
+    return strcmp(word, a) == 0 || strcmp(word, b) == 0 || strcmp(word, c) == 0;
+}
+
+/* The exit code, once stdout has taken everything. */
+static int end(int code)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return code;
+    noc_log(NOC_LOG_ERROR, "standard output cannot be written");
+    return noc_status_exit(NOC_EIO);
+}
+
 int main(int argc, char **argv)
 {
     noc_settings settings = {0};
@@ -66,28 +80,27 @@ int main(int argc, char **argv)
     bool is_help = false;
     if (argc < 2)
         return print_usage(stderr);
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
-        return print_usage(stdout);
-    if (strcmp(argv[1], "--version") == 0) {
+    if (is_one_of(argv[1], "help", "--help", "-h")) {
+        if (argc == 2)
+            return end(print_usage(stdout));
+        argv[1] = argv[2]; /* help COMMAND */
+        argv[2] = (char *)"--help";
+    }
+    if (is_one_of(argv[1], "version", "--version", "-V")) {
         noc_version_print();
-        return 0;
+        return end(0);
     }
     if (strcmp(argv[1], "--default-config") == 0) {
         noc_settings_print_yaml();
-        return 0;
+        return end(0);
     }
+    int code = 0;
     if (noc_settings_parse(argc - 1, argv + 1, &settings, &is_help, &err) != NOC_OK) {
-        noc_settings_free(&settings);
-        return noc_command_fail(&err);
+        code = noc_command_fail(&err);
+    } else if (!is_help) {
+        noc_log_open(settings.log_level, settings.log_format, -1);
+        code = dispatch(&settings, argc, argv);
     }
-    if (is_help)
-        return 0;
-    noc_log_open(settings.log_level, settings.log_format, -1);
-    int code = dispatch(&settings, argc, argv);
     noc_settings_free(&settings);
-    if (fflush(stdout) != 0) {
-        noc_log(NOC_LOG_ERROR, "standard output cannot be written");
-        return noc_status_exit(NOC_EIO);
-    }
-    return code;
+    return end(code);
 }

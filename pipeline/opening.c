@@ -1,10 +1,12 @@
 #include "pipeline/opening.h"
 
 #include "engine/base/file.h"
+#include "engine/base/log.h"
 #include "engine/base/memory.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 noc_status noc_opening_model(const noc_settings *settings, noc_model **model, noc_error *err)
 {
@@ -31,6 +33,27 @@ noc_status noc_opening_set(const noc_settings *settings, noc_catalog **catalog, 
         status = noc_catalog_find_set(*catalog, results, set, err);
     free(results);
     return status;
+}
+
+void noc_opening_say_precision(const noc_settings *settings, const noc_device_info *info)
+{
+    if (strcmp(settings->precision, "auto") != 0 && strcmp(settings->precision, info->precision) != 0)
+        noc_log(NOC_LOG_WARN, "--precision %s: this device (%s) computes %s", settings->precision, info->kind,
+                info->precision);
+}
+
+noc_status noc_opening_engine(const noc_settings *settings, const noc_model *model, noc_engine **engine,
+                              noc_error *err)
+{
+    noc_engine_options options = NOC_ENGINE_DEFAULTS;
+    noc_device_info info;
+    noc_settings_engine(settings, 1, &options);
+    noc_status status = noc_engine_open(&options, model, engine, err);
+    if (status != NOC_OK)
+        return status;
+    noc_engine_describe(*engine, &info);
+    noc_opening_say_precision(settings, &info);
+    return NOC_OK;
 }
 
 size_t noc_opening_memory(const noc_settings *settings)

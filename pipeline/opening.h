@@ -15,6 +15,12 @@ noc_status noc_opening_set(const noc_settings *settings, noc_catalog **catalog, 
 noc_status noc_opening_paths(const noc_settings *settings, bool needs_input, noc_error *err);
 /* --memory, or its default for one process of this machine. */
 size_t noc_opening_memory(const noc_settings *settings);
+/* Warns when the device does not compute in what --precision asked for. */
+void noc_opening_say_precision(const noc_settings *settings, const noc_device_info *info);
+/* An engine as the settings say, for the one worker of this process; says what noc_opening_say_precision
+ * does. */
+noc_status noc_opening_engine(const noc_settings *settings, const noc_model *model, noc_engine **engine,
+                              noc_error *err);
 /* Writes text to stdout. NOC_ENOMEMORY when it is incomplete, NOC_EIO when stdout does not take it. */
 noc_status noc_opening_print(const noc_text *text, noc_error *err);
 

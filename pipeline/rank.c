@@ -8,6 +8,7 @@
 #include "pipeline/agent.h"
 #include "pipeline/command.h"
 #include "pipeline/message.h"
+#include "pipeline/opening.h"
 #include "pipeline/process.h"
 #include "pipeline/writer.h"
 
@@ -97,11 +98,10 @@ static noc_status open_worker(rank *r, noc_device_info *info, noc_error *err)
     noc_worker_options worker = {.memory = o->settings->memory,
                                  .study_timeout_s = o->settings->study_timeout_s,
                                  .assume_ras = o->settings->assume_ras};
-    noc_status status = noc_settings_engine(o->settings, o->node_workers, &engine, err);
+    noc_settings_engine(o->settings, o->node_workers, &engine);
     if (worker.memory == 0)
         worker.memory = noc_memory_limit() / 10 * 8 / (size_t)o->node_workers;
-    if (status == NOC_OK)
-        status = noc_engine_open(&engine, o->model, &r->engine, err);
+    noc_status status = noc_engine_open(&engine, o->model, &r->engine, err);
     if (status == NOC_OK)
         status = noc_worker_create(r->engine, &worker, &r->worker, err);
     if (status == NOC_OK)
@@ -116,7 +116,10 @@ static void start_worker(rank *r)
 {
     noc_device_info info = {.kind = ""};
     noc_error failure = {.status = NOC_OK};
-    if (open_worker(r, &info, &failure) == NOC_OK)
+    bool is_open = open_worker(r, &info, &failure) == NOC_OK;
+    if (is_open && r->number == r->options->layout.first_worker) /* one for all: they compute alike */
+        noc_opening_say_precision(r->options->settings, &info);
+    if (is_open)
         noc_log(NOC_LOG_DEBUG, "worker on %s (%s), %s, %d threads", info.name, info.isa, info.precision,
                 info.threads);
     say_hello(r, &info, &failure);

@@ -5,6 +5,7 @@
 #include "engine/base/text.h"
 #include "engine/base/yaml.h"
 #include "pipeline/command.h"
+#include "pipeline/deadline.h"
 
 #include <limits.h>
 #include <math.h>
@@ -13,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum kind { TEXT, INTEGER, NUMBER, SIZE, FLAG, TRIPLE, CHOICE } kind;
+typedef enum kind { TEXT, INTEGER, NUMBER, SIZE, FLAG, TRIPLE, CHOICE, DEVICE, CLOCK } kind;
 
 /* Commands, as bits of `verbs`. */
 enum {
@@ -59,7 +60,7 @@ static const setting settings_table[] = {
      "where results parts lie"},
     {"model", 'm', "model", TEXT, AT(model), 0, 0, NULL, "", "folder", EVERY,
      "the model folder (with model.yaml)"},
-    {"device", 0, "device", TEXT, AT(device), 0, 0, NULL, "auto", "cpu|cuda[:N]|auto", EVERY,
+    {"device", 0, "device", DEVICE, AT(device), 0, 0, NULL, "auto", "cpu|cuda[:N]|auto", EVERY,
      "what computes"},
     {"precision", 0, "precision", TEXT, AT(precision), 0, 0, "f32|bf16|f16|auto", "auto", "", EVERY,
      "arithmetic; the CPU computes f32"},
@@ -93,7 +94,7 @@ static const setting settings_table[] = {
      "ranks that write results; 0: one"},
     {"writers-per-part", 0, "writers_per_part", INTEGER, AT(writers_per_part), 0, 10000, NULL, "0",
      "processes", RUN, "writers that share a part; 0: all, up to 4"},
-    {"until", 0, "until", TEXT, AT(until), 0, 0, NULL, "", "HH:MM", RUN,
+    {"until", 0, "until", CLOCK, AT(until), 0, 0, NULL, "", "HH:MM", RUN,
      "stop at this local time; the next run goes on"},
     {"attempts", 0, "attempts", INTEGER, AT(attempts), 1, 100, NULL, "3", "", RUN,
      "for studies that fail by faults of the machine"},
@@ -143,29 +144,36 @@ enum { SETTING_COUNT = sizeof settings_table / sizeof settings_table[0] };
 typedef struct verb {
     const char *name;
     unsigned bit;
+    const char *refusal; /* why it takes nothing but flags; NULL: it takes arguments */
     const char *usage, *help;
 } verb;
 
 static const verb verbs[] = {
-    {"scan", SCAN, "DIR|LIST...",
+    {"scan", SCAN, NULL, "DIR|LIST...",
      "Find studies and put them into the catalog: folders in the Decathlon layout (dataset.json), list files "
      "(CSV with\nkey,image,truth), single NIfTI files. Again and again is fine: only what is new or changed "
      "is taken."},
-    {"run", RUN, "-m MODEL", "Segment everything pending. The same command again goes on where it stopped."},
-    {"status", STATUS, "", "Counts, speed and time left."},
-    {"report", REPORT, "", "What became of each study, with its Dice where a truth exists."},
-    {"retry", RETRY, "", "Put failed or quarantined studies back to pending."},
-    {"verify", VERIFY, "", "Compare the catalog with the results files; every mask is read."},
-    {"export", EXPORT, "-o DIR", "Write the masks as NIfTI files on the grids of their scans."},
-    {"infer", INFER, "-m MODEL -o OUT IN...", "Segment one scan; several IN are its channels."},
-    {"forward", FORWARD, "-m MODEL --input X.safetensors --output Y.safetensors",
+    {"run", RUN, "nocturne scan takes folders and lists", "-m MODEL",
+     "Segment everything pending. The same command again goes on where it stopped."},
+    {"status", STATUS, "only flags", "", "Counts, speed and time left."},
+    {"report", REPORT, "--only chooses studies", "",
+     "What became of each study, with its Dice where a truth exists."},
+    {"retry", RETRY, "--only chooses studies", "", "Put failed or quarantined studies back to pending."},
+    {"verify", VERIFY, "only flags", "", "Compare the catalog with the results files; every mask is read."},
+    {"export", EXPORT, "--only chooses studies", "-o DIR",
+     "Write the masks as NIfTI files on the grids of their scans."},
+    {"infer", INFER, NULL, "-m MODEL -o OUT IN...", "Segment one scan; several IN are its channels."},
+    {"forward", FORWARD, "the tensor is given with --input",
+     "-m MODEL --input X.safetensors --output Y.safetensors",
      "Run the network on a tensor: `input` (C,D,H,W) in, `logits` (K,D',H',W') out."},
-    {"prepare", PREPARE, "-m MODEL --output X.safetensors FILE...",
+    {"prepare", PREPARE, NULL, "-m MODEL --output X.safetensors FILE...",
      "What the network sees of a scan: tensor `input` (C,D,H,W)."},
-    {"plan", PLAN, "-m MODEL", "The network's operations with shapes, GMAC and bytes."},
-    {"bench", BENCH, "engine|pipeline -m MODEL",
-     "Measure: seconds a window, or studies an hour of what the catalog holds."},
-    {"doctor", DOCTOR, "", "Devices, MPI, HDF5 and limits of this machine."},
+    {"plan", PLAN, "the model is given with -m", "-m MODEL",
+     "The network's operations with shapes, GMAC and bytes."},
+    {"bench", BENCH, NULL, "engine -m MODEL | pipeline -m MODEL DIR|LIST...",
+     "Measure: seconds a window, or studies an hour of those scans (in a catalog and a folder of their "
+     "own)."},
+    {"doctor", DOCTOR, "only flags", "", "Devices, MPI, HDF5 and limits of this machine."},
 };
 
 static const verb *find_verb(const char *name)
@@ -212,6 +220,25 @@ static noc_status set_choice(const setting *s, int *out, const char *value, noc_
     return NOC_OK;
 }
 
+/* Whether there is such a device here is for the engine to say. */
+static noc_status set_device(const char **out, const char *value, noc_error *err)
+{
+    const noc_device_ops *ops;
+    int index;
+    if (strcmp(value, "auto") != 0 && noc_device_find(value, &ops, &index, err) != NOC_OK)
+        return NOC_EUSAGE;
+    *out = value;
+    return NOC_OK;
+}
+
+static noc_status set_clock(const char **out, const char *value, noc_error *err)
+{
+    if (!noc_deadline_is_time(value))
+        return noc_fail(err, NOC_EUSAGE, "\"%s\" is no time of day (HH:MM, as 06:00)", value);
+    *out = value;
+    return NOC_OK;
+}
+
 static noc_status set_number(const setting *s, void *member, const char *value, noc_error *err)
 {
     int64_t integer;
@@ -250,6 +277,10 @@ static noc_status set_value(const setting *s, noc_settings *settings, const char
         return set_triple(s, member, value, err);
     case CHOICE:
         return set_choice(s, member, value, err);
+    case DEVICE:
+        return set_device(member, value, err);
+    case CLOCK:
+        return set_clock(member, value, err);
     }
     return NOC_EINTERNAL;
 }
@@ -362,24 +393,81 @@ static int distance(const char *a, const char *b)
     return row[size];
 }
 
+/* How far `word` is from a name it may have meant: 0 for its beginning; big when it is another word. */
+static int farness(const char *word, const char *name)
+{
+    size_t length = strlen(word);
+    if (length >= 2 && strncmp(word, name, length) == 0)
+        return 0;
+    int edits = distance(word, name);
+    return 2 * edits < (int)length + 2 ? edits : INT_MAX;
+}
+
+/* What other programs call it; NULL when it has no such name here. */
+static const char *habit(const char *word, unsigned bit)
+{
+    static const struct {
+        const char *word, *instead;
+        unsigned verbs;
+    } habits[] = {
+        {"quiet", "--log-level error", EVERY},
+        {"q", "--log-level error", EVERY},
+        {"verbose", "--log-level debug", EVERY},
+        {"v", "--log-level debug", EVERY},
+        {"gpu", "--device cuda", EVERY},
+        {"version", "nocturne --version", EVERY},
+        {"output", "--results", RUN},
+        {"o", "--results", RUN},
+        {"jobs", "--workers", RUN | BENCH},
+        {"j", "--workers", RUN | BENCH},
+    };
+    for (size_t i = 0; i < sizeof habits / sizeof habits[0]; i++)
+        if ((habits[i].verbs & bit) && strcmp(word, habits[i].word) == 0)
+            return habits[i].instead;
+    return NULL;
+}
+
 static noc_status unknown_flag(const char *argument, const verb *v, noc_error *err)
 {
-    const char *best = NULL;
-    int least = 4;
+    char word[64];
+    const char *best = NULL, *at = argument + strspn(argument, "-");
+    int least = INT_MAX;
+    snprintf(word, sizeof word, "%.*s", (int)strcspn(at, "="), at);
     for (int i = 0; i < SETTING_COUNT; i++) {
-        int edits = (settings_table[i].verbs & v->bit)
-                        ? distance(argument + strspn(argument, "-"), settings_table[i].flag)
-                        : 9;
-        if (edits < least) {
-            least = edits;
-            best = settings_table[i].flag;
+        const setting *s = &settings_table[i];
+        int far = (s->verbs & v->bit) ? farness(word, s->flag) : INT_MAX;
+        if (far < least) {
+            least = far;
+            best = s->flag;
         }
     }
+    const char *usual = habit(word, v->bit), *dashes = usual ? "" : "--";
+    if (usual)
+        best = usual;
     if (best)
-        return noc_fail(err, NOC_EUSAGE, "%s: nocturne %s has no such flag; did you mean --%s?", argument,
-                        v->name, best);
+        return noc_fail(err, NOC_EUSAGE, "%s: nocturne %s has no such flag; did you mean %s%s?", argument,
+                        v->name, dashes, best);
     return noc_fail(err, NOC_EUSAGE, "%s: nocturne %s has no such flag; see nocturne %s --help", argument,
                     v->name, v->name);
+}
+
+static noc_status unknown_verb(const char *word, noc_error *err)
+{
+    const char *best = NULL;
+    int least = INT_MAX;
+    if (word[0] == '-')
+        return noc_fail(err, NOC_EUSAGE,
+                        "%s: the command comes first: nocturne COMMAND [FLAGS]; "
+                        "see nocturne --help",
+                        word);
+    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
+        if (farness(word, verbs[i].name) < least) {
+            least = farness(word, verbs[i].name);
+            best = verbs[i].name;
+        }
+    if (best)
+        return noc_fail(err, NOC_EUSAGE, "nocturne has no command \"%s\"; did you mean %s?", word, best);
+    return noc_fail(err, NOC_EUSAGE, "nocturne has no command \"%s\"; see nocturne --help", word);
 }
 
 /* "--name=value", "--name value", "-m value", "-mvalue". Advances *at over a separate value. */
@@ -468,7 +556,7 @@ noc_status noc_settings_parse(int argc, char **argv, noc_settings *settings, boo
     const verb *v = find_verb(argv[0]);
     set_defaults(settings);
     if (!v)
-        return noc_fail(err, NOC_EUSAGE, "nocturne has no command \"%s\"; see nocturne --help", argv[0]);
+        return unknown_verb(argv[0], err);
     *is_help = wants_help(argc, argv);
     if (*is_help) {
         print_help(v);
@@ -483,6 +571,9 @@ noc_status noc_settings_parse(int argc, char **argv, noc_settings *settings, boo
         if (status == NOC_OK) /* once more: flags override the file */
             status = take_flags(argc, argv, v, settings, err);
     }
+    if (status == NOC_OK && v->refusal && settings->argument_count > 0)
+        return noc_fail(err, NOC_EUSAGE, "\"%s\": nocturne %s takes no arguments (%s)",
+                        settings->arguments[0], v->name, v->refusal);
     return status;
 }
 
@@ -504,8 +595,7 @@ static int usable_cpus(void)
     return CPU_COUNT(&set);
 }
 
-noc_status noc_settings_engine(const noc_settings *settings, int shares, noc_engine_options *options,
-                               noc_error *err)
+void noc_settings_engine(const noc_settings *settings, int shares, noc_engine_options *options)
 {
     int threads = settings->threads;
     if (threads == 0 && shares > 1)
@@ -522,7 +612,4 @@ noc_status noc_settings_engine(const noc_settings *settings, int shares, noc_eng
     memcpy(options->window, settings->window, sizeof options->window);
     options->overlap = settings->overlap;
     options->blend = settings->blend;
-    if (settings->device[0] == '\0')
-        return noc_fail(err, NOC_EUSAGE, "--device: cpu, cuda, cuda:N or auto");
-    return NOC_OK;
 }

@@ -56,8 +56,7 @@ void noc_settings_free(noc_settings *settings);
 /* What the settings say about the engine (device, precision, threads, isa, batch, window, overlap, blend).
  * shares: workers that share this node's CPUs, when
  * --threads is not given. */
-noc_status noc_settings_engine(const noc_settings *settings, int shares, noc_engine_options *options,
-                               noc_error *err);
+void noc_settings_engine(const noc_settings *settings, int shares, noc_engine_options *options);
 
 /* The text of configs/default.yaml. */
 void noc_settings_print_yaml(void);

@@ -53,19 +53,19 @@ END_TEST
 
 START_TEST(flags_in_every_form)
 {
-    ck_assert_int_eq(
-        parse(
-            NULL,
-            "run -m M --window 24,32,40 --overlap=0.25 --blend constant --memory 1536MiB a --limit 3 -- -b"),
-        NOC_OK);
+    ck_assert_int_eq(parse(NULL, "infer -m M --window 24,32,40 --overlap=0.25 --blend constant --memory "
+                                 "1536MiB a -oOUT -- -b"),
+                     NOC_OK);
     ck_assert_str_eq(s.model, "M");
+    ck_assert_str_eq(s.output, "OUT");
     ck_assert_int_eq(s.window[2], 40);
     ck_assert(s.overlap == 0.25);
     ck_assert_int_eq(s.blend, NOC_BLEND_CONSTANT);
     ck_assert_uint_eq(s.memory, (size_t)1536 << 20);
-    ck_assert_int_eq(s.limit, 3);
     ck_assert_int_eq(s.argument_count, 2);
     ck_assert_str_eq(s.arguments[1], "-b");
+    ck_assert_int_eq(parse(NULL, "run -m M --limit 3"), NOC_OK);
+    ck_assert_int_eq(s.limit, 3);
 }
 END_TEST
 
@@ -80,7 +80,18 @@ static const char *const wrong[][2] = {
     {"run --limit", "needs a value"},
     {"run --dry-run=yes", "takes no value"},
     {"status --limit 3", "no such flag"},
-    {"fly", "no command"},
+    {"fly", "see nocturne --help"},
+    {"rnu", "did you mean run?"},
+    {"stat", "did you mean status?"},
+    {"-m M run", "the command comes first"},
+    {"run archive", "nocturne scan takes"},
+    {"doctor please", "takes no arguments"},
+    {"run --win 1,2,3", "--window"},
+    {"run -q", "--log-level error"},
+    {"run -o out", "--results"},
+    {"report -o out", "report --help"},
+    {"run --device gpu", "cuda:N"},
+    {"run --until 24:00", "HH:MM"},
     {"run --precision f64", "f32|bf16|f16|auto"},
 };
 
@@ -114,6 +125,13 @@ START_TEST(flags_override_the_file)
     write_file(path, "\n\noverlap: 2\n");
     ck_assert_int_eq(parse(&err, line), NOC_ECONFIG);
     ck_assert_msg(strstr(err.text, ":3:") != NULL, "%s", err.text);
+    write_file(path, "workers: 5\nuntil: 6 am\n");
+    ck_assert_int_eq(parse(&err, line), NOC_ECONFIG);
+    ck_assert_msg(strstr(err.text, ":2: until") != NULL, "%s", err.text);
+    write_file(path, "until: 06:00\ndevice: cuda:1\n");
+    ck_assert_int_eq(parse(&err, line), NOC_OK);
+    ck_assert_str_eq(s.until, "06:00");
+    ck_assert_str_eq(s.device, "cuda:1");
     unlink(path);
 }
 END_TEST
