@@ -68,6 +68,7 @@ int noc_command_scan(const noc_settings *settings)
     noc_catalog_lock *lock = NULL;
     noc_catalog *catalog = NULL;
     noc_scan_report sum = {0};
+    bool is_new = access(settings->catalog, F_OK) != 0;
     noc_status status = check_arguments(settings, &err);
     if (status == NOC_OK)
         status = noc_catalog_lock_take(settings->catalog, LOCK_WAIT_S, &lock, &err);
@@ -76,6 +77,8 @@ int noc_command_scan(const noc_settings *settings)
     if (status == NOC_OK)
         status = scan_all(settings, catalog, &sum, &err);
     noc_catalog_close(catalog);
+    if (status != NOC_OK && is_new && sum.added == 0) /* nor what holds nothing */
+        unlink(settings->catalog);
     noc_catalog_lock_release(lock);
     if (status != NOC_OK)
         return noc_command_fail(&err);

@@ -174,5 +174,7 @@ void coordinator_summary(noc_coordinator *c, double now)
     if (c->failure.status != NOC_OK) {
         snprintf(text, sizeof text, "stopped early: %.280s", c->failure.text);
         say_summary(c, text);
+    } else if (c->is_draining && !c->wants_restart) {
+        say_summary(c, "stopped early: the same command goes on with what is left");
     }
 }

@@ -489,6 +489,9 @@ START_TEST(pending_studies_come_in_order_by_glob_and_limit)
     OK(noc_catalog_pending(catalog, set, "zzz", 0, &list, &count, &err));
     ck_assert_uint_eq(count, 0);
     noc_pending_free(list, count);
+    OK(noc_catalog_pending(catalog, 0, NULL, 0, &list, &count, &err)); /* before the first run */
+    ck_assert_uint_eq(count, 4);
+    noc_pending_free(list, count);
 }
 END_TEST
 
