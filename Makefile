@@ -3,6 +3,7 @@
 # make deps       the distribution's packages       make bench     speed of the engine on this machine
 # make lint       clang-tidy, layers                make format    clang-format over the sources
 # make install    PREFIX=/usr/local DESTDIR=        make clean     removes the build folder
+# make uninstall  likewise
 #
 # Each floor is an archive of all *.c in its folder; each tests/test_*.c is a program linked with the floors it includes, and
 # so is each tests/prog_*.c, which the program tests (tests/*.t) start.
@@ -34,7 +35,7 @@ Q := $(if $(V),,@)
 say = $(if $(V),,@echo "  $(1) $(2)")
 
 # What needs neither the libraries nor a compiler: everything else reads what find_parts.sh found.
-PLAIN_GOALS := deps demo check clean format layers
+PLAIN_GOALS := deps demo check clean format layers uninstall
 ifneq ($(filter-out $(PLAIN_GOALS),$(or $(MAKECMDGOALS),all)),)
 include $(BUILD)/config.mk
 endif
@@ -58,7 +59,7 @@ ISA_avx512 := -DNOC_ISA_AVX512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2
 ISAS := portable $(if $(X86),avx2 avx512)
 
 VERSION := $(shell cat VERSION)
-COMMIT := $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
+COMMIT := $(or $(shell git -c 'safe.directory=*' rev-parse --short=12 HEAD 2>/dev/null),unknown)
 VERSION_FLAGS := -DNOC_VERSION='"$(VERSION)"' -DNOC_COMMIT='"$(COMMIT)"'
 
 LIBS_base := -lcrypto -lyaml
@@ -104,7 +105,7 @@ headers = $(wildcard $(patsubst %.c,%.h,$(1)))
 
 # --- building --------------------------------------------------------------------------------------------------------
 
-.PHONY: all archives tests info deps demo check check-all bench lint layers format install clean FORCE
+.PHONY: all archives tests info deps demo check check-all bench lint layers format install uninstall clean FORCE
 
 all: $(BUILD)/nocturne
 
@@ -200,17 +201,17 @@ deps:
 	@scripts/deps.sh
 
 demo: deps
-	@$(MAKE) all
-	@NOC=$(abspath $(BUILD))/nocturne BUILD=$(abspath $(BUILD)) scripts/demo.sh
+	@$(MAKE) --no-print-directory all
+	@NOC="$(abspath $(BUILD))/nocturne" BUILD="$(abspath $(BUILD))" scripts/demo.sh
 
 check: deps
-	@$(MAKE) check-all
+	@$(MAKE) --no-print-directory check-all
 
 # One count at the end: the Check programs and the program tests all speak TAP. Leaks and races inside of Open MPI are not ours.
 check-all: all tests layers
-	@NOC=$(abspath $(BUILD))/nocturne BUILD=$(abspath $(BUILD)) SAN=$(SAN) \
-	    LSAN_OPTIONS=suppressions=$(abspath tests/leaks.supp):print_suppressions=0 \
-	    TSAN_OPTIONS=suppressions=$(abspath tests/races.supp):second_deadlock_stack=1 \
+	@NOC="$(abspath $(BUILD))/nocturne" BUILD="$(abspath $(BUILD))" SAN=$(SAN) \
+	    LSAN_OPTIONS="suppressions='$(abspath tests/leaks.supp)':print_suppressions=0" \
+	    TSAN_OPTIONS="suppressions='$(abspath tests/races.supp)':second_deadlock_stack=1" \
 	    $(PROVE) $(PROVE_FLAGS) --exec scripts/run_test.sh $(TESTS) $(PROGRAM_TESTS)
 
 layers:
@@ -229,12 +230,18 @@ lint: layers
 format:
 	@clang-format -i $(SOURCES)
 
+# What a package's recipe sets too: DESTDIR is not a part of any path that the program knows.
+PLACE = $(DESTDIR)$(PREFIX)
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/nocturne $(DESTDIR)$(PREFIX)/share/doc/nocturne
-	install -m 755 $(BUILD)/nocturne $(DESTDIR)$(PREFIX)/bin/nocturne
-	@for d in configs models; do \
-	    [ ! -d $$d ] || cp -R --no-preserve=ownership $$d $(DESTDIR)$(PREFIX)/share/nocturne/ || exit 1; done
-	@install -m 644 $(wildcard *.md) LICENSE $(DESTDIR)$(PREFIX)/share/doc/nocturne/
+	@install -D -m 755 $(BUILD)/nocturne '$(PLACE)/bin/nocturne'
+	@find configs models -type f -exec install -D -m 644 {} '$(PLACE)/share/nocturne/{}' ';'
+	@install -d '$(PLACE)/share/doc/nocturne'
+	@install -m 644 $(wildcard *.md) LICENSE '$(PLACE)/share/doc/nocturne/'
+	@echo 'installed: $(PREFIX)/bin/nocturne, models and settings in $(PREFIX)/share/nocturne'
+
+uninstall:
+	rm -f '$(PLACE)/bin/nocturne'
+	rm -rf '$(PLACE)/share/nocturne' '$(PLACE)/share/doc/nocturne'
 
 clean:
 	rm -rf $(BUILD)
