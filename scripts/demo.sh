@@ -4,8 +4,8 @@
 set -eu
 
 here=$(cd "$(dirname "$0")/.." && pwd)
-NOC=${NOC:-$here/build/nocturne}
-work=${DEMO_DIR:-${BUILD:-$here/build}/demo}
+NOC=$(realpath -m "${NOC:-$here/build/nocturne}")
+work=$(realpath -m "${DEMO_DIR:-${BUILD:-$here/build}/demo}")
 
 say()
 {
@@ -19,8 +19,13 @@ die()
     exit 1
 }
 
+[ -x "$NOC" ] || die "there is no program at $NOC; make it first"
+# The work of an earlier demo goes away, and nothing else.
+[ -e "$work/.demo" ] || [ -z "${DEMO_DIR-}" ] || [ -z "$(ls -A "$work" 2>/dev/null)" ] ||
+    die "$work is not empty and not an earlier demo's; name another DEMO_DIR"
 rm -rf "$work"
 mkdir -p "$work"
+: >"$work/.demo"
 cp -R "$here/demo/archive" "$work/archive"
 cd "$work"
 
