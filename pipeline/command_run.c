@@ -250,7 +250,7 @@ static noc_status dry_run(const noc_settings *settings, const noc_model *model, 
     double seconds = time_window(settings, model);
     double hours = seconds * f.windows / 3600 / (settings->workers > 0 ? settings->workers : 1);
     if (settings->json) {
-        printf("{\"studies\":%zu,\"windows\":%.0f,\"hours\":%.4f,\"gigabytes_read\":%.3f,\"gigabytes_of_"
+        printf("{\"studies\":%zu,\"windows\":%.0f,\"hours\":%.6f,\"gigabytes_read\":%.3f,\"gigabytes_of_"
                "masks\":%.3f,\"unknown_shape\":%zu}\n",
                f.studies, f.windows, hours, f.voxel_bytes / 1e9, f.mask_bytes / 1e9, f.unknown);
         return NOC_OK;
