@@ -33,6 +33,8 @@ static int print_usage(FILE *out)
         "  nocturne doctor            devices, MPI, HDF5, limits\n"
         "  nocturne --version         version, commit, what was built in\n"
         "  nocturne --default-config  every setting with its default, as a configuration file\n\n"
+        "Exit codes: 0 all done; 1 finished, some study failed; 75 stopped early, run again; 64 usage,\n"
+        "65 data, 66 missing, 69 unavailable, 70 internal, 73 cannot create, 74 I/O, 78 configuration.\n\n"
         "nocturne COMMAND --help says more. A first run:\n\n"
         "  nocturne scan DIR && nocturne run -m MODEL && nocturne report\n");
     return out == stdout ? 0 : noc_status_exit(NOC_EUSAGE);

@@ -150,9 +150,10 @@ typedef struct verb {
 
 static const verb verbs[] = {
     {"scan", SCAN, NULL, "DIR|LIST...",
-     "Find studies and put them into the catalog: folders in the Decathlon layout (dataset.json), list files "
-     "(CSV with\nkey,image,truth), single NIfTI files. Again and again is fine: only what is new or changed "
-     "is taken."},
+     "Find studies and put them into the catalog: folders in the Decathlon layout (dataset.json), list "
+     "files\n"
+     "(CSV with key,image,truth; several channels in image separated by ;), single NIfTI files. Again and\n"
+     "again is fine: only what is new or changed is taken."},
     {"run", RUN, "nocturne scan takes folders and lists", "-m MODEL",
      "Segment everything pending. The same command again goes on where it stopped."},
     {"status", STATUS, "only flags", "", "Counts, speed and time left."},

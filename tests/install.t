@@ -4,7 +4,7 @@
 . "$(dirname "$0")/tap.sh"
 tap_begin
 san=${SAN-}
-program=$NOC built=$BUILD
+built=$BUILD
 # Nothing of the make that may have started this test.
 unset MAKEFLAGS MAKELEVEL MFLAGS BUILD SAN NOC
 copy="$work/a copy" stage=$work/stage
@@ -24,7 +24,7 @@ mkdir "$copy/build"
 # ---- the build ----
 
 exits "make, in a copy" 0 in_copy
-is "what was built stays built" "$(grep 'cc  ' "$work/out" | sort -u)" "  cc   pipeline/version.c"
+is "what was built stays built" "$(grep 'cc  ' "$work/out" | grep -v pipeline/version.c)" ""
 exits "the copy's program" 0 "$copy/build/nocturne" --version
 says "... knows its version, and no commit" "nocturne $(cat "$root/VERSION") (unknown)"
 exits "make again" 0 in_copy
@@ -153,7 +153,7 @@ stub sudo "$allow"
 deps "with sudo" 0
 is "... installs" "$(grep '^apt-get' "$work/calls" | tr '\n' ';')" \
     "apt-get update -q;apt-get install -q -y --no-install-recommends libyaml-dev check;"
-is "... by sudo" "$(grep -c '^sudo' "$work/calls")" 2
+is "... by sudo" "$(grep -c '^sudo .*apt-get' "$work/calls")" 2
 stub id 'echo 0'
 rm "$fake/sudo"
 deps "as root" 0
