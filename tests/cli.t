@@ -309,7 +309,8 @@ ok "status --watch ends by SIGINT, or with the work" "$PYTHON" - <<'END'
 import os, signal, subprocess
 noc, model = os.environ["NOC"], os.environ["root"] + "/models/hippocampus"
 call = lambda *words: subprocess.run([noc, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
-watch = lambda: subprocess.Popen([noc, "status", "--watch", "--json"], stdout=subprocess.PIPE)
+default = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) # what starts tests in the background ignores it
+watch = lambda: subprocess.Popen([noc, "status", "--watch", "--json"], stdout=subprocess.PIPE, preexec_fn=default)
 assert call("retry") == 0
 first = watch()
 assert b'"pending":1' in first.stdout.readline()
