@@ -257,13 +257,21 @@ cp -R "$root/tests/data/models/tiny" two && chmod -R u+w two
 sed -i "s|^weights:.*|weights: $root/tests/data/golden/tiny_weights.safetensors|" two/model.yaml
 "$PYTHON" - <<'END'
 import nibabel, numpy
-rng = numpy.random.default_rng(1)
-for name in ("a.nii.gz", "b.nii.gz"):
-    nibabel.save(nibabel.Nifti1Image(rng.integers(0, 900, (32, 32, 32)).astype("i2"), numpy.eye(4)), name)
+both = numpy.random.default_rng(1).integers(0, 900, (32, 32, 32, 2)).astype("i2")
+for name, data in (("a", both[..., 0]), ("b", both[..., 1]), ("both", both)):
+    nibabel.save(nibabel.Nifti1Image(data, numpy.eye(4)), name + ".nii.gz")
 END
 exits "infer of two channels" 0 "$NOC" infer -m two -o ab.nii.gz a.nii.gz b.nii.gz
 exits "... in the other order" 0 "$NOC" infer -m two -o ba.nii.gz b.nii.gz a.nii.gz
 is "... is another mask" "$(cmp -s ab.nii.gz ba.nii.gz; echo $?)" 1
+printf 'key,image,truth\npair,a.nii.gz;b.nii.gz,\nfour,both.nii.gz,\n' >two.csv
+exits "a list of two channels, and of a 4-D file" 0 "$NOC" scan --catalog two.sqlite two.csv
+exits "... run" 0 "$NOC" run -m two --catalog two.sqlite --results two-results --ranks 1
+exits "... exported" 0 "$NOC" export --catalog two.sqlite --results two-results -o two-masks
+ok "... are what infer gives" cmp two-masks/pair.nii.gz ab.nii.gz
+ok "... either way" "$PYTHON" -c 'import nibabel, numpy
+pair, four = (numpy.asarray(nibabel.load("two-masks/" + n + ".nii.gz").dataobj) for n in ("pair", "four"))
+assert pair.any() and (pair == four).all()'
 complains "infer of one of two channels" 65 "the model takes 2" "$NOC" infer -m two -o m.nii.gz a.nii.gz
 exits "prepare" 0 "$NOC" prepare -m two --output p.safetensors a.nii.gz b.nii.gz
 exits "forward" 0 "$NOC" forward -m two --input p.safetensors --output l.safetensors
