@@ -50,7 +50,7 @@ clock "the first flags again" 1 '-O0'
 # planted FILE LINE WHAT: make layers names that include
 planted()
 {
-    cp -p "$copy/$1" "$work/kept"
+    cp -p "$copy/$1" "$work/kept" || { fail "$1 is there"; return; }
     printf '%s\n' "$2" >>"$copy/$1"
     exits "$1 with $2" 2 in_copy layers
     says "... is named" "$1:$(wc -l <"$copy/$1" | tr -d ' '): $3"
@@ -59,7 +59,7 @@ planted()
 exits "make layers" 0 in_copy layers
 planted engine/base/clock.c '#include "engine/plan.h"' "engine/base may not include engine/plan.h"
 planted catalog/study.h '#include "worker/job.h"' "catalog may not include worker/job.h"
-planted engine/cpu/cpu.c '#include "engine/volume/image.h"' "engine/cpu may not include engine/volume/image.h"
+planted engine/cpu/ops.c '#include "engine/volume/image.h"' "engine/cpu may not include engine/volume/image.h"
 planted worker/job.c '#include <mpi.h>' "worker may not use <mpi.h>"
 planted worker/job.c '#include "catalog/catalog.h"' "worker may not include catalog/catalog.h"
 exits "make layers again" 0 in_copy layers
