@@ -117,7 +117,7 @@ good=$work/good.safetensors
 forward_to "no model" 64 "which model" --input "$good" --output "$work/x"
 forward_to "no input" 64 "--input" -m "$tiny" --output "$work/x"
 forward_to "no output" 64 "--output" -m "$tiny" --input "$good"
-forward_to "a stray argument" 64 "unexpected" -m "$tiny" --input "$good" --output "$work/x" stray
+forward_to "a stray argument" 64 "takes no arguments" -m "$tiny" --input "$good" --output "$work/x" stray
 forward_to "a missing model" 66 "$work/none" -m "$work/none" --input "$good" --output "$work/x"
 forward_to "a missing output folder" 73 "cannot be created" -m "$tiny" --input "$good" --output "$work/none/x"
 sed 's/^  num_classes: 3/  num_classes: 4/; s/two}/two}, {index: 3, name: three}/' "$tiny/model.yaml" |
