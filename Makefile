@@ -1,5 +1,6 @@
 # make            build/nocturne                    make check     every test (SAN=address,undefined or SAN=thread)
-# make info       parts, versions, flags            make demo      install what is missing, build, show it at work
+# make check-long  what takes ten minutes and more   make demo      install what is missing, build, show it at work
+# make info       parts, versions, flags            make bench-peers  speed beside other engines
 # make deps       the distribution's packages       make bench     speed of the engine on this machine
 # make lint       clang-tidy, layers                make format    clang-format over the sources
 # make install    PREFIX=/usr/local DESTDIR=        make clean     removes the build folder
@@ -89,6 +90,7 @@ ARCHIVES := $(FLOORS:%=$(BUILD)/lib%.a)
 TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
 TEST_PROGRAMS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/prog_*.c)))
 PROGRAM_TESTS := $(sort $(wildcard tests/*.t))
+LONG_TESTS := $(sort $(wildcard tests/*.lt))
 SOURCES := $(sort $(foreach d,engine engine/base engine/volume engine/cpu catalog worker pipeline tests,\
     $(wildcard $(d)/*.c) $(wildcard $(d)/*.h)))
 
@@ -105,7 +107,7 @@ headers = $(wildcard $(patsubst %.c,%.h,$(1)))
 
 # --- building --------------------------------------------------------------------------------------------------------
 
-.PHONY: all archives tests info deps demo check check-all bench lint layers format install uninstall clean FORCE
+.PHONY: all archives tests info deps demo check check-all check-long bench bench-peers lint layers format install uninstall clean FORCE
 
 all: $(BUILD)/nocturne
 
@@ -208,17 +210,34 @@ check: deps
 	@$(MAKE) --no-print-directory check-all
 
 # One count at the end: the Check programs and the program tests all speak TAP. Leaks and races inside of Open MPI are not ours.
+# $(1): the tests.
+define prove_all
+@NOC="$(abspath $(BUILD))/nocturne" BUILD="$(abspath $(BUILD))" SAN=$(SAN) \
+    LSAN_OPTIONS="suppressions='$(abspath tests/leaks.supp)':print_suppressions=0" \
+    TSAN_OPTIONS="suppressions='$(abspath tests/races.supp)':second_deadlock_stack=1" \
+    $(PROVE) $(PROVE_FLAGS) --exec scripts/run_test.sh $(1)
+endef
+
 check-all: all tests layers
-	@NOC="$(abspath $(BUILD))/nocturne" BUILD="$(abspath $(BUILD))" SAN=$(SAN) \
-	    LSAN_OPTIONS="suppressions='$(abspath tests/leaks.supp)':print_suppressions=0" \
-	    TSAN_OPTIONS="suppressions='$(abspath tests/races.supp)':second_deadlock_stack=1" \
-	    $(PROVE) $(PROVE_FLAGS) --exec scripts/run_test.sh $(TESTS) $(PROGRAM_TESTS)
+	$(call prove_all,$(TESTS) $(PROGRAM_TESTS))
+
+# What takes too long for every check, and needs the larger reference values: NOC_REFERENCE_DIR.
+check-long: all
+	$(call prove_all,$(LONG_TESTS))
 
 layers:
 	@scripts/check_layers.sh
 
 bench: all
-	$(BUILD)/nocturne bench engine -m models/hippocampus --device cpu
+	@NOC=$(abspath $(BUILD))/nocturne BUILD=$(abspath $(BUILD)) scripts/bench.sh
+
+# Other engines, from PyPI, in a folder of their own. BENCH_FLAGS: --threads 1, --peers NAME,...
+bench-peers: all
+	@[ -x $(BUILD)/peers/bin/python ] || { python3 -m venv $(BUILD)/peers && $(BUILD)/peers/bin/pip install -q numpy torch onnx \
+	    onnxruntime openvino; } || { rm -rf $(BUILD)/peers; exit 1; }
+	@[ -n "$(NOC_REFERENCE_DIR)" ] || $(BUILD)/peers/bin/python scripts/untrained_model.py $(BUILD)/untrained
+	@$(BUILD)/peers/bin/python scripts/bench_peers.py --nocturne $(BUILD)/nocturne $(BENCH_FLAGS) \
+	    $(if $(NOC_REFERENCE_DIR),$(NOC_REFERENCE_DIR)/models/brats-untrained,$(BUILD)/untrained)
 
 # The kernels are written in GCC's vector extensions, which clang cannot read.
 TIDY := $(shell command -v clang-tidy 2>/dev/null)
