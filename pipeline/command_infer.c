@@ -27,7 +27,7 @@ static noc_status check_arguments(const noc_settings *settings, noc_error *err)
     if (settings->argument_count > NOC_STUDY_CHANNELS)
         return noc_fail(err, NOC_EUSAGE, "%d files, a scan has at most %d channels", settings->argument_count,
                         (int)NOC_STUDY_CHANNELS);
-    return NOC_OK;
+    return noc_opening_files(settings, err);
 }
 
 /* The worker's only study, waited for. */

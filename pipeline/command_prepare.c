@@ -88,6 +88,8 @@ static noc_status prepare(const noc_settings *settings, noc_error *err)
     if (status == NOC_OK)
         status = noc_manifest_load(settings->model, &manifest, err);
     if (status == NOC_OK)
+        status = noc_opening_files(settings, err);
+    if (status == NOC_OK)
         status = read_scan(settings, manifest, &prepared, err);
     if (status == NOC_OK)
         status = write_tensor(settings, prepared, err);

@@ -4,9 +4,11 @@
 #include "engine/base/log.h"
 #include "engine/base/memory.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 noc_status noc_opening_model(const noc_settings *settings, noc_model **model, noc_error *err)
 {
@@ -21,6 +23,14 @@ noc_status noc_opening_paths(const noc_settings *settings, bool needs_input, noc
         return noc_fail(err, NOC_EUSAGE, "which tensor? give its file with --input");
     if (!settings->output)
         return noc_fail(err, NOC_EUSAGE, "where to? give a file with --output");
+    return NOC_OK;
+}
+
+noc_status noc_opening_files(const noc_settings *settings, noc_error *err)
+{
+    for (int i = 0; i < settings->argument_count; i++)
+        if (access(settings->arguments[i], R_OK) != 0)
+            return noc_fail(err, NOC_ENOINPUT, "%s: %s", settings->arguments[i], strerror(errno));
     return NOC_OK;
 }
 

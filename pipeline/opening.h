@@ -9,6 +9,9 @@
 
 /* The model of -m. NOC_EUSAGE without one. */
 noc_status noc_opening_model(const noc_settings *settings, noc_model **model, noc_error *err);
+/* NOC_ENOINPUT for the first of the arguments, files, that cannot be read at all: what damaged ones are is
+ * told later. */
+noc_status noc_opening_files(const noc_settings *settings, noc_error *err);
 /* The catalog, for reading, and its result set in --results; *set = 0 when it has none there. */
 noc_status noc_opening_set(const noc_settings *settings, noc_catalog **catalog, int64_t *set, noc_error *err);
 /* NOC_EUSAGE unless --output was given (and, when needs_input, --input). */

@@ -79,7 +79,7 @@ refused "an output of another kind" 64 "must end in .nii" -m "$tiny" -o "$work/m
 refused "no scan" 64 "which scan" -m "$tiny" -o "$work/m.nii"
 refused "a missing model" 66 "$work/none" -m "$work/none" -o "$work/m.nii" "$scan"
 refused "a missing scan" 66 "No such file" -m "$tiny" -o "$work/m.nii" "$work/none.nii"
-refused "a scan cut short" 66 "cut short" -m "$tiny" -o "$work/m.nii" "$work/short.nii"
+refused "a scan cut short" 65 "cut short" -m "$tiny" -o "$work/m.nii" "$work/short.nii"
 refused "two scans for two channels" 65 "channels" -m "$tiny" -o "$work/m.nii" "$scan" "$work/scan1.nii"
 refused "a missing output folder" 73 "cannot be created" -m "$tiny" -o "$work/none/m.nii" "$scan"
 ok "no mask where a scan was refused" test ! -e "$work/m.nii"

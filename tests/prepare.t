@@ -140,7 +140,7 @@ model beyond a '{step: crop, start: [0, 0, 0], size: [3, 4, 5]}'
 good=$work/good.nii.gz
 refused "no scan" 64 "$work/one" "which scan"
 refused "a missing scan" 66 "$work/one" "No such file" "$work/none.nii"
-refused "no NIfTI" 66 "$work/one" "is not NIfTI" "$work/text.nii"
+refused "no NIfTI" 65 "$work/one" "is not NIfTI" "$work/text.nii"
 refused "two channels for one" 65 "$work/one" "2 channels, the model tiny wants 1" "$work/scan5.nii"
 refused "one channel for two" 65 "$work/slices" "1 channel, the model tiny wants 2" "$good"
 refused "channels on other grids" 65 "$work/slices" "another grid" "$work/channel0.nii.gz" \

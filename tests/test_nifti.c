@@ -851,7 +851,7 @@ START_TEST(voxels_that_are_no_numbers)
             wide[12 + 6 + 2 + 1] = bad[b]; /* (1, 1, 1) of the second channel */
             narrow[12 + 6 + 2 + 1] = (float)bad[b];
             ck_assert_int_eq(noc_image_check_finite(&image, &err), NOC_ENONFINITE);
-            ck_assert_ptr_nonnull(strstr(err.text, "voxel (1, 1, 1) of channel 1 is"));
+            ck_assert_ptr_nonnull(strstr(err.text, "voxel (1, 1, 1) of channel 2 is"));
             ck_assert_ptr_nonnull(strstr(err.text, b == 0 ? "NaN" : "infinite"));
         }
     wide[21] = 1e300;

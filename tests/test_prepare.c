@@ -536,7 +536,7 @@ START_TEST(values_that_are_no_numbers)
 
     values[23] = NAN;
     noc_image image = image_of(values, 1, 2, 3, 4);
-    expect_refused(&m, &image, 1, NOC_ENONFINITE, "voxel (3, 2, 1) of channel 0 is NaN");
+    expect_refused(&m, &image, 1, NOC_ENONFINITE, "voxel (3, 2, 1) of channel 1 is NaN");
     for (int i = 0; i < 24; i++)
         huge[i] = i % 2 ? 1e300 : -1e300; /* whose squares are not */
     image = image_of(values, 2, 2, 3, 4);

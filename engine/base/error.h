@@ -13,7 +13,7 @@
 /* X(name, text, exit code). The first block are the failure types of a study: their texts stand in the catalog. */
 #define NOC_STATUS_MAP(X)                                                                  \
     X(OK, "ok", 0)                                                                         \
-    X(EUNREADABLE, "unreadable", 66)                                                       \
+    X(EUNREADABLE, "unreadable", 65)                                                       \
     X(EUNSUPPORTED, "unsupported", 65)                                                     \
     X(EGEOMETRY, "geometry", 65)                                                           \
     X(ECHANNELS, "channels", 65)                                                           \

@@ -94,7 +94,7 @@ static noc_status fail_at(const noc_image *image, size_t index, double value, no
     const size_t nk = (size_t)image->grid.size[2];
 
     return noc_fail(err, NOC_ENONFINITE, "voxel (%zu, %zu, %zu) of channel %zu is %s", index % ni,
-                    index / ni % nj, index / ni / nj % nk, index / ni / nj / nk,
+                    index / ni % nj, index / ni / nj % nk, index / ni / nj / nk + 1,
                     isnan(value) ? "NaN" : "infinite");
 }
 
