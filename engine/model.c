@@ -106,12 +106,6 @@ static noc_status load_weights(noc_model *model, noc_error *err)
     const noc_manifest *manifest = model->manifest;
     char sha256[NOC_SHA256_HEX];
     noc_status status = check_sha256(manifest, sha256, err);
-    if (status == NOC_EUNREADABLE) {
-        /* For whoever names a model its weights are a part of it. */
-        if (err)
-            err->status = NOC_ENOINPUT;
-        return NOC_ENOINPUT;
-    }
     if (status == NOC_OK)
         status = noc_safetensors_open(manifest->weights, &model->weights, err);
     if (status == NOC_OK)

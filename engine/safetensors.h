@@ -39,7 +39,7 @@ typedef struct noc_safetensors noc_safetensors;
 
 /* Checks: header length <= 100 MB and <= file; valid JSON without duplicate keys; known dtypes; offsets
  * inside the file, ordered, no overlap, no holes; product(shape)*size == span; __metadata__ text to text.
- * NOC_EUNREADABLE (file), NOC_EDATA (contents). */
+ * NOC_ENOINPUT (file), NOC_EDATA (contents). */
 noc_status noc_safetensors_open(const char *path, noc_safetensors **file, noc_error *err);
 void noc_safetensors_close(noc_safetensors *file);
 

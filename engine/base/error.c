@@ -43,7 +43,7 @@ static void format_sentence(char text[NOC_ERROR_TEXT], const char *format, va_li
         text[whole_characters(text, NOC_ERROR_TEXT - 1)] = '\0';
 }
 
-noc_status (noc_fail)(noc_error *err, noc_status status, const char *format, ...)
+noc_status(noc_fail)(noc_error *err, noc_status status, const char *format, ...)
 {
     if (!err)
         return status;
@@ -59,7 +59,7 @@ noc_status (noc_fail)(noc_error *err, noc_status status, const char *format, ...
     return status;
 }
 
-noc_status (noc_within)(noc_error *err, noc_status status, const char *format, ...)
+noc_status(noc_within)(noc_error *err, noc_status status, const char *format, ...)
 {
     if (!err)
         return status;

@@ -21,10 +21,10 @@ static noc_status open_regular(const char *path, int *file, size_t *size, noc_er
     int opened = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
     if (opened < 0)
-        return noc_fail(err, NOC_EUNREADABLE, "%s: %s", path, strerror(errno));
+        return noc_fail(err, NOC_ENOINPUT, "%s: %s", path, strerror(errno));
     if (fstat(opened, &info) != 0 || !S_ISREG(info.st_mode)) {
         close(opened);
-        return noc_fail(err, NOC_EUNREADABLE, "%s: %s", path,
+        return noc_fail(err, NOC_ENOINPUT, "%s: %s", path,
                         S_ISDIR(info.st_mode) ? "is a folder" : "is not a regular file");
     }
     *file = opened;
@@ -44,7 +44,7 @@ noc_status noc_file_map(const char *path, noc_mapping *mapping, noc_error *err)
     int why = errno;
     close(file);
     if (data == MAP_FAILED)
-        return noc_fail(err, why == ENOMEM ? NOC_ENOMEMORY : NOC_EUNREADABLE, "%s: %s", path, strerror(why));
+        return noc_fail(err, why == ENOMEM ? NOC_ENOMEMORY : NOC_ENOINPUT, "%s: %s", path, strerror(why));
     *mapping = (noc_mapping){.data = data, .size = size};
     return NOC_OK;
 }
@@ -92,7 +92,7 @@ noc_status noc_file_read(const char *path, size_t max_bytes, char **data, size_t
     }
     ssize_t have = read_all(file, text, bytes);
     if (have < 0) {
-        status = noc_fail(err, NOC_EUNREADABLE, "%s: %s", path, strerror(errno));
+        status = noc_fail(err, NOC_ENOINPUT, "%s: %s", path, strerror(errno));
         goto out;
     }
     text[have] = '\0';
@@ -212,7 +212,7 @@ noc_status noc_file_fingerprint(const char *path, int64_t *size, int64_t *mtime_
     struct stat info;
 
     if (stat(path, &info) != 0)
-        return noc_fail(err, NOC_EUNREADABLE, "%s: %s", path, strerror(errno));
+        return noc_fail(err, NOC_ENOINPUT, "%s: %s", path, strerror(errno));
     *size = info.st_size;
     *mtime_ns = (int64_t)info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec;
     return NOC_OK;

@@ -13,7 +13,7 @@ typedef struct noc_mapping {
     size_t size;
 } noc_mapping;
 
-/* Regular files only. Missing, no permission, a directory, a device: NOC_EUNREADABLE with a sentence that names the path. */
+/* Regular files only. Missing, no permission, a directory, a device: NOC_ENOINPUT with a sentence that names the path. */
 noc_status noc_file_map(const char *path, noc_mapping *mapping, noc_error *err);
 void noc_file_unmap(noc_mapping *mapping);
 

@@ -309,8 +309,6 @@ noc_status noc_yaml_load(const char *path, noc_yaml **doc, noc_error *err)
     size_t size;
     noc_status status = noc_file_read(path, BYTES_MAX, &data, &size, &why);
 
-    if (status == NOC_EUNREADABLE)
-        return noc_fail(err, NOC_ENOINPUT, "%s", why.text);
     if (status != NOC_OK)
         return noc_fail(err, status == NOC_ETOOLARGE ? NOC_ECONFIG : status, "%s", why.text);
     status = noc_yaml_parse(path, data, size, doc, err);

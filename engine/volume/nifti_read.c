@@ -97,6 +97,17 @@ static noc_status find_names(const char *path, file_names *names, noc_error *err
     return NOC_ENOMEMORY;
 }
 
+/* A file that cannot be opened is a scan that cannot be read. */
+static noc_status map_file(const char *path, noc_mapping *file, noc_error *err)
+{
+    noc_error why;
+    noc_status status = noc_file_map(path, file, &why);
+
+    return status == NOC_OK
+               ? NOC_OK
+               : noc_fail(err, status == NOC_ENOINPUT ? NOC_EUNREADABLE : status, "%s", why.text);
+}
+
 /* Layout of a mapped header file. */
 static noc_status decode(const file_names *names, const noc_mapping *file, const noc_nifti_options *options,
                          noc_nifti_layout *layout, noc_error *err)
@@ -156,7 +167,7 @@ noc_status noc_nifti_read_header(const char *path, const noc_nifti_options *opti
 
     if (status != NOC_OK)
         return status;
-    status = noc_file_map(names.header, &file, err);
+    status = map_file(names.header, &file, err);
     if (status == NOC_OK)
         status = decode(&names, &file, options ? options : &defaults, &layout, err);
     if (status == NOC_OK) {
@@ -295,9 +306,9 @@ noc_status noc_nifti_read(const char *path, const noc_nifti_options *options, no
     if (status != NOC_OK)
         return status;
     options = options ? options : &defaults;
-    if ((status = noc_file_map(names.header, &header, err)) != NOC_OK ||
+    if ((status = map_file(names.header, &header, err)) != NOC_OK ||
         (status = decode(&names, &header, options, &layout, err)) != NOC_OK ||
-        (names.is_pair && (status = noc_file_map(names.image, &other, err)) != NOC_OK))
+        (names.is_pair && (status = map_file(names.image, &other, err)) != NOC_OK))
         goto out;
     const noc_mapping *file = names.is_pair ? &other : &header;
     const bool is_compressed = is_compressed_image(&names, file);
