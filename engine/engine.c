@@ -225,6 +225,11 @@ noc_status noc_engine_forward(noc_engine *engine, const float *input, float *log
     return status == NOC_OK ? gather_all(engine, logits, err) : status;
 }
 
+const double *noc_engine_seconds(const noc_engine *engine)
+{
+    return engine->ops->network_seconds(engine->network);
+}
+
 noc_status noc_engine_read_stage(noc_engine *engine, int stage, float *out, noc_error *err)
 {
     int value = stage >= 0 && stage < NOC_STAGES ? engine->plan->stages[stage] : -1;

@@ -93,6 +93,41 @@ static void print_engine(const noc_settings *settings, engine_bench *b)
                (double)stats.arena_bytes / 1048576);
 }
 
+/* Bytes that an op must at least move: its inputs, residual, weights and output, once each, in f32. */
+static double op_bytes(const noc_plan *plan, const noc_op *op)
+{
+    double floats = (double)(op->weight.count + op->bias.count);
+    for (int i = 0; i <= op->input_count + 1; i++) {
+        int value = i < op->input_count ? op->input[i] : i == op->input_count ? op->residual : op->output;
+        const noc_value *v = value >= 0 ? &plan->values[value] : NULL;
+        if (v)
+            floats += (double)v->grid[0] * v->grid[1] * v->grid[2] * v->channels;
+    }
+    return 4 * floats;
+}
+
+/* One line an op; what an op computes on the way of a later one is counted there. */
+static void print_profile(const engine_bench *b)
+{
+    const noc_plan *plan = noc_engine_plan(b->engine);
+    const double *seconds = noc_engine_seconds(b->engine), windows = b->repeats * b->batch + 1;
+    double total = 0, macs = 0, bytes = 0;
+    printf("%-10s %-28s %9s %9s %8s\n", "op", "output", "ms", "GFLOP/s", "GB/s");
+    for (int i = 0; i < plan->op_count; i++) {
+        const noc_op *op = &plan->ops[i];
+        double s = seconds[i] / windows;
+        macs += (double)noc_op_macs(plan, op);
+        bytes += op_bytes(plan, op);
+        if (s <= 0)
+            continue;
+        printf("%-10s %-28s %9.3f %9.0f %8.1f\n", noc_op_name(op->kind), plan->values[op->output].name, s * 1e3,
+               2e-9 * macs / s, 1e-9 * bytes / s);
+        total += s;
+        macs = bytes = 0;
+    }
+    printf("%-10s %-28s %9.3f\n", "", "all ops", total * 1e3);
+}
+
 static noc_status bench_engine(const noc_settings *settings, const noc_model *model, noc_error *err)
 {
     engine_bench b = {0};
@@ -101,6 +136,8 @@ static noc_status bench_engine(const noc_settings *settings, const noc_model *mo
         status = measure_engine(&b, err);
     if (status == NOC_OK)
         print_engine(settings, &b);
+    if (status == NOC_OK && settings->profile)
+        print_profile(&b);
     noc_engine_close(b.engine);
     free(b.input);
     free(b.logits);

@@ -136,6 +136,8 @@ static const setting settings_table[] = {
     {"stages", 0, NULL, FLAG, AT(stages), 0, 0, NULL, "false", "", FORWARD, "write c1..c4 too"},
     {"sliding", 0, NULL, FLAG, AT(sliding), 0, 0, NULL, "false", "", FORWARD,
      "by windows, blended, cropped to the input's size"},
+    {"profile", 0, NULL, FLAG, AT(profile), 0, 0, NULL, "false", "", BENCH,
+     "time, GFLOP/s, GB/s and share of the limit of each op"},
     {"repeats", 0, NULL, INTEGER, AT(repeats), 0, 100000, NULL, "0", "", BENCH, "of the measurement"},
 };
 

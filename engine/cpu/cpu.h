@@ -34,6 +34,7 @@ struct noc_network {
     float *scratch; /* scratch_floats for each thread */
     size_t scratch_floats, heads_floats, bytes;
     const float *input; /* of the window that runs */
+    double *seconds;    /* of each op so far */
 };
 
 /* noc_pool_run with denormals flushed to zero inside of the pieces. */
@@ -58,6 +59,7 @@ void noc_cpu_network_free(noc_network *network);
 size_t noc_cpu_network_bytes(const noc_network *network);
 noc_status noc_cpu_network_run(noc_network *network, int batch, const float *const input[],
                                noc_buffer *const output[], const size_t offset[], noc_error *err);
+const double *noc_cpu_network_seconds(const noc_network *network);
 noc_status noc_cpu_network_read(noc_network *network, int value, float *out, noc_error *err);
 noc_status noc_cpu_gather(noc_device *device, const noc_gather *gather, noc_error *err);
 

@@ -229,6 +229,7 @@ const noc_device_ops noc_cpu_ops = {
     .network_bytes = noc_cpu_network_bytes,
     .network_run = noc_cpu_network_run,
     .network_read = noc_cpu_network_read,
+    .network_seconds = noc_cpu_network_seconds,
     .buffer_create = cpu_buffer_create,
     .buffer_free = cpu_buffer_free,
     .gather = noc_cpu_gather,

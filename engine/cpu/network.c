@@ -3,6 +3,7 @@
  * inside of a window. */
 #include "engine/cpu/cpu.h"
 
+#include "engine/base/clock.h"
 #include "engine/base/memory.h"
 
 #include <math.h>
@@ -194,7 +195,8 @@ noc_status noc_cpu_network_create(noc_device *device, const noc_plan *plan, int 
     made->bytes = sizeof *made;
     noc_status status = NOC_ENOMEMORY;
     made->steps = noc_alloc_zeroed((size_t)plan->op_count, sizeof *made->steps, err);
-    if (!made->steps)
+    made->seconds = noc_alloc_zeroed((size_t)plan->op_count, sizeof *made->seconds, err);
+    if (!made->steps || !made->seconds)
         goto out;
     for (int i = 0; i < plan->op_count; i++) {
         made->steps[i].op = &plan->ops[i];
@@ -221,6 +223,7 @@ void noc_cpu_network_free(noc_network *network)
         free(network->steps[i].tables);
     }
     free(network->steps);
+    free(network->seconds);
     free(network->arena);
     free(network->heads);
     free(network->scratch);
@@ -260,6 +263,22 @@ static void copy_planar(noc_network *network, int value, float *out)
     noc_cpu_run(network->device, (int)((p.tokens + PLANAR_TOKENS - 1) / PLANAR_TOKENS), planar_piece, &p);
 }
 
+static void run_window(noc_network *network)
+{
+    double begin = noc_clock_monotonic();
+    for (int i = 0; i < network->plan->op_count; i++) {
+        noc_cpu_op_run(network, &network->steps[i]);
+        double end = noc_clock_monotonic();
+        network->seconds[i] += end - begin;
+        begin = end;
+    }
+}
+
+const double *noc_cpu_network_seconds(const noc_network *network)
+{
+    return network->seconds;
+}
+
 noc_status noc_cpu_network_run(noc_network *network, int batch, const float *const input[],
                                noc_buffer *const output[], const size_t offset[], noc_error *err)
 {
@@ -272,8 +291,7 @@ noc_status noc_cpu_network_run(noc_network *network, int batch, const float *con
             return noc_fail(err, NOC_EINTERNAL, "logits of %zu floats do not fit into their buffer", floats);
     for (int b = 0; b < batch; b++) {
         network->input = input[b];
-        for (int i = 0; i < plan->op_count; i++)
-            noc_cpu_op_run(network, &network->steps[i]);
+        run_window(network);
         copy_planar(network, plan->logits, output[b]->data + offset[b]);
     }
     return NOC_OK;
