@@ -80,8 +80,8 @@ typedef struct noc_device_ops {
                               noc_buffer *const output[], const size_t offset[], noc_error *err);
     /* After network_run with batch 1: copies a kept value (plan->stages) as [C][D][H][W] to host memory. */
     noc_status (*network_read)(noc_network *network, int value, float *out, noc_error *err);
-    /* Seconds that each op of the plan took, summed over all windows so far; an op that is computed as part of a
-     * later one has 0. plan->op_count numbers that live with the network. */
+    /* Seconds that each op of the plan took, summed over all windows so far; an op that is computed as part
+     * of a later one has 0. plan->op_count numbers that live with the network. */
     const double *(*network_seconds)(const noc_network *network);
 
     noc_status (*buffer_create)(noc_device *device, size_t bytes, noc_buffer **buffer, noc_error *err);

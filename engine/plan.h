@@ -114,9 +114,21 @@ void noc_plan_stats_of(const noc_plan *plan, noc_plan_stats *stats);
 uint64_t noc_op_macs(const noc_plan *plan, const noc_op *op);
 const char *noc_op_name(noc_op_kind kind);
 
+bool noc_op_reads(const noc_op *op, int value);
+/* True for the logits and the stages: they must keep their meaning. */
+bool noc_plan_is_result(const noc_plan *plan, int value);
+/* The only op that reads a value; -1 when there are none or several, or the value is a result. */
+int noc_plan_only_reader(const noc_plan *plan, int value);
+
 /* Applies the chosen rewrites in place. */
 noc_status noc_plan_rewrite(noc_plan *plan, unsigned rewrites, noc_error *err);
 /* Lifetimes and arena offsets; keep_stages keeps c1..c4 to the end. */
 noc_status noc_plan_arrange(noc_plan *plan, bool keep_stages, noc_error *err);
+/* The same for a device that computes ops in groups: group[i] is the number of op i's, ascending with i.
+ * Everything that a group reads and writes lives as long as the whole group; a value that only its own group
+ * knows has no place. offsets[value_count] in floats (SIZE_MAX: no place), multiples of 16; *floats is the
+ * arena's size. */
+noc_status noc_plan_place(const noc_plan *plan, const int *group, size_t *offsets, size_t *floats,
+                          noc_error *err);
 
 #endif

@@ -12,11 +12,6 @@ void noc_plan_remove(noc_plan *plan, int at);
 
 /* The op that writes a value; -1 for the input. */
 int noc_plan_writer(const noc_plan *plan, int value);
-bool noc_op_reads(const noc_op *op, int value);
-/* True for the logits and the stages: they must keep their meaning. */
-bool noc_plan_is_result(const noc_plan *plan, int value);
-/* The only op that reads a value; -1 when there are none or several, or the value is a result. */
-int noc_plan_only_reader(const noc_plan *plan, int value);
 /* True for a LINEAR that does nothing after its product and bias. */
 bool noc_op_is_product(const noc_op *op);
 /* Output channels that a LINEAR or CONV computes: rows of its weight, the tail's included. */

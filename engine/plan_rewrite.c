@@ -3,8 +3,8 @@
  *
  *   a  CONCAT -> LINEAR becomes a LINEAR slice per input on the input's own grid, and one SUM that resizes
  *      (a product and an interpolation over tokens commute);
- *   b  AFFINE folds into the DWCONV, LINEAR or SUM before it, and an ACTIVATION that then follows one directly
- *      becomes its attribute. Without b both stay ops of their own.
+ *   b  AFFINE folds into the DWCONV, LINEAR or SUM before it, and an ACTIVATION that then follows one
+ * directly becomes its attribute. Without b both stay ops of their own.
  *
  * A pass that finds nothing to do changes nothing, so c without a has no effect. */
 #include "engine/plan_edit.h"

@@ -1,7 +1,7 @@
 /* Rewrite e: what costs nothing when it is in a matrix already.
  *
- * - LAYER_NORM's scale and shift move into the LINEARs and unpadded CONVs that read it, when those are all its
- *   readers and it is no result (with zero padding the shift would differ at the border);
+ * - LAYER_NORM's scale and shift move into the LINEARs and unpadded CONVs that read it, when those are all
+ * its readers and it is no result (with zero padding the shift would differ at the border);
  * - ATTENTION's scale moves into the query's weights;
  * - the keys' bias shifts all scores of a query alike, which the softmax ignores, so it drops;
  * - the values' bias passes the attention unchanged (its weights sum to 1) and joins the bias after it. */

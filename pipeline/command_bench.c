@@ -120,8 +120,8 @@ static void print_profile(const engine_bench *b)
         bytes += op_bytes(plan, op);
         if (s <= 0)
             continue;
-        printf("%-10s %-28s %9.3f %9.0f %8.1f\n", noc_op_name(op->kind), plan->values[op->output].name, s * 1e3,
-               2e-9 * macs / s, 1e-9 * bytes / s);
+        printf("%-10s %-28s %9.3f %9.0f %8.1f\n", noc_op_name(op->kind), plan->values[op->output].name,
+               s * 1e3, 2e-9 * macs / s, 1e-9 * bytes / s);
         total += s;
         macs = bytes = 0;
     }

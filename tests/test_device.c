@@ -134,7 +134,7 @@ static float *run_on(noc_device *device, const graph *g, const float *input)
                      NOC_OK);
     ck_assert_int_eq(noc_cpu_ops.network_run(network, 1, &input, &buffer, &offset, &err), NOC_OK);
     ck_assert_int_eq(noc_cpu_ops.network_read(network, g->plan.logits, out, &err), NOC_OK);
-    ck_assert_uint_ge(noc_cpu_ops.network_bytes(network), g->plan.arena_floats * sizeof(float));
+    ck_assert_uint_ge(noc_cpu_ops.network_bytes(network), count * sizeof(float));
     noc_cpu_ops.buffer_free(buffer);
     noc_cpu_ops.network_free(network);
     return out;

@@ -12,23 +12,23 @@
 static const noc_cpu_kernels *const instruction_sets[] = {
 /* best first */
 #if defined(__x86_64__)
-    &noc_cpu_kernels_avx512,
-    &noc_cpu_kernels_avx2,
+    &noc_cpu_avx512_kernels,
+    &noc_cpu_avx2_kernels,
 #endif
-    &noc_cpu_kernels_portable,
+    &noc_cpu_portable_kernels,
 };
 enum { INSTRUCTION_SETS = sizeof instruction_sets / sizeof instruction_sets[0], THREADS_MAX = 1024 };
 
 static bool cpu_has(const noc_cpu_kernels *kernels)
 {
 #if defined(__x86_64__)
-    if (kernels == &noc_cpu_kernels_avx512)
+    if (kernels == &noc_cpu_avx512_kernels)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    if (kernels == &noc_cpu_kernels_avx2)
+    if (kernels == &noc_cpu_avx2_kernels)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
-    return kernels == &noc_cpu_kernels_portable;
+    return kernels == &noc_cpu_portable_kernels;
 }
 
 static noc_status choose_kernels(const char *isa, const noc_cpu_kernels **kernels, noc_error *err)

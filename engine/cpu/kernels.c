@@ -1,177 +1,5 @@
-/* Kernels in GCC's vector extensions; the Makefile compiles this file once for each instruction set
- * (NOC_ISA_*), with -ffp-contract=fast so that a product and a sum become one instruction where there is one.
- * Nothing here may be shared with other files as an inline function of external linkage: the copy with the
- * wider instructions could win at link time. */
-#include "engine/cpu/kernels.h"
-
-#include <math.h>
-#include <string.h>
-
-#if defined(NOC_ISA_AVX512)
-#include <immintrin.h>
-enum { LANES = 16, ROWS = 14 };
-#define TABLE noc_cpu_kernels_avx512
-#define NAME "avx512"
-#elif defined(NOC_ISA_AVX2)
-#include <immintrin.h>
-enum { LANES = 8, ROWS = 6 };
-#define TABLE noc_cpu_kernels_avx2
-#define NAME "avx2"
-#else
-#if defined(__SSE2__)
-#include <xmmintrin.h>
-#endif
-enum { LANES = 4, ROWS = 4 };
-#define TABLE noc_cpu_kernels_portable
-#define NAME "portable"
-#endif
-
-enum { COLUMNS = 2 * LANES, BLOCK_ROWS = 8 * ROWS, DEPTH_RUN = 128 };
-
-#define INLINE static inline __attribute__((always_inline))
-
-typedef float vec __attribute__((vector_size(4 * LANES), may_alias));
-typedef float vec_memory __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef uint32_t bits __attribute__((vector_size(4 * LANES), may_alias));
-typedef uint32_t bits_memory __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-INLINE vec load(const float *p)
-{
-    return *(const vec_memory *)p;
-}
-
-INLINE void store(float *p, vec v)
-{
-    *(vec_memory *)p = v;
-}
-
-INLINE vec splat(float x)
-{
-    return (vec){0} + x;
-}
-
-/* The first n lanes, zeros behind them. */
-INLINE vec load_part(const float *p, int n)
-{
-    if (n == LANES)
-        return load(p);
-    vec v = {0};
-    for (int i = 0; i < n; i++)
-        v[i] = p[i];
-    return v;
-}
-
-INLINE void store_part(float *p, vec v, int n)
-{
-    if (n == LANES)
-        store(p, v);
-    else
-        for (int i = 0; i < n; i++)
-            p[i] = v[i];
-}
-
-INLINE int least(int a, int b)
-{
-    return a < b ? a : b;
-}
-
-/* The larger; b where one is not a number (on x86). */
-INLINE vec larger(vec a, vec b)
-{
-#if defined(NOC_ISA_AVX512)
-    return (vec)_mm512_max_ps((__m512)a, (__m512)b);
-#elif defined(NOC_ISA_AVX2)
-    return (vec)_mm256_max_ps((__m256)a, (__m256)b);
-#elif defined(__SSE2__)
-    return (vec)_mm_max_ps((__m128)a, (__m128)b);
-#else
-    bits is_a = (bits)(a > b);
-    return (vec)(((bits)a & is_a) | ((bits)b & ~is_a));
-#endif
-}
-
-INLINE vec smaller(vec a, vec b)
-{
-    return -larger(-a, -b);
-}
-
-#if defined(NOC_ISA_AVX512)
-#define SWAP_8(v) __builtin_shuffle(v, (bits){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7})
-#define SWAP_4(v) __builtin_shuffle(v, (bits){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11})
-#define SWAP_2(v) __builtin_shuffle(v, (bits){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13})
-#define SWAP_1(v) __builtin_shuffle(v, (bits){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14})
-#elif defined(NOC_ISA_AVX2)
-#define SWAP_4(v) __builtin_shuffle(v, (bits){4, 5, 6, 7, 0, 1, 2, 3})
-#define SWAP_2(v) __builtin_shuffle(v, (bits){2, 3, 0, 1, 6, 7, 4, 5})
-#define SWAP_1(v) __builtin_shuffle(v, (bits){1, 0, 3, 2, 5, 4, 7, 6})
-#else
-#define SWAP_2(v) __builtin_shuffle(v, (bits){2, 3, 0, 1})
-#define SWAP_1(v) __builtin_shuffle(v, (bits){1, 0, 3, 2})
-#endif
-
-INLINE float lanes_sum(vec v)
-{
-#if defined(NOC_ISA_AVX512)
-    v += SWAP_8(v);
-#endif
-#if defined(NOC_ISA_AVX512) || defined(NOC_ISA_AVX2)
-    v += SWAP_4(v);
-#endif
-    v += SWAP_2(v);
-    v += SWAP_1(v);
-    return v[0];
-}
-
-INLINE float lanes_max(vec v)
-{
-#if defined(NOC_ISA_AVX512)
-    v = larger(v, SWAP_8(v));
-#endif
-#if defined(NOC_ISA_AVX512) || defined(NOC_ISA_AVX2)
-    v = larger(v, SWAP_4(v));
-#endif
-    v = larger(v, SWAP_2(v));
-    v = larger(v, SWAP_1(v));
-    return v[0];
-}
-
-/* 2^x for x <= 0, to 1e-7 relative; below 2^-126 it stays there. */
-INLINE vec exp2_of(vec x)
-{
-    static const float c[7] = {1.0f,           0.693147182f,   0.240226462f,   0.0555032864f,
-                               0.00961848907f, 0.00133999309f, 0.000153458124f};
-    x = larger(splat(-126.0f), x);
-    vec shifted = x + 12582912.0f; /* 1.5 * 2^23: the low bits are now x rounded to an integer */
-    vec f = x - (shifted - 12582912.0f), p = splat(c[6]);
-#pragma GCC unroll 6
-    for (int i = 5; i >= 0; i--)
-        p = p * f + c[i];
-    return (vec)((bits)p + ((bits)shifted << 23));
-}
-
-/* x Phi(x) to 8e-7 absolute: Phi(x) - 1/2 is x times a polynomial of x^2 up to 5.5; beyond it is 0 or x to
- * f32. */
-INLINE vec gelu_of(vec x)
-{
-    static const float c[15] = {0.128551945f,   -0.0641723722f,  0.0477367155f,  -0.0387908146f,
-                                0.0320880823f,  -0.0260776971f,  0.0202361774f,  -0.0148146069f,
-                                0.0106612826f,  -0.00739237247f, 0.00388049101f, -0.00149289717f,
-                                0.00134165934f, -0.00127530703f, 0.000428809552f};
-    x = larger(splat(-5.5f), x);
-    vec u = smaller(x, splat(5.5f));
-    vec t = u * (2 / (5.5f * 5.5f)) * u - 1.0f, p = splat(c[14]);
-#pragma GCC unroll 14
-    for (int i = 13; i >= 0; i--)
-        p = p * t + c[i];
-    return x * (u * p + 0.5f);
-}
-
-INLINE vec activated(vec x, noc_activation activation)
-{
-    if (activation == NOC_ACTIVATION_GELU)
-        return gelu_of(x);
-    return activation == NOC_ACTIVATION_RELU ? larger((vec){0}, x) : x;
-}
+/* Kernels of rows and lines, and the table of all kernels of an instruction set. */
+#include "engine/cpu/vector.h"
 
 /* A tile of rows x COLUMNS: out = bias + in * panel + residual. `rows` is a constant at every call, so that
  * the sums stay in registers. */
@@ -301,53 +129,6 @@ static void product(const noc_cpu_product *p)
                     finished_tile(p, row + i, n, j, p->tail > 0 ? factor + i : NULL);
             }
         }
-    }
-}
-
-INLINE void copy_floats(float *out, const float *in, int count)
-{
-    int i = 0;
-    for (; i + LANES <= count; i += LANES)
-        store(out + i, load(in + i));
-    if (i < count && count >= LANES)
-        store(out + count - LANES, load(in + count - LANES));
-    else
-        for (; i < count; i++)
-            out[i] = in[i];
-}
-
-INLINE void zero_floats(float *out, int count)
-{
-    for (int i = 0; i < count; i++)
-        out[i] = 0;
-}
-
-/* One line of a kernel: kw tokens from w0 on, those outside [0, width) are zeros. */
-INLINE void patch_line(const float *line, int width, int w0, int kw, int channels, float *out)
-{
-    int skip = w0 < 0 ? least(-w0, kw) : 0, end = w0 + kw > width ? width - w0 : kw;
-    if (end < skip)
-        end = skip;
-    zero_floats(out, skip * channels);
-    copy_floats(out + skip * channels, line + (ptrdiff_t)(w0 + skip) * channels, (end - skip) * channels);
-    zero_floats(out + end * channels, (kw - end) * channels);
-}
-
-static void patches(const noc_cpu_patches *p, int64_t first, int count, float *out)
-{
-    int line_floats = p->kernel[2] * p->channels;
-    for (int64_t i = first; i < first + count; i++) {
-        int w0 = (int)(i % p->out_grid[2]) * p->stride[2] - p->padding[2];
-        int h0 = (int)(i / p->out_grid[2] % p->out_grid[1]) * p->stride[1] - p->padding[1];
-        int d0 = (int)(i / p->out_grid[2] / p->out_grid[1]) * p->stride[0] - p->padding[0];
-        for (int d = d0; d < d0 + p->kernel[0]; d++)
-            for (int h = h0; h < h0 + p->kernel[1]; h++, out += line_floats) {
-                if (d < 0 || d >= p->grid[0] || h < 0 || h >= p->grid[1])
-                    zero_floats(out, line_floats);
-                else
-                    patch_line(p->in + ((int64_t)d * p->grid[1] + h) * p->grid[2] * p->channels, p->grid[2],
-                               w0, p->kernel[2], p->channels, out);
-            }
     }
 }
 
@@ -601,18 +382,20 @@ static void threshold(const float *sums, size_t step, int classes, int count, fl
     }
 }
 
-const noc_cpu_kernels TABLE = {
-    .name = NAME,
+const noc_cpu_kernels KERNEL(kernels) = {
+    .name = ISA,
     .lanes = LANES,
     .rows = ROWS,
     .columns = COLUMNS,
     .product = product,
-    .patches = patches,
+    .conv = KERNEL(conv),
     .layer_norm = layer_norm,
     .affine = affine,
     .activate = activate,
     .attention = attention,
     .depthwise = depthwise,
+    .expand = KERNEL(expand),
+    .mix_strip = KERNEL(mix_strip),
     .blend = blend,
     .mix = mix,
     .spread = spread,

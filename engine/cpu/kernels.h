@@ -28,12 +28,14 @@ typedef struct noc_cpu_product {
     noc_activation activation;
 } noc_cpu_product;
 
-/* Patches of a convolution as rows [kd][kh][kw][channels], zeros outside the map. */
-typedef struct noc_cpu_patches {
-    const float *in;
-    int grid[3], out_grid[3], channels;
+/* A convolution with zero padding. panels: [panel][kd][kh][kw][channels][panel width]. */
+typedef struct noc_cpu_conv {
+    const float *in; /* [D][H][W][channels] */
+    int grid[3], out_grid[3], channels, columns;
     int kernel[3], stride[3], padding[3];
-} noc_cpu_patches;
+    const float *panels, *bias; /* bias: a value for each packed column */
+    float *out;                 /* [D'][H'][W'][columns] */
+} noc_cpu_conv;
 
 /* Softmax attention of one head. keys: [panel of keys][dim][panel width], already times the scale;
  * values: [panel of dim][keys][panel width]. */
@@ -55,6 +57,25 @@ typedef struct noc_cpu_depthwise {
     const float *weight, *bias;
     noc_activation activation;
 } noc_cpu_depthwise;
+
+/* A MixFFN block on a ring of three planes of its hidden tensor: [slot][group][line][token][lanes]. */
+typedef struct noc_cpu_mixffn {
+    int width, lines;            /* tokens of a line, lines of a slot */
+    int channels;                /* of in and out */
+    int groups;                  /* of `lanes` hidden channels; even, zeros behind the last channel */
+    const float *fc1, *fc1_bias; /* [groups / 2][channels][panel width] */
+    const float *dw, *dw_bias;   /* [group][27][lanes] */
+    const float *fc2, *fc2_bias; /* [panel of channels][groups * lanes][panel width] */
+    noc_activation activation;
+    float *ring;
+    float *activated; /* [group][token of a strip][lanes] */
+} noc_cpu_mixffn;
+
+/* Lines [from, to) of the ring's lines, of which `filled` hold something. slot[a]: of plane d + a - 1; -1:
+ * outside. */
+typedef struct noc_cpu_strip {
+    int slot[3], filled, from, to;
+} noc_cpu_strip;
 
 /* Positions of a resized axis: value = (1 - fraction) * in[low] + fraction * in[high]. */
 typedef struct noc_cpu_axis {
@@ -95,7 +116,8 @@ typedef struct noc_cpu_kernels {
     int rows;    /* of a tile of products */
     int columns; /* of a panel */
     void (*product)(const noc_cpu_product *product);
-    void (*patches)(const noc_cpu_patches *patches, int64_t first, int count, float *out);
+    /* The line `line` = d * H' + h of the output, columns of the panels [first, last). */
+    void (*conv)(const noc_cpu_conv *conv, int line, int first, int last);
     void (*layer_norm)(const float *in, float *out, int rows, int channels, const float *scale,
                        const float *shift, float eps);
     void (*affine)(const float *in, float *out, int rows, int channels, const float *scale,
@@ -104,6 +126,12 @@ typedef struct noc_cpu_kernels {
     void (*attention)(const noc_cpu_attention *attention);
     /* Lines [h_from, h_to) of plane d. */
     void (*depthwise)(const noc_cpu_depthwise *depthwise, int d, int h_from, int h_to);
+    /* fc1: `rows` tokens into a slot of the ring, from `token` on. */
+    void (*expand)(const noc_cpu_mixffn *mixffn, const float *in, int rows, int slot, int token);
+    /* The rest of the block for a strip: out = fc2(...) + residual (or NULL), [token][channels] from the
+     * strip's first on. */
+    void (*mix_strip)(const noc_cpu_mixffn *mixffn, const noc_cpu_strip *strip, const float *residual,
+                      float *out);
     /* out = sum of weight[i] * rows[i] */
     void (*blend)(const float *const rows[4], const float weight[4], size_t count, float *out);
     void (*mix)(const noc_cpu_mix *mix);
@@ -115,9 +143,9 @@ typedef struct noc_cpu_kernels {
                       uint32_t *bits);
 } noc_cpu_kernels;
 
-extern const noc_cpu_kernels noc_cpu_kernels_portable;
+extern const noc_cpu_kernels noc_cpu_portable_kernels;
 #if defined(__x86_64__)
-extern const noc_cpu_kernels noc_cpu_kernels_avx2, noc_cpu_kernels_avx512;
+extern const noc_cpu_kernels noc_cpu_avx2_kernels, noc_cpu_avx512_kernels;
 #endif
 
 #endif

@@ -1,46 +1,90 @@
-/* A plan on the CPU: weights packed once in the layout of the chosen kernels, one arena for one window.
- * Windows of a batch run one after another, so no bit can depend on the batch; the threads share the work
- * inside of a window. */
+/* A plan on the CPU: its ops grouped in steps, weights packed once in the layout of the chosen kernels, one
+ * arena for one window. Windows of a batch run one after another, so no bit can depend on the batch; the
+ * threads share the work inside of a window. */
 #include "engine/cpu/cpu.h"
 
 #include "engine/base/clock.h"
 #include "engine/base/memory.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-static int round_up(int n, int to)
-{
-    return (n + to - 1) / to * to;
-}
+struct noc_cpu_block {
+    noc_cpu_block *next;
+    void *data;
+};
+
+/* Those of several ops first. */
+static const noc_cpu_step_kind *const step_kinds[] = {
+    &noc_cpu_attention_block_step,
+    &noc_cpu_mixffn_step,
+    &noc_cpu_decoder_step,
+    &noc_cpu_conv_step,
+    &noc_cpu_product_step,
+    &noc_cpu_tokens_step,
+    &noc_cpu_attention_step,
+    &noc_cpu_depthwise_step,
+    &noc_cpu_mix_step,
+};
+enum { STEP_KINDS = sizeof step_kinds / sizeof step_kinds[0] };
+
+/* ---- values ---- */
 
 int64_t noc_cpu_tokens(const noc_value *value)
 {
     return (int64_t)value->grid[0] * value->grid[1] * value->grid[2];
 }
 
+const noc_value *noc_cpu_value_of(const noc_network *network, int value)
+{
+    return &network->plan->values[value];
+}
+
 float *noc_cpu_value(const noc_network *network, int value)
 {
     if (value == 0)
         return (float *)(uintptr_t)network->input; /* no op writes the input */
-    return network->arena + network->plan->values[value].offset;
+    return network->arena + network->offsets[value];
 }
 
-void noc_cpu_axis_fill(int in, int out, noc_cpu_axis *axis)
+bool noc_cpu_follows(const noc_network *network, const noc_op *op, const noc_op *before)
 {
-    for (int i = 0; i < out; i++) {
-        double source = (i + 0.5) * in / out - 0.5;
-        if (source < 0)
-            source = 0;
-        int low = (int)source;
-        if (low > in - 1)
-            low = in - 1;
-        double fraction = low == in - 1 ? 0 : source - low;
-        axis->low[i] = low;
-        axis->high[i] = fraction > 0 ? low + 1 : low;
-        axis->fraction[i] = (float)fraction;
+    return op->input[0] == before->output &&
+           noc_plan_only_reader(network->plan, before->output) == (int)(op - network->plan->ops);
+}
+
+bool noc_cpu_is_plain_norm(const noc_op *op)
+{
+    return op->kind == NOC_OP_LAYER_NORM && !op->weight.data && !op->bias.data;
+}
+
+/* ---- what a network keeps ---- */
+
+void *noc_cpu_keep(noc_network *network, size_t count, size_t size, noc_error *err)
+{
+    noc_cpu_block *block = noc_alloc_zeroed(1, sizeof *block, err);
+    if (!block)
+        return NULL;
+    block->data = noc_alloc_zeroed(count, size, err);
+    if (!block->data) {
+        free(block);
+        return NULL;
     }
+    block->next = network->blocks;
+    network->blocks = block;
+    network->bytes += count * size;
+    return block->data;
+}
+
+void noc_cpu_want(noc_network *network, size_t scratch, size_t shared)
+{
+    network->scratch_floats = scratch > network->scratch_floats ? scratch : network->scratch_floats;
+    network->shared_floats = shared > network->shared_floats ? shared : network->shared_floats;
+}
+
+float *noc_cpu_scratch(const noc_network *network, int thread)
+{
+    return network->scratch + (size_t)thread * network->scratch_floats;
 }
 
 /* Rows [from, from + n) of weight [..][depth] -> panels of `width` columns from panel number `panel` on. */
@@ -54,133 +98,84 @@ static void pack_panels(const double *weight, int from, int n, size_t depth, int
     }
 }
 
-/* CONV and LINEAR: panels of the columns, then of the tail. */
-static noc_status pack_product(noc_network *network, noc_cpu_step *step, noc_error *err)
+/* Panels of the columns, then of the tail. */
+noc_status noc_cpu_pack(noc_network *network, const noc_op *op, noc_cpu_panels *panels, noc_error *err)
 {
-    const noc_op *op = step->op;
     int width = network->device->kernels->columns, columns = network->plan->values[op->output].channels;
-    int padded = round_up(columns, width), all = padded + round_up(op->tail, width);
+    int count = noc_cpu_parts(columns, width), all = count + noc_cpu_parts(op->tail, width);
     size_t depth = op->weight.count / (size_t)(columns + op->tail);
-    step->weight = noc_alloc_zeroed((size_t)all * depth, sizeof(float), err);
-    step->bias = noc_alloc_zeroed((size_t)all, sizeof(float), err);
-    if (!step->weight || !step->bias)
+    panels->weight = noc_cpu_keep(network, (size_t)(all * width) * depth, sizeof(float), err);
+    panels->bias = noc_cpu_keep(network, (size_t)(all * width), sizeof(float), err);
+    if (!panels->weight || !panels->bias)
         return NOC_ENOMEMORY;
-    pack_panels(op->weight.data, 0, columns, depth, width, 0, step->weight);
-    pack_panels(op->weight.data, columns, op->tail, depth, width, padded / width, step->weight);
+    panels->columns = columns;
+    panels->depth = (int)depth;
+    panels->count = count;
+    pack_panels(op->weight.data, 0, columns, depth, width, 0, panels->weight);
+    pack_panels(op->weight.data, columns, op->tail, depth, width, count, panels->weight);
     for (int o = 0; op->bias.data && o < columns + op->tail; o++)
-        step->bias[o < columns ? o : padded + o - columns] = (float)op->bias.data[o];
-    network->bytes += (size_t)all * (depth + 1) * sizeof(float);
+        panels->bias[o < columns ? o : count * width + o - columns] = (float)op->bias.data[o];
     return NOC_OK;
 }
 
-static noc_status pack_depthwise(noc_network *network, noc_cpu_step *step, noc_error *err)
-{
-    const noc_op *op = step->op;
-    int lanes = network->device->kernels->lanes, channels = network->plan->values[op->output].channels;
-    int padded = round_up(channels, lanes);
-    step->weight = noc_alloc_zeroed((size_t)padded * 27, sizeof(float), err);
-    step->bias = noc_alloc_zeroed((size_t)padded, sizeof(float), err);
-    if (!step->weight || !step->bias)
-        return NOC_ENOMEMORY;
-    for (int c = 0; c < channels; c++) {
-        for (int t = 0; t < 27; t++)
-            step->weight[(size_t)(c / lanes * 27 + t) * (size_t)lanes + (size_t)(c % lanes)] =
-                (float)op->weight.data[(size_t)t * (size_t)channels + (size_t)c];
-        if (op->bias.data)
-            step->bias[c] = (float)op->bias.data[c];
-    }
-    network->bytes += (size_t)padded * 28 * sizeof(float);
-    return NOC_OK;
-}
-
-static noc_status copy_weights(noc_network *network, const noc_weights *weights, float **copy, noc_error *err)
+noc_status noc_cpu_copy(noc_network *network, const noc_weights *weights, float **copy, noc_error *err)
 {
     if (!weights->data)
         return NOC_OK;
-    *copy = noc_alloc(weights->count, sizeof(float), err);
+    *copy = noc_cpu_keep(network, weights->count, sizeof(float), err);
     if (!*copy)
         return NOC_ENOMEMORY;
     for (size_t i = 0; i < weights->count; i++)
         (*copy)[i] = (float)weights->data[i];
-    network->bytes += weights->count * sizeof(float);
     return NOC_OK;
 }
 
-static bool same_grid(const noc_value *a, const noc_value *b)
-{
-    return memcmp(a->grid, b->grid, sizeof a->grid) == 0;
-}
+/* ---- life ---- */
 
-/* SUM and CONCAT: positions of the inputs that have another grid. */
-static noc_status fill_axes(noc_network *network, noc_cpu_step *step, noc_error *err)
+static noc_status add_step(noc_network *network, int first, int *count, noc_error *err)
 {
-    const noc_op *op = step->op;
-    const noc_value *values = network->plan->values, *out = &values[op->output];
-    size_t count = (size_t)out->grid[0] + (size_t)out->grid[1] + (size_t)out->grid[2];
-    int32_t *table = step->tables = noc_alloc(count * (size_t)op->input_count, 3 * sizeof(int32_t), err);
-    if (!table)
-        return NOC_ENOMEMORY;
-    for (int i = 0; i < op->input_count; i++)
-        for (int a = 0; a < 3 && !same_grid(&values[op->input[i]], out); a++) {
-            int n = out->grid[a];
-            step->axes[i][a] =
-                (noc_cpu_axis){.low = table, .high = table + n, .fraction = (float *)(table + 2 * n)};
-            noc_cpu_axis_fill(values[op->input[i]].grid[a], n, &step->axes[i][a]);
-            table += 3 * n;
-        }
-    network->bytes += count * (size_t)op->input_count * 3 * sizeof(int32_t);
-    return NOC_OK;
-}
-
-static noc_status prepare_step(noc_network *network, noc_cpu_step *step, noc_error *err)
-{
-    const noc_op *op = step->op;
-    switch (op->kind) {
-    case NOC_OP_CONV:
-    case NOC_OP_LINEAR:
-        return pack_product(network, step, err);
-    case NOC_OP_DWCONV:
-        return pack_depthwise(network, step, err);
-    case NOC_OP_LAYER_NORM:
-    case NOC_OP_AFFINE:
-        if (copy_weights(network, &op->weight, &step->weight, err) != NOC_OK)
-            return NOC_ENOMEMORY;
-        return copy_weights(network, &op->bias, &step->bias, err);
-    case NOC_OP_SUM:
-        if (copy_weights(network, &op->bias, &step->bias, err) != NOC_OK)
-            return NOC_ENOMEMORY;
-        return fill_axes(network, step, err);
-    case NOC_OP_CONCAT:
-        return fill_axes(network, step, err);
-    case NOC_OP_ACTIVATION:
-    case NOC_OP_ATTENTION:
-        return NOC_OK;
+    for (int k = 0; k < STEP_KINDS; k++) {
+        *count = step_kinds[k]->match(network, first);
+        if (*count == 0)
+            continue;
+        noc_cpu_step *step = &network->steps[network->step_count++];
+        step->kind = step_kinds[k];
+        step->ops = &network->plan->ops[first];
+        step->op_count = *count;
+        return step->kind->prepare(network, step, err);
     }
-    return noc_fail(err, NOC_EINTERNAL, "the CPU device does not know op kind %d", (int)op->kind);
+    return noc_fail(err, NOC_EINTERNAL, "the CPU device does not know op kind %d",
+                    (int)network->plan->ops[first].kind);
+}
+
+/* The arena, with the steps as groups. */
+static noc_status place_values(noc_network *network, noc_error *err)
+{
+    const noc_plan *plan = network->plan;
+    int *group = noc_alloc((size_t)plan->op_count, sizeof *group, err);
+    network->offsets = noc_cpu_keep(network, (size_t)plan->value_count, sizeof *network->offsets, err);
+    noc_status status = group && network->offsets ? NOC_OK : NOC_ENOMEMORY;
+    for (int s = 0; status == NOC_OK && s < network->step_count; s++)
+        for (int i = 0; i < network->steps[s].op_count; i++)
+            group[network->steps[s].ops + i - plan->ops] = s;
+    if (status == NOC_OK)
+        status = noc_plan_place(plan, group, network->offsets, &network->arena_floats, err);
+    free(group);
+    return status;
 }
 
 static noc_status reserve(noc_network *network, noc_error *err)
 {
-    const noc_plan *plan = network->plan;
     size_t threads = (size_t)noc_pool_threads(network->device->pool);
-    for (int i = 0; i < plan->op_count; i++) {
-        size_t scratch = noc_cpu_op_scratch(network, &plan->ops[i]),
-               heads = noc_cpu_op_heads(network, &plan->ops[i]);
-        if (scratch > network->scratch_floats)
-            network->scratch_floats = scratch;
-        if (heads > network->heads_floats)
-            network->heads_floats = heads;
-    }
+    noc_status status = place_values(network, err);
+    if (status != NOC_OK)
+        return status;
     network->scratch_floats =
         (network->scratch_floats + 31) / 16 * 16; /* threads do not share a cache line */
-    network->arena = noc_alloc(plan->arena_floats, sizeof(float), err);
-    network->scratch = noc_alloc(threads * network->scratch_floats, sizeof(float), err);
-    network->heads = noc_alloc_zeroed(network->heads_floats, sizeof(float), err);
-    if (!network->arena || !network->scratch || !network->heads)
-        return NOC_ENOMEMORY;
-    network->bytes +=
-        (plan->arena_floats + threads * network->scratch_floats + network->heads_floats) * sizeof(float);
-    return NOC_OK;
+    network->arena = noc_cpu_keep(network, network->arena_floats, sizeof(float), err);
+    network->scratch = noc_cpu_keep(network, threads * network->scratch_floats, sizeof(float), err);
+    network->shared = noc_cpu_keep(network, network->shared_floats, sizeof(float), err);
+    return network->arena && network->scratch && network->shared ? NOC_OK : NOC_ENOMEMORY;
 }
 
 noc_status noc_cpu_network_create(noc_device *device, const noc_plan *plan, int max_batch,
@@ -193,19 +188,13 @@ noc_status noc_cpu_network_create(noc_device *device, const noc_plan *plan, int 
     made->device = device;
     made->plan = plan;
     made->bytes = sizeof *made;
-    noc_status status = NOC_ENOMEMORY;
-    made->steps = noc_alloc_zeroed((size_t)plan->op_count, sizeof *made->steps, err);
-    made->seconds = noc_alloc_zeroed((size_t)plan->op_count, sizeof *made->seconds, err);
-    if (!made->steps || !made->seconds)
-        goto out;
-    for (int i = 0; i < plan->op_count; i++) {
-        made->steps[i].op = &plan->ops[i];
-        status = prepare_step(made, &made->steps[i], err);
-        if (status != NOC_OK)
-            goto out;
-    }
-    status = reserve(made, err);
-out:
+    made->steps = noc_cpu_keep(made, (size_t)plan->op_count, sizeof *made->steps, err);
+    made->seconds = noc_cpu_keep(made, (size_t)plan->op_count, sizeof *made->seconds, err);
+    noc_status status = made->steps && made->seconds ? NOC_OK : NOC_ENOMEMORY;
+    for (int i = 0, count = 0; status == NOC_OK && i < plan->op_count; i += count)
+        status = add_step(made, i, &count, err);
+    if (status == NOC_OK)
+        status = reserve(made, err);
     if (status == NOC_OK)
         *network = made;
     else
@@ -217,16 +206,12 @@ void noc_cpu_network_free(noc_network *network)
 {
     if (!network)
         return;
-    for (int i = 0; network->steps && i < network->plan->op_count; i++) {
-        free(network->steps[i].weight);
-        free(network->steps[i].bias);
-        free(network->steps[i].tables);
+    while (network->blocks) {
+        noc_cpu_block *block = network->blocks;
+        network->blocks = block->next;
+        free(block->data);
+        free(block);
     }
-    free(network->steps);
-    free(network->seconds);
-    free(network->arena);
-    free(network->heads);
-    free(network->scratch);
     free(network);
 }
 
@@ -234,6 +219,8 @@ size_t noc_cpu_network_bytes(const noc_network *network)
 {
     return network->bytes;
 }
+
+/* ---- running ---- */
 
 enum { PLANAR_TOKENS = 4096 };
 
@@ -260,16 +247,18 @@ static void copy_planar(noc_network *network, int value, float *out)
 {
     const noc_value *v = &network->plan->values[value];
     planar p = {noc_cpu_value(network, value), out, noc_cpu_tokens(v), v->channels};
-    noc_cpu_run(network->device, (int)((p.tokens + PLANAR_TOKENS - 1) / PLANAR_TOKENS), planar_piece, &p);
+    noc_cpu_run(network->device, noc_cpu_parts(p.tokens, PLANAR_TOKENS), planar_piece, &p);
 }
 
+/* A step's time is its last op's. */
 static void run_window(noc_network *network)
 {
     double begin = noc_clock_monotonic();
-    for (int i = 0; i < network->plan->op_count; i++) {
-        noc_cpu_op_run(network, &network->steps[i]);
+    for (int i = 0; i < network->step_count; i++) {
+        const noc_cpu_step *step = &network->steps[i];
+        step->kind->run(network, step);
         double end = noc_clock_monotonic();
-        network->seconds[i] += end - begin;
+        network->seconds[step->ops + step->op_count - 1 - network->plan->ops] += end - begin;
         begin = end;
     }
 }

@@ -1,0 +1,335 @@
+/* ATTENTION by itself, and the whole attention block of a transformer with it:
+ *
+ *   x -> LAYER_NORM -> LINEAR q ------------------------------------> ATTENTION -> LINEAR (+ x)
+ *                  \-> [CONV of stride = kernel -> LAYER_NORM ->] LINEAR kv ---/
+ *
+ * First come the keys and values, runs of reduced tokens at a time, packed by head as the kernel reads them:
+ * all of them are 128 KiB for 512 keys of a head of 32, and stay in L2. Then the queries, a few tiles of rows
+ * at a time: from the norm to the residual they stay in the thread's scratch. Without heads, products or
+ * norms in memory a block reads x twice and writes it once. */
+#include "engine/cpu/cpu.h"
+
+#include <string.h>
+
+enum { QUERY_TILES = 4, KEY_TILES = 1 };
+
+/* Keys and values of all heads, packed: of head h from h * (key_floats + value_floats) on, keys first. */
+typedef struct heads {
+    int count, dim, keys, channels, panel;
+    size_t key_floats, value_floats; /* of one head */
+} heads;
+
+static heads heads_of(const noc_network *network, const noc_op *op)
+{
+    heads h = {.count = op->heads,
+               .keys = (int)noc_cpu_tokens(noc_cpu_value_of(network, op->input[1])),
+               .channels = noc_cpu_value_of(network, op->output)->channels,
+               .panel = network->device->kernels->columns};
+    h.dim = h.channels / h.count;
+    h.key_floats = (size_t)noc_cpu_parts(h.keys, h.panel) * (size_t)(h.panel * h.dim);
+    h.value_floats = (size_t)noc_cpu_parts(h.dim, h.panel) * (size_t)(h.panel * h.keys);
+    return h;
+}
+
+static size_t packed_floats(const heads *h)
+{
+    return (size_t)h->count * (h->key_floats + h->value_floats);
+}
+
+static size_t score_floats(const noc_network *network, const heads *h)
+{
+    return (size_t)network->device->kernels->rows * (h->key_floats / (size_t)h->dim);
+}
+
+/* Rows [first, first + rows) of kv ([rows][2 channels], keys then values) into the panels of all heads. */
+static void pack_keys(const heads *h, const float *kv, int first, int rows, float scale, float *packed)
+{
+    size_t width = (size_t)h->panel, dim = (size_t)h->dim, keys = (size_t)h->keys;
+    for (int head = 0; head < h->count; head++, packed += h->key_floats + h->value_floats)
+        for (size_t r = 0; r < (size_t)rows; r++) {
+            const float *key = kv + r * 2 * (size_t)h->channels + (size_t)head * dim,
+                        *value = key + h->channels;
+            size_t j = (size_t)first + r;
+            for (size_t c = 0; c < dim; c++) {
+                packed[(j / width * dim + c) * width + j % width] = key[c] * scale;
+                packed[h->key_floats + (c / width * keys + j) * width + c % width] = value[c];
+            }
+        }
+}
+
+/* Rows of queries of one head against all keys. */
+static void attend(const noc_network *network, const heads *h, int head, const float *queries, size_t step,
+                   int rows, float *scores, float *out, size_t out_step)
+{
+    const float *packed = network->shared + (size_t)head * (h->key_floats + h->value_floats);
+    noc_cpu_attention a = {.queries = queries + head * h->dim,
+                           .query_step = step,
+                           .rows = rows,
+                           .keys = h->keys,
+                           .dim = h->dim,
+                           .key_panels = packed,
+                           .value_panels = packed + h->key_floats,
+                           .scores = scores,
+                           .out = out + head * h->dim,
+                           .out_step = out_step};
+    network->device->kernels->attention(&a);
+}
+
+/* ---- the op alone ---- */
+
+typedef struct attention_job {
+    const noc_network *network;
+    const noc_op *op;
+    heads heads;
+    int rows, rows_per_piece;
+} attention_job;
+
+static void pack_piece(void *argument, int i, int thread)
+{
+    const attention_job *job = argument;
+    const heads *h = &job->heads;
+    int tile = job->network->device->kernels->rows, first = i * tile;
+    const float *kv = noc_cpu_value(job->network, job->op->input[1]);
+    (void)thread;
+    pack_keys(h, kv + (size_t)first * 2 * (size_t)h->channels, first, noc_cpu_min(tile, h->keys - first),
+              (float)job->op->scale, job->network->shared);
+}
+
+static void attention_piece(void *argument, int i, int thread)
+{
+    const attention_job *job = argument;
+    const heads *h = &job->heads;
+    size_t step = (size_t)h->channels;
+    int head = i % h->count, row = i / h->count * job->rows_per_piece;
+    attend(job->network, h, head, noc_cpu_value(job->network, job->op->input[0]) + (size_t)row * step, step,
+           noc_cpu_min(job->rows_per_piece, job->rows - row), noc_cpu_scratch(job->network, thread),
+           noc_cpu_value(job->network, job->op->output) + (size_t)row * step, step);
+}
+
+static int match(const noc_network *network, int first)
+{
+    return network->plan->ops[first].kind == NOC_OP_ATTENTION;
+}
+
+static noc_status prepare(noc_network *network, noc_cpu_step *step, noc_error *err)
+{
+    heads h = heads_of(network, step->ops);
+    (void)err;
+    noc_cpu_want(network, score_floats(network, &h), packed_floats(&h));
+    return NOC_OK;
+}
+
+/* What lies behind the last key or column of a panel counts as zero. */
+static void clear_shared(const noc_network *network, const heads *h)
+{
+    memset(network->shared, 0, packed_floats(h) * sizeof(float));
+}
+
+static void run(noc_network *network, const noc_cpu_step *step)
+{
+    int tile = network->device->kernels->rows;
+    attention_job job = {.network = network,
+                         .op = step->ops,
+                         .heads = heads_of(network, step->ops),
+                         .rows = (int)noc_cpu_tokens(noc_cpu_value_of(network, step->ops->output)),
+                         .rows_per_piece = tile * QUERY_TILES};
+    clear_shared(network, &job.heads);
+    noc_cpu_run(network->device, noc_cpu_parts(job.heads.keys, tile), pack_piece, &job);
+    noc_cpu_run(network->device, noc_cpu_parts(job.rows, job.rows_per_piece) * job.heads.count,
+                attention_piece, &job);
+}
+
+const noc_cpu_step_kind noc_cpu_attention_step = {match, prepare, run};
+
+/* ---- the block ---- */
+
+/* Its ops; sr and sr_norm are NULL where keys are not reduced. */
+typedef struct block {
+    const noc_op *norm, *query, *sr, *sr_norm, *kv, *attention, *projection;
+} block;
+
+enum { PANELS_QUERY, PANELS_SR, PANELS_KV, PANELS_PROJECTION };
+
+static bool is_plain_linear(const noc_op *op)
+{
+    return op->kind == NOC_OP_LINEAR && op->tail == 0 && op->activation == NOC_ACTIVATION_NONE;
+}
+
+static bool is_reduction(const noc_op *op)
+{
+    for (int a = 0; a < 3; a++)
+        if (op->kernel[a] != op->stride[a] || op->padding[a] != 0)
+            return false;
+    return op->kind == NOC_OP_CONV;
+}
+
+/* That nobody outside of [first, last] reads the value. */
+static bool is_inner(const noc_network *network, int value, int first, int last)
+{
+    const noc_plan *plan = network->plan;
+    for (int i = 0; i < plan->op_count; i++)
+        if ((i < first || i > last) && noc_op_reads(&plan->ops[i], value))
+            return false;
+    return !noc_plan_is_result(plan, value);
+}
+
+static int find_block(const noc_network *network, const noc_op *op, block *b)
+{
+    const noc_op *first = op, *end = network->plan->ops + network->plan->op_count;
+    if (end - op < 5)
+        return 0;
+    *b = (block){.norm = op++, .query = op++};
+    if (is_reduction(op) && end - op >= 5) {
+        b->sr = op++;
+        b->sr_norm = op++;
+    }
+    b->kv = op++;
+    b->attention = op++;
+    b->projection = op++;
+    int from = (int)(first - network->plan->ops), last = (int)(op - 1 - network->plan->ops);
+    bool fits = noc_cpu_is_plain_norm(b->norm) && is_plain_linear(b->query) && b->query->residual < 0 &&
+                is_plain_linear(b->kv) && b->kv->residual < 0 && b->attention->kind == NOC_OP_ATTENTION &&
+                is_plain_linear(b->projection) && b->query->input[0] == b->norm->output &&
+                (b->sr ? b->sr : b->kv)->input[0] == b->norm->output &&
+                b->attention->input[0] == b->query->output && b->attention->input[1] == b->kv->output &&
+                b->projection->input[0] == b->attention->output;
+    if (fits && b->sr)
+        fits = b->sr_norm->kind == NOC_OP_LAYER_NORM && b->sr_norm->input[0] == b->sr->output &&
+               b->kv->input[0] == b->sr_norm->output;
+    for (const noc_op *o = first; fits && o < b->projection; o++)
+        fits = is_inner(network, o->output, from, last);
+    return fits ? (int)(op - first) : 0;
+}
+
+static int match_block(const noc_network *network, int first)
+{
+    block b;
+    return find_block(network, &network->plan->ops[first], &b);
+}
+
+static int patch_floats(const noc_network *network, const block *b)
+{
+    int channels = noc_cpu_value_of(network, b->norm->output)->channels;
+    return b->sr ? channels * b->sr->kernel[0] * b->sr->kernel[1] * b->sr->kernel[2] : channels;
+}
+
+static noc_status prepare_block(noc_network *network, noc_cpu_step *step, noc_error *err)
+{
+    block b;
+    find_block(network, step->ops, &b);
+    heads h = heads_of(network, b.attention);
+    size_t tile = (size_t)network->device->kernels->rows, rows = tile * QUERY_TILES, keys = tile * KEY_TILES;
+    size_t channels = (size_t)h.channels, patch = (size_t)patch_floats(network, &b);
+    size_t query_side = rows * 3 * channels + score_floats(network, &h),
+           key_side = keys * (patch + 3 * channels);
+    noc_cpu_want(network, query_side > key_side ? query_side : key_side, packed_floats(&h));
+    noc_status status = noc_cpu_pack(network, b.query, &step->panels[PANELS_QUERY], err);
+    if (status == NOC_OK && b.sr)
+        status = noc_cpu_pack(network, b.sr, &step->panels[PANELS_SR], err);
+    if (status == NOC_OK && b.sr)
+        status = noc_cpu_copy(network, &b.sr_norm->weight, &step->weight, err);
+    if (status == NOC_OK && b.sr)
+        status = noc_cpu_copy(network, &b.sr_norm->bias, &step->bias, err);
+    if (status == NOC_OK)
+        status = noc_cpu_pack(network, b.kv, &step->panels[PANELS_KV], err);
+    return status == NOC_OK ? noc_cpu_pack(network, b.projection, &step->panels[PANELS_PROJECTION], err)
+                            : status;
+}
+
+typedef struct block_job {
+    const noc_network *network;
+    const noc_cpu_step *step;
+    block ops;
+    heads heads;
+    const float *in;
+    float *out;
+    int rows, patch;
+} block_job;
+
+/* The normalised tokens of reduced token j as one row: they are runs along W, and each token has one reduced
+ * token. */
+static void gather_patch(const block_job *job, int j, float *patch)
+{
+    const noc_op *sr = job->ops.sr;
+    const noc_value *in = noc_cpu_value_of(job->network, job->ops.norm->output),
+                    *out = noc_cpu_value_of(job->network, sr->output);
+    int w = j % out->grid[2], h = j / out->grid[2] % out->grid[1], d = j / out->grid[2] / out->grid[1];
+    for (int a = 0; a < sr->kernel[0]; a++)
+        for (int b = 0; b < sr->kernel[1]; b++, patch += sr->kernel[2] * in->channels) {
+            int64_t line = (int64_t)(d * sr->kernel[0] + a) * in->grid[1] + h * sr->kernel[1] + b;
+            job->network->device->kernels->layer_norm(
+                job->in + (line * in->grid[2] + w * sr->kernel[2]) * in->channels, patch, sr->kernel[2],
+                in->channels, NULL, NULL, (float)job->ops.norm->eps);
+        }
+}
+
+static void keys_piece(void *argument, int i, int thread)
+{
+    const block_job *job = argument;
+    const noc_cpu_kernels *kernels = job->network->device->kernels;
+    const noc_cpu_step *step = job->step;
+    const heads *h = &job->heads;
+    size_t channels = (size_t)h->channels;
+    int per_piece = kernels->rows * KEY_TILES, first = i * per_piece,
+        rows = noc_cpu_min(per_piece, h->keys - first);
+    float *patches = noc_cpu_scratch(job->network, thread),
+          *reduced = patches + (size_t)(per_piece * job->patch), *kv = reduced + (size_t)per_piece * channels;
+    if (job->ops.sr) {
+        for (int r = 0; r < rows; r++)
+            gather_patch(job, first + r, patches + (size_t)(r * job->patch));
+        noc_cpu_product sr = noc_cpu_product_of(job->ops.sr, &step->panels[PANELS_SR], patches,
+                                                (size_t)job->patch, rows, reduced, channels);
+        kernels->product(&sr);
+        kernels->layer_norm(reduced, reduced, rows, h->channels, step->weight, step->bias,
+                            (float)job->ops.sr_norm->eps);
+    } else {
+        kernels->layer_norm(job->in + (size_t)first * channels, reduced, rows, h->channels, NULL, NULL,
+                            (float)job->ops.norm->eps);
+    }
+    noc_cpu_product p =
+        noc_cpu_product_of(job->ops.kv, &step->panels[PANELS_KV], reduced, channels, rows, kv, 2 * channels);
+    kernels->product(&p);
+    pack_keys(h, kv, first, rows, (float)job->ops.attention->scale, job->network->shared);
+}
+
+static void queries_piece(void *argument, int i, int thread)
+{
+    const block_job *job = argument;
+    const noc_cpu_kernels *kernels = job->network->device->kernels;
+    const heads *h = &job->heads;
+    size_t channels = (size_t)h->channels, block_floats = (size_t)(kernels->rows * QUERY_TILES) * channels;
+    int row = i * kernels->rows * QUERY_TILES,
+        rows = noc_cpu_min(kernels->rows * QUERY_TILES, job->rows - row);
+    float *normed = noc_cpu_scratch(job->network, thread), *queries = normed + block_floats,
+          *attended = queries + block_floats, *scores = attended + block_floats;
+    kernels->layer_norm(job->in + (size_t)row * channels, normed, rows, h->channels, NULL, NULL,
+                        (float)job->ops.norm->eps);
+    noc_cpu_product q = noc_cpu_product_of(job->ops.query, &job->step->panels[PANELS_QUERY], normed, channels,
+                                           rows, queries, channels);
+    kernels->product(&q);
+    for (int head = 0; head < h->count; head++)
+        attend(job->network, h, head, queries, channels, rows, scores, attended, channels);
+    noc_cpu_product p =
+        noc_cpu_product_of(job->ops.projection, &job->step->panels[PANELS_PROJECTION], attended, channels,
+                           rows, job->out + (size_t)row * channels, channels);
+    if (job->ops.projection->residual >= 0)
+        p.residual = noc_cpu_value(job->network, job->ops.projection->residual) + (size_t)row * channels;
+    kernels->product(&p);
+}
+
+static void run_block(noc_network *network, const noc_cpu_step *step)
+{
+    block_job job = {.network = network, .step = step};
+    find_block(network, step->ops, &job.ops);
+    job.heads = heads_of(network, job.ops.attention);
+    job.in = noc_cpu_value(network, job.ops.norm->input[0]);
+    job.out = noc_cpu_value(network, job.ops.projection->output);
+    job.rows = (int)noc_cpu_tokens(noc_cpu_value_of(network, job.ops.projection->output));
+    job.patch = patch_floats(network, &job.ops);
+    int tile = network->device->kernels->rows;
+    clear_shared(network, &job.heads);
+    noc_cpu_run(network->device, noc_cpu_parts(job.heads.keys, tile * KEY_TILES), keys_piece, &job);
+    noc_cpu_run(network->device, noc_cpu_parts(job.rows, tile * QUERY_TILES), queries_piece, &job);
+}
+
+const noc_cpu_step_kind noc_cpu_attention_block_step = {match_block, prepare_block, run_block};

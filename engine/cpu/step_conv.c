@@ -1,0 +1,100 @@
+/* CONV, with the LAYER_NORM that follows it: lines of the output. Where lines are many, a piece is one line
+ * with all its columns, normalised while it is hot; where they are few, a piece is one panel of columns of
+ * many lines, so that its weights stay near, and the norm comes after. */
+#include "engine/cpu/cpu.h"
+
+enum { MANY_LINES = 128, LINES_PER_PIECE = 8 };
+
+typedef struct conv_job {
+    const noc_network *network;
+    noc_cpu_conv conv;
+    const noc_op *norm; /* NULL: none, or after */
+    const float *scale, *shift;
+    int lines, lines_per_piece, panels, groups; /* groups: of panels */
+} conv_job;
+
+static void conv_piece(void *argument, int i, int thread)
+{
+    const conv_job *job = argument;
+    const noc_cpu_kernels *kernels = job->network->device->kernels;
+    int group = i % job->groups, line = i / job->groups * job->lines_per_piece,
+        end = noc_cpu_min(line + job->lines_per_piece, job->lines), width = job->conv.out_grid[2];
+    int per_group = noc_cpu_parts(job->panels, job->groups), first = group * per_group;
+    (void)thread;
+    for (; line < end; line++) {
+        float *out = job->conv.out + (size_t)(line * width) * (size_t)job->conv.columns;
+        kernels->conv(&job->conv, line, first, noc_cpu_min(first + per_group, job->panels));
+        if (job->norm)
+            kernels->layer_norm(out, out, width, job->conv.columns, job->scale, job->shift,
+                                (float)job->norm->eps);
+    }
+}
+
+static void norm_piece(void *argument, int line, int thread)
+{
+    const conv_job *job = argument;
+    float *out = job->conv.out + (size_t)(line * job->conv.out_grid[2]) * (size_t)job->conv.columns;
+    (void)thread;
+    job->network->device->kernels->layer_norm(out, out, job->conv.out_grid[2], job->conv.columns, job->scale,
+                                              job->shift, (float)job->norm->eps);
+}
+
+static int match(const noc_network *network, int first)
+{
+    const noc_op *op = &network->plan->ops[first];
+    if (op->kind != NOC_OP_CONV)
+        return 0;
+    bool has_norm = first + 1 < network->plan->op_count && op[1].kind == NOC_OP_LAYER_NORM &&
+                    noc_cpu_follows(network, &op[1], op);
+    return has_norm ? 2 : 1;
+}
+
+static noc_status prepare(noc_network *network, noc_cpu_step *step, noc_error *err)
+{
+    noc_status status = noc_cpu_pack(network, step->ops, &step->panels[0], err);
+    if (status == NOC_OK && step->op_count > 1)
+        status = noc_cpu_copy(network, &step->ops[1].weight, &step->weight, err);
+    if (status == NOC_OK && step->op_count > 1)
+        status = noc_cpu_copy(network, &step->ops[1].bias, &step->bias, err);
+    return status;
+}
+
+static void run(noc_network *network, const noc_cpu_step *step)
+{
+    const noc_op *op = step->ops, *norm = step->op_count > 1 ? &step->ops[1] : NULL;
+    const noc_value *in = noc_cpu_value_of(network, op->input[0]),
+                    *out = noc_cpu_value_of(network, op->output);
+    conv_job job = {.network = network,
+                    .conv = {.in = noc_cpu_value(network, op->input[0]),
+                             .channels = in->channels,
+                             .columns = out->channels,
+                             .panels = step->panels[0].weight,
+                             .bias = step->panels[0].bias,
+                             .out = noc_cpu_value(network, norm ? norm->output : op->output)},
+                    .scale = step->weight,
+                    .shift = step->bias,
+                    .lines = out->grid[0] * out->grid[1],
+                    .lines_per_piece = 1,
+                    .panels = step->panels[0].count,
+                    .groups = 1};
+    for (int a = 0; a < 3; a++) {
+        job.conv.grid[a] = in->grid[a];
+        job.conv.out_grid[a] = out->grid[a];
+        job.conv.kernel[a] = op->kernel[a];
+        job.conv.stride[a] = op->stride[a];
+        job.conv.padding[a] = op->padding[a];
+    }
+    bool is_whole = job.lines >= MANY_LINES;
+    if (!is_whole) {
+        job.groups = job.panels;
+        job.lines_per_piece = LINES_PER_PIECE;
+    }
+    job.norm = is_whole ? norm : NULL;
+    noc_cpu_run(network->device, noc_cpu_parts(job.lines, job.lines_per_piece) * job.groups, conv_piece,
+                &job);
+    job.norm = norm;
+    if (norm && !is_whole)
+        noc_cpu_run(network->device, job.lines, norm_piece, &job);
+}
+
+const noc_cpu_step_kind noc_cpu_conv_step = {match, prepare, run};
