@@ -83,11 +83,11 @@ typedef struct noc_cpu_axis {
     float *fraction;
 } noc_cpu_axis;
 
-/* A line of tokens: out[w] = activation(bias + sum over terms of line[w], resized along W where `axis` is
- * there). */
+/* Tokens [from, to) of a line: out = activation(bias + sum over terms of the line, resized along W where
+ * there is an axis). */
 typedef struct noc_cpu_mix {
-    int count, width, channels;
-    const float *lines[NOC_OP_INPUTS];
+    int count, from, to, channels;
+    const float *lines[NOC_OP_INPUTS];       /* whole where there is an axis, else of token `from` on */
     const noc_cpu_axis *axes[NOC_OP_INPUTS]; /* NULL: as wide as the output */
     const float *bias;                       /* NULL: none */
     noc_activation activation;

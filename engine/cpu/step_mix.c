@@ -78,7 +78,7 @@ static void mix_piece(void *argument, int i, int thread)
     const noc_op *op = job->step->ops;
     const noc_value *out = noc_cpu_value_of(network, op->output);
     float *room = noc_cpu_scratch(network, thread);
-    noc_cpu_mix m = {.width = out->grid[2],
+    noc_cpu_mix m = {.to = out->grid[2],
                      .out_step = (size_t)out->channels,
                      .activation = op->activation,
                      .bias = job->step->bias,

@@ -33,6 +33,12 @@ enum { LANES = 4, ROWS = 4 };
 enum { COLUMNS = 2 * LANES, BLOCK_ROWS = 8 * ROWS, DEPTH_RUN = 128 };
 
 /* Kernels in files of their own; kernels.c has the others and the table. */
+void KERNEL(product)(const noc_cpu_product *product);
+void KERNEL(attention)(const noc_cpu_attention *attention);
+void KERNEL(spread)(const noc_cpu_spread *spread);
+void KERNEL(divide)(float *sums, size_t step, const float *weights, int classes, int count);
+void KERNEL(argmax)(const float *sums, size_t step, int classes, int count, uint32_t *labels, float *best);
+void KERNEL(threshold)(const float *sums, size_t step, int classes, int count, float limit, uint32_t *bits);
 void KERNEL(conv)(const noc_cpu_conv *conv, int line, int first, int last);
 void KERNEL(expand)(const noc_cpu_mixffn *mixffn, const float *in, int rows, int slot, int token);
 void KERNEL(mix_strip)(const noc_cpu_mixffn *mixffn, const noc_cpu_strip *strip, const float *residual,
@@ -61,6 +67,20 @@ INLINE vec splat(float x)
 }
 
 /* The first n lanes, zeros behind them. */
+#if defined(NOC_ISA_AVX512)
+INLINE vec load_part(const float *p, int n)
+{
+    return n == LANES ? load(p) : (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+}
+
+INLINE void store_part(float *p, vec v, int n)
+{
+    if (n == LANES)
+        store(p, v);
+    else
+        _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+}
+#else
 INLINE vec load_part(const float *p, int n)
 {
     if (n == LANES)
@@ -79,6 +99,7 @@ INLINE void store_part(float *p, vec v, int n)
         for (int i = 0; i < n; i++)
             p[i] = v[i];
 }
+#endif
 
 INLINE int least(int a, int b)
 {
