@@ -51,7 +51,7 @@ WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(WE
 SANITIZE := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 BASE_FLAGS := -std=c11 -D_GNU_SOURCE -I. $(CPPFLAGS) $(CFLAGS) $(WARNINGS) -pthread $(SANITIZE)
 PLAIN_FLAGS := $(BASE_FLAGS) -ffp-contract=off
-KERNEL_FLAGS := $(BASE_FLAGS) -O3 -ffp-contract=fast
+KERNEL_FLAGS := $(BASE_FLAGS) -O3 -ffp-contract=fast -fno-math-errno
 X86 := $(filter x86_64%,$(TARGET))
 CPU_FLAGS := -O3 $(if $(X86),-DNOC_HAVE_X86)
 ISA_portable := -DNOC_ISA_PORTABLE

@@ -84,6 +84,9 @@ typedef struct noc_device_ops {
      * of a later one has 0. plan->op_count numbers that live with the network. */
     const double *(*network_seconds)(const noc_network *network);
 
+    /* [channels][voxels] -> [voxels][channels], both in host memory. */
+    void (*interleave)(noc_device *device, const float *planar, int channels, size_t voxels, float *out);
+
     noc_status (*buffer_create)(noc_device *device, size_t bytes, noc_buffer **buffer, noc_error *err);
     void (*buffer_free)(noc_buffer *buffer);
     noc_status (*gather)(noc_device *device, const noc_gather *gather, noc_error *err);

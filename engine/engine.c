@@ -184,14 +184,6 @@ void engine_fill_gather(const noc_engine *engine, noc_gather *gather)
 
 /* ---- one window ---- */
 
-/* [C][voxels] -> [voxels][C] */
-static void interleave(const float *planar, int channels, size_t voxels, float *out)
-{
-    for (int c = 0; c < channels; c++)
-        for (size_t v = 0; v < voxels; v++)
-            out[v * (size_t)channels + (size_t)c] = planar[(size_t)c * voxels + v];
-}
-
 /* The network's own output: every voxel of grid x upsample, from one window of that size. */
 static noc_status gather_all(noc_engine *engine, float *logits, noc_error *err)
 {
@@ -219,7 +211,8 @@ noc_status noc_engine_forward(noc_engine *engine, const float *input, float *log
         if (status != NOC_OK)
             return status;
     }
-    interleave(input, in->channels, engine->input_floats / (size_t)in->channels, engine->inputs[0]);
+    engine->ops->interleave(engine->device, input, in->channels, engine->input_floats / (size_t)in->channels,
+                            engine->inputs[0]);
     noc_status status = engine->ops->network_run(engine->network, 1, (const float *const *)engine->inputs,
                                                  &engine->logits, &at, err);
     return status == NOC_OK ? gather_all(engine, logits, err) : status;

@@ -127,9 +127,8 @@ static noc_status check_metadata(const char *path, const json_t *metadata, noc_e
         return noc_fail(err, NOC_EDATA, "%s: __metadata__ is no map", path);
     const char *key;
     json_t *value;
-    json_object_foreach ((json_t *)metadata, key, value)
-        if (!json_is_string(value))
-            return noc_fail(err, NOC_EDATA, "%s: __metadata__.%s is no text", path, key);
+    json_object_foreach((json_t *)metadata, key, value) if (!json_is_string(value)) return noc_fail(
+        err, NOC_EDATA, "%s: __metadata__.%s is no text", path, key);
     return NOC_OK;
 }
 
@@ -176,7 +175,8 @@ static noc_status read_tensors(const char *path, noc_safetensors *file, const un
         return NOC_ENOMEMORY;
     const char *name;
     json_t *entry;
-    json_object_foreach (file->header, name, entry) {
+    json_object_foreach(file->header, name, entry)
+    {
         noc_status status;
         if (strcmp(name, "__metadata__") == 0)
             status = check_metadata(path, entry, err);

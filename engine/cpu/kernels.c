@@ -1,33 +1,75 @@
 /* Kernels of rows and lines, and the table of all kernels of an instruction set. */
 #include "engine/cpu/vector.h"
 
-static void layer_norm(const float *in, float *out, int rows, int channels, const float *scale,
-                       const float *shift, float eps)
+/* The values of a row from c on less its mean, zeros behind its end. */
+INLINE vec centred(const float *in, int c, int channels, vec mean)
 {
-    for (int r = 0; r < rows; r++, in += channels, out += channels) {
-        int full = channels - channels % LANES, rest = channels - full;
-        vec sum = {0}, squares = {0};
-        for (int c = 0; c < full; c += LANES)
-            sum += load(in + c);
-        vec mean = splat(lanes_sum(sum + load_part(in + full, rest)) / (float)channels);
-        for (int c = 0; c < full; c += LANES) {
-            vec x = load(in + c) - mean;
-            squares += x * x;
+    int n = channels - c;
+    vec x = load_part(in + c, least(LANES, n)) - mean;
+    return n >= LANES ? x : (vec)((bits)x & (bits)(LANE < (bits){0} + (uint32_t)n));
+}
+
+/* Up to LANES rows, whose sums are folded together. */
+static void norm_rows(const float *in, float *out, int rows, int channels, const float *scale,
+                      const float *shift, float eps)
+{
+    vec sum[LANES], square[LANES];
+    float mean[LANES], factor[LANES];
+    for (int r = 0; r < LANES; r++) {
+        sum[r] = (vec){0};
+        for (int c = 0; r < rows && c < channels; c += LANES)
+            sum[r] += load_part(in + r * channels + c, least(LANES, channels - c));
+    }
+    store(mean, lanes_sums(sum) / (float)channels);
+    for (int r = 0; r < LANES; r++) {
+        square[r] = (vec){0};
+        for (int c = 0; r < rows && c < channels; c += LANES) {
+            vec x = centred(in + r * channels, c, channels, splat(mean[r]));
+            square[r] += x * x;
         }
-        float square = lanes_sum(squares);
-        for (int c = full; c < channels; c++)
-            square += (in[c] - mean[0]) * (in[c] - mean[0]);
-        float factor = 1.0f / sqrtf(square / (float)channels + eps);
+    }
+    store(factor, lanes_sums(square) / (float)channels + eps);
+    for (int r = 0; r < LANES; r++)
+        factor[r] = 1.0f / sqrtf(factor[r]);
+    for (int r = 0; r < rows; r++)
         for (int c = 0; c < channels; c += LANES) {
             int n = least(LANES, channels - c);
-            vec y = (load_part(in + c, n) - mean) * factor;
+            vec y = (load_part(in + r * channels + c, n) - mean[r]) * factor[r];
             if (scale)
                 y *= load_part(scale + c, n);
             if (shift)
                 y += load_part(shift + c, n);
-            store_part(out + c, y, n);
+            store_part(out + r * channels + c, y, n);
         }
-    }
+}
+
+static void layer_norm(const float *in, float *out, int rows, int channels, const float *scale,
+                       const float *shift, float eps)
+{
+    for (int r = 0; r < rows; r += LANES)
+        norm_rows(in + (size_t)r * (size_t)channels, out + (size_t)r * (size_t)channels,
+                  least(LANES, rows - r), channels, scale, shift, eps);
+}
+
+/* [C][count] -> [count][C]; C is a constant at most calls. */
+INLINE void interleave_channels(const float *restrict in, int channels, size_t step, int count,
+                                float *restrict out)
+{
+    for (int v = 0; v < count; v++)
+        for (int c = 0; c < channels; c++)
+            out[v * channels + c] = in[(size_t)c * step + (size_t)v];
+}
+
+static void interleave(const float *in, int channels, size_t step, int count, float *out)
+{
+    if (channels == 4)
+        interleave_channels(in, 4, step, count, out);
+    else if (channels == 2)
+        interleave_channels(in, 2, step, count, out);
+    else if (channels == 1)
+        memcpy(out, in, (size_t)count * sizeof *out);
+    else
+        interleave_channels(in, channels, step, count, out);
 }
 
 static void affine(const float *in, float *out, int rows, int channels, const float *scale,
@@ -165,6 +207,7 @@ const noc_cpu_kernels KERNEL(kernels) = {
     .columns = COLUMNS,
     .product = KERNEL(product),
     .conv = KERNEL(conv),
+    .interleave = interleave,
     .layer_norm = layer_norm,
     .affine = affine,
     .activate = activate,

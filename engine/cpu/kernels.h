@@ -118,6 +118,8 @@ typedef struct noc_cpu_kernels {
     void (*product)(const noc_cpu_product *product);
     /* The line `line` = d * H' + h of the output, columns of the panels [first, last). */
     void (*conv)(const noc_cpu_conv *conv, int line, int first, int last);
+    /* [channels][step] -> [count][channels] */
+    void (*interleave)(const float *in, int channels, size_t step, int count, float *out);
     void (*layer_norm)(const float *in, float *out, int rows, int channels, const float *scale,
                        const float *shift, float eps);
     void (*affine)(const float *in, float *out, int rows, int channels, const float *scale,

@@ -166,6 +166,157 @@ INLINE float lanes_max(vec v)
     return v[0];
 }
 
+/* Of each group of n lanes of two vectors: their low halves side by side, and their high halves. LANE counts.
+ */
+#if defined(NOC_ISA_AVX512)
+#define LOW_16                                                                                               \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23                                               \
+    }
+#define HIGH_16                                                                                              \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31                                         \
+    }
+#define LOW_8                                                                                                \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27                                             \
+    }
+#define HIGH_8                                                                                               \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31                                           \
+    }
+#define LOW_4                                                                                                \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29                                             \
+    }
+#define HIGH_4                                                                                               \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31                                           \
+    }
+#define LOW_2                                                                                                \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30                                            \
+    }
+#define HIGH_2                                                                                               \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31                                            \
+    }
+#define LANE                                                                                                 \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15                                                 \
+    }
+#elif defined(NOC_ISA_AVX2)
+#define LOW_8                                                                                                \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        0, 1, 2, 3, 8, 9, 10, 11                                                                             \
+    }
+#define HIGH_8                                                                                               \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        4, 5, 6, 7, 12, 13, 14, 15                                                                           \
+    }
+#define LOW_4                                                                                                \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        0, 1, 8, 9, 4, 5, 12, 13                                                                             \
+    }
+#define HIGH_4                                                                                               \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        2, 3, 10, 11, 6, 7, 14, 15                                                                           \
+    }
+#define LOW_2                                                                                                \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        0, 8, 2, 10, 4, 12, 6, 14                                                                            \
+    }
+#define HIGH_2                                                                                               \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        1, 9, 3, 11, 5, 13, 7, 15                                                                            \
+    }
+#define LANE                                                                                                 \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        0, 1, 2, 3, 4, 5, 6, 7                                                                               \
+    }
+#else
+#define LOW_4                                                                                                \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        0, 1, 4, 5                                                                                           \
+    }
+#define HIGH_4                                                                                               \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        2, 3, 6, 7                                                                                           \
+    }
+#define LOW_2                                                                                                \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        0, 4, 2, 6                                                                                           \
+    }
+#define HIGH_2                                                                                               \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        1, 5, 3, 7                                                                                           \
+    }
+#define LANE                                                                                                 \
+    (bits)                                                                                                   \
+    {                                                                                                        \
+        0, 1, 2, 3                                                                                           \
+    }
+#endif
+
+/* v[i] and v[i + n / 2] -> v[i] for i < n / 2: both folded once. */
+#define FOLD(n, op)                                                                                          \
+    _Pragma("GCC unroll 8") for (int i = 0; i < n / 2; i++) v[i] =                                           \
+        op(__builtin_shuffle(v[i], v[i + n / 2], LOW_##n), __builtin_shuffle(v[i], v[i + n / 2], HIGH_##n))
+
+INLINE vec sum_of(vec a, vec b)
+{
+    return a + b;
+}
+
+/* Lane i of the result: the sum of all lanes of v[i]. v is used up. The halves are added first, then their
+ * halves: the same bits as lanes_sum. */
+INLINE vec lanes_sums(vec v[LANES])
+{
+#if defined(NOC_ISA_AVX512)
+    FOLD(16, sum_of);
+#endif
+#if defined(NOC_ISA_AVX512) || defined(NOC_ISA_AVX2)
+    FOLD(8, sum_of);
+#endif
+    FOLD(4, sum_of);
+    FOLD(2, sum_of);
+    return v[0];
+}
+
+/* The same for the largest lanes. */
+INLINE vec lanes_maxima(vec v[LANES])
+{
+#if defined(NOC_ISA_AVX512)
+    FOLD(16, larger);
+#endif
+#if defined(NOC_ISA_AVX512) || defined(NOC_ISA_AVX2)
+    FOLD(8, larger);
+#endif
+    FOLD(4, larger);
+    FOLD(2, larger);
+    return v[0];
+}
+
 /* 2^x for x <= 0, to 1.2e-7 relative. */
 #if defined(NOC_ISA_AVX512)
 /* The fraction and the power of two are the hardware's: vreduceps, vscalefps. */
