@@ -57,6 +57,7 @@ CPU_FLAGS := -O3 $(if $(X86),-DNOC_HAVE_X86)
 ISA_portable := -DNOC_ISA_PORTABLE
 ISA_avx2 := -DNOC_ISA_AVX2 -mavx2 -mfma
 ISA_avx512 := -DNOC_ISA_AVX512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma
+ISA_amx := -DNOC_ISA_AMX $(filter -m%,$(ISA_avx512)) -mavx512bf16 -mamx-tile -mamx-bf16
 ISAS := portable $(if $(X86),avx2 avx512)
 
 VERSION := $(shell cat VERSION)
@@ -77,10 +78,12 @@ OBJ := $(BUILD)/obj
 objects = $(patsubst %.c,$(OBJ)/%.o,$(sort $(wildcard $(1)/*.c)))
 
 KERNELS := $(sort $(wildcard engine/cpu/kernels*.c))
+KERNELS_F32 := $(filter-out %_bf16.c,$(KERNELS))
+KERNELS_BF16 := $(filter %_bf16.c,$(KERNELS)) engine/cpu/kernels.c engine/cpu/kernels_gather.c
 OBJECTS_base := $(call objects,engine/base)
 OBJECTS_volume := $(call objects,engine/volume)
 OBJECTS_cpu := $(filter-out $(KERNELS:%.c=$(OBJ)/%.o),$(call objects,engine/cpu)) \
-    $(foreach isa,$(ISAS),$(KERNELS:%.c=$(OBJ)/%.$(isa).o))
+    $(foreach isa,$(ISAS),$(KERNELS_F32:%.c=$(OBJ)/%.$(isa).o)) $(if $(X86),$(KERNELS_BF16:%.c=$(OBJ)/%.amx.o))
 OBJECTS_engine := $(call objects,engine)
 OBJECTS_catalog := $(call objects,catalog)
 OBJECTS_worker := $(call objects,worker)
@@ -145,7 +148,7 @@ $(OBJ)/engine/cpu/%.$(1).o: engine/cpu/%.c $(BUILD)/flags
 	$$(call say,cc  ,$$< ($(1)))
 	$$(Q)$(CC) $(KERNEL_FLAGS) $(ISA_$(1)) $(if $(X86),-DNOC_HAVE_X86) -MMD -MP -c $$< -o $$@
 endef
-$(foreach isa,$(ISAS),$(eval $(call kernel_rule,$(isa))))
+$(foreach isa,$(ISAS) amx,$(eval $(call kernel_rule,$(isa))))
 
 # Made anew each time, so that no object of a removed file stays inside; .members notes a removed or added file.
 define archive_rule

@@ -37,7 +37,7 @@ extern const noc_cpu_step_kind noc_cpu_attention_block_step, noc_cpu_mixffn_step
     noc_cpu_conv_step, noc_cpu_product_step, noc_cpu_tokens_step, noc_cpu_attention_step,
     noc_cpu_depthwise_step, noc_cpu_mix_step;
 
-/* Weights of one product: [panel][depth][panel width], and its bias. */
+/* Weights of one product as the kernels have packed them, and its bias. */
 typedef struct noc_cpu_panels {
     float *weight, *bias;
     int columns, depth, count; /* count: panels without those of the tail */
@@ -95,7 +95,9 @@ bool noc_cpu_follows(const noc_network *network, const noc_op *op, const noc_op 
 /* A LAYER_NORM without scale and shift, which a step may compute on its way. */
 bool noc_cpu_is_plain_norm(const noc_op *op);
 
-noc_status noc_cpu_pack(noc_network *network, const noc_op *op, noc_cpu_panels *panels, noc_error *err);
+/* padded_run: 0, or a depth to which a product is filled up with zeros. */
+noc_status noc_cpu_pack(noc_network *network, const noc_op *op, int padded_run, noc_cpu_panels *panels,
+                        noc_error *err);
 noc_status noc_cpu_copy(noc_network *network, const noc_weights *weights, float **copy, noc_error *err);
 /* Positions of the inputs of SUM and CONCAT that have another grid. */
 noc_status noc_cpu_fill_axes(noc_network *network, const noc_op *op, noc_cpu_axis axes[NOC_OP_INPUTS][3],

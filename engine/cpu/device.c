@@ -7,11 +7,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
+#include <unistd.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 static const noc_cpu_kernels *const instruction_sets[] = {
 /* best first */
 #if defined(__x86_64__)
+    &noc_cpu_amx_kernels,
     &noc_cpu_avx512_kernels,
     &noc_cpu_avx2_kernels,
 #endif
@@ -19,9 +25,24 @@ static const noc_cpu_kernels *const instruction_sets[] = {
 };
 enum { INSTRUCTION_SETS = sizeof instruction_sets / sizeof instruction_sets[0], THREADS_MAX = 1024 };
 
+#if defined(__x86_64__)
+/* The system gives tiles to those who ask, once a process; it may refuse, or not know them. CPUID leaf 7: bit
+ * 22 of EDX is AMX-BF16, bit 24 AMX-TILE. */
+static bool may_use_tiles(void)
+{
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1))
+        return false;
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+#endif
+
 static bool cpu_has(const noc_cpu_kernels *kernels)
 {
 #if defined(__x86_64__)
+    if (kernels == &noc_cpu_amx_kernels)
+        return cpu_has(&noc_cpu_avx512_kernels) && __builtin_cpu_supports("avx512bf16") && may_use_tiles();
     if (kernels == &noc_cpu_avx512_kernels)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
@@ -31,28 +52,45 @@ static bool cpu_has(const noc_cpu_kernels *kernels)
     return kernels == &noc_cpu_portable_kernels;
 }
 
-static noc_status choose_kernels(const char *isa, const noc_cpu_kernels **kernels, noc_error *err)
+static bool is_named(const char *isa)
 {
-    if (!isa || !isa[0])
+    return isa && isa[0];
+}
+
+/* A set that computes in bf16 is for those who want bf16; others that may name it get what it stands on. */
+static bool fits(const noc_cpu_kernels *kernels, const char *isa, noc_precision precision)
+{
+    if (kernels->precision == NOC_PRECISION_BF16 && precision != NOC_PRECISION_BF16)
+        return false;
+    if (!is_named(isa))
+        return true;
+    bool is_base =
+        strcmp(isa, "amx") == 0 && strcmp(kernels->name, "avx512") == 0 && precision != NOC_PRECISION_BF16;
+    return is_base || strcmp(isa, kernels->name) == 0;
+}
+
+static noc_status refuse(const char *isa, noc_error *err)
+{
+    static const char *const known[][2] = {
+        {"amx", "AMX with bf16"}, {"avx512", "AVX-512 (F, BW, VL and DQ)"}, {"avx2", "AVX2 with FMA"}};
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (strcmp(isa, known[i][0]) == 0)
+            return noc_fail(err, NOC_EUNAVAILABLE, "this CPU has no %s", known[i][1]);
+    return noc_fail(err, NOC_EUSAGE,
+                    "unknown instruction set \"%s\": amx, avx512, avx2 and portable are known", isa);
+}
+
+static noc_status choose_kernels(const char *isa, noc_precision precision, const noc_cpu_kernels **kernels,
+                                 noc_error *err)
+{
+    if (!is_named(isa))
         isa = getenv("NOC_CPU_ISA");
-    for (int i = 0; i < INSTRUCTION_SETS; i++) {
-        bool is_named = isa && isa[0];
-        if (is_named && strcmp(isa, instruction_sets[i]->name) != 0)
-            continue;
-        if (cpu_has(instruction_sets[i])) {
+    for (int i = 0; i < INSTRUCTION_SETS; i++)
+        if (fits(instruction_sets[i], isa, precision) && cpu_has(instruction_sets[i])) {
             *kernels = instruction_sets[i];
             return NOC_OK;
         }
-        if (is_named)
-            return noc_fail(err, NOC_EUNAVAILABLE, "this CPU has no %s",
-                            strcmp(isa, "avx512") == 0 ? "AVX-512 (F, BW, VL and DQ)" : "AVX2 with FMA");
-    }
-#if !defined(__x86_64__)
-    if (strcmp(isa, "avx512") == 0 || strcmp(isa, "avx2") == 0)
-        return noc_fail(err, NOC_EUNAVAILABLE, "%s is an instruction set of another kind of CPU", isa);
-#endif
-    return noc_fail(err, NOC_EUSAGE, "unknown instruction set \"%s\": avx512, avx2 and portable are known",
-                    isa);
+    return refuse(isa, err);
 }
 
 /* CPUs that the cgroup's quota amounts to, rounded up; `limit` without one. */
@@ -140,7 +178,7 @@ static noc_status cpu_open(const noc_device_options *options, noc_device **devic
     if (options->threads < 0 || options->threads > THREADS_MAX)
         return noc_fail(err, NOC_EUSAGE, "%d threads: 1 to %d can be had", options->threads, THREADS_MAX);
     const noc_cpu_kernels *kernels = NULL;
-    noc_status status = choose_kernels(options->isa, &kernels, err);
+    noc_status status = choose_kernels(options->isa, options->precision, &kernels, err);
     if (status != NOC_OK)
         return status;
     noc_device *made = noc_alloc_zeroed(1, sizeof *made, err);
@@ -164,12 +202,14 @@ static void cpu_describe(const noc_device *device, noc_device_info *info)
     snprintf(info->kind, sizeof info->kind, "cpu");
     snprintf(info->name, sizeof info->name, "%s", device->name);
     snprintf(info->isa, sizeof info->isa, "%s", device->kernels->name);
-    snprintf(info->precision, sizeof info->precision, "f32");
+    snprintf(info->precision, sizeof info->precision, "%s",
+             device->kernels->precision == NOC_PRECISION_BF16 ? "bf16" : "f32");
     snprintf(info->library, sizeof info->library, "nocturne kernels 1");
     info->threads = noc_pool_threads(device->pool);
 }
 
 typedef struct flushed {
+    const noc_cpu_kernels *kernels;
     void (*piece)(void *argument, int i, int thread);
     void *argument;
 } flushed;
@@ -181,7 +221,11 @@ static void flushed_piece(void *argument, int i, int thread)
 #if defined(__x86_64__)
     unsigned mode = __builtin_ia32_stmxcsr();
     __builtin_ia32_ldmxcsr(mode | 0x8040);
+    if (f->kernels->enter)
+        f->kernels->enter();
     f->piece(f->argument, i, thread);
+    if (f->kernels->leave)
+        f->kernels->leave();
     __builtin_ia32_ldmxcsr(mode);
 #else
     f->piece(f->argument, i, thread);
@@ -191,7 +235,7 @@ static void flushed_piece(void *argument, int i, int thread)
 void noc_cpu_run(noc_device *device, int count, void (*piece)(void *argument, int i, int thread),
                  void *argument)
 {
-    flushed f = {piece, argument};
+    flushed f = {device->kernels, piece, argument};
     noc_pool_run(device->pool, count, flushed_piece, &f);
 }
 

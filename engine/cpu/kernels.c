@@ -9,7 +9,7 @@ INLINE vec centred(const float *in, int c, int channels, vec mean)
     return n >= LANES ? x : (vec)((bits)x & (bits)(LANE < (bits){0} + (uint32_t)n));
 }
 
-/* Up to LANES rows, whose sums are folded together. */
+/* Up to LANES rows, whose sums are folded together; each row's bits are the same in any company. */
 static void norm_rows(const float *in, float *out, int rows, int channels, const float *scale,
                       const float *shift, float eps)
 {
@@ -200,11 +200,47 @@ static void mix(const noc_cpu_mix *m)
     }
 }
 
+#if defined(NOC_ISA_AMX)
+/* Eight tiles of 16 rows of 64 bytes. They belong to the thread, and make its context switches dearer while
+ * it has them. */
+static void enter(void)
+{
+    static const struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t bytes[16];
+        uint8_t rows[16];
+    } config __attribute__((aligned(64))) = {
+        .palette = 1, .bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
+    _tile_loadconfig(&config);
+}
+
+static void leave(void)
+{
+    _tile_release();
+}
+#endif
+
 const noc_cpu_kernels KERNEL(kernels) = {
     .name = ISA,
     .lanes = LANES,
-    .rows = ROWS,
     .columns = COLUMNS,
+#if defined(NOC_ISA_AMX)
+    .rows = 2 * LANES,
+    .precision = NOC_PRECISION_BF16,
+    .depth_step = 32,
+    .enter = enter,
+    .leave = leave,
+#else
+    .rows = ROWS,
+    .precision = NOC_PRECISION_F32,
+    .depth_step = 1,
+#endif
+    .packed_floats = KERNEL(packed_floats),
+    .pack = KERNEL(pack),
+    .head_floats = KERNEL(head_floats),
+    .score_floats = KERNEL(score_floats),
+    .pack_keys = KERNEL(pack_keys),
+    .conv_room = KERNEL(conv_room),
     .product = KERNEL(product),
     .conv = KERNEL(conv),
     .interleave = interleave,

@@ -5,15 +5,14 @@
 #ifndef NOC_CPU_KERNELS_H
 #define NOC_CPU_KERNELS_H
 
-#include "engine/plan.h"
+#include "engine/device.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* out = activation((in * weights + bias) * norm + residual) for the column panels [first, last). Weights are
- * packed as [panel][depth][panel width], zeros behind the last column; `tail` columns stand in panels of
- * their own after the others and give norm = 1 / sqrt(tail_constant + sum of their squares); without tail,
- * norm = 1. */
+/* out = activation((in * weights + bias) * norm + residual) for the column panels [first, last). `tail`
+ * columns stand in panels of their own after the others and give norm = 1 / sqrt(tail_constant + sum of their
+ * squares); without tail, norm = 1. */
 typedef struct noc_cpu_product {
     const float *in;
     size_t in_step; /* floats from row to row */
@@ -28,23 +27,32 @@ typedef struct noc_cpu_product {
     noc_activation activation;
 } noc_cpu_product;
 
-/* A convolution with zero padding. panels: [panel][kd][kh][kw][channels][panel width]. */
+/* A convolution with zero padding; a run of its weights is the kw * channels values of a line. */
 typedef struct noc_cpu_conv {
     const float *in; /* [D][H][W][channels] */
     int grid[3], out_grid[3], channels, columns;
     int kernel[3], stride[3], padding[3];
     const float *panels, *bias; /* bias: a value for each packed column */
     float *out;                 /* [D'][H'][W'][columns] */
+    void *room;                 /* conv_room floats */
 } noc_cpu_conv;
 
-/* Softmax attention of one head. keys: [panel of keys][dim][panel width], already times the scale;
- * values: [panel of dim][keys][panel width]. */
+/* Heads of an attention op, and what rows of kv hold: `channels` of keys, then of values, head h from h * dim
+ * on. */
+typedef struct noc_cpu_heads {
+    int count, dim, keys, channels;
+} noc_cpu_heads;
+
+enum { NOC_CPU_HEAD_DIM = 512 /* that every kernel takes */ };
+
+/* Softmax attention of one head. */
 typedef struct noc_cpu_attention {
+    const noc_cpu_heads *heads;
     const float *queries;
     size_t query_step;
-    int rows, keys, dim;
-    const float *key_panels, *value_panels;
-    float *scores; /* rows of a tile * keys, rounded up to panels */
+    int rows;
+    const float *packed; /* keys, already times the scale, and values of this head */
+    float *scores;       /* score_floats of room */
     float *out;
     size_t out_step;
 } noc_cpu_attention;
@@ -63,12 +71,13 @@ typedef struct noc_cpu_mixffn {
     int width, lines;            /* tokens of a line, lines of a slot */
     int channels;                /* of in and out */
     int groups;                  /* of `lanes` hidden channels; even, zeros behind the last channel */
-    const float *fc1, *fc1_bias; /* [groups / 2][channels][panel width] */
+    const float *fc1, *fc1_bias; /* panels of the hidden channels */
     const float *dw, *dw_bias;   /* [group][27][lanes] */
-    const float *fc2, *fc2_bias; /* [panel of channels][groups * lanes][panel width] */
+    const float *fc2, *fc2_bias; /* panels of channels, groups * lanes deep */
     noc_activation activation;
     float *ring;
-    float *activated; /* [group][token of a strip][lanes] */
+    float *activated; /* room for groups * lanes floats of each token of a strip */
+    void *room;       /* 32 rows of channels, in bf16 */
 } noc_cpu_mixffn;
 
 /* Lines [from, to) of the ring's lines, of which `filled` hold something. slot[a]: of plane d + a - 1; -1:
@@ -112,9 +121,25 @@ typedef struct noc_cpu_spread {
 
 typedef struct noc_cpu_kernels {
     const char *name;
-    int lanes;   /* floats of a vector */
-    int rows;    /* of a tile of products */
-    int columns; /* of a panel */
+    int lanes;               /* floats of a vector */
+    int rows;                /* of a tile of products */
+    int columns;             /* of a panel */
+    noc_precision precision; /* of products: F32, or BF16 with sums in f32 */
+    int depth_step;          /* runs of packed weights are filled up to it */
+    /* Around the pieces of a thread; NULL: nothing to do. */
+    void (*enter)(void);
+    void (*leave)(void);
+    /* weight [columns][runs][run] -> panels of `columns` columns, each run filled up with zeros to
+     * padded_run, the last panel with zero columns (the panels are zeros before). */
+    size_t (*packed_floats)(int columns, int runs, int padded_run);
+    void (*pack)(const double *weight, int columns, int runs, int run, int padded_run, float *panels);
+    /* Of one head: its packed keys and values, and the room that attention needs. */
+    size_t (*head_floats)(const noc_cpu_heads *heads);
+    size_t (*score_floats)(const noc_cpu_heads *heads);
+    /* Rows [first, first + rows) of kv into all heads (zeros before), head_floats apart. */
+    void (*pack_keys)(const noc_cpu_heads *heads, const float *kv, int first, int rows, float scale,
+                      float *packed);
+    size_t (*conv_room)(const noc_cpu_conv *conv);
     void (*product)(const noc_cpu_product *product);
     /* The line `line` = d * H' + h of the output, columns of the panels [first, last). */
     void (*conv)(const noc_cpu_conv *conv, int line, int first, int last);
@@ -147,7 +172,7 @@ typedef struct noc_cpu_kernels {
 
 extern const noc_cpu_kernels noc_cpu_portable_kernels;
 #if defined(__x86_64__)
-extern const noc_cpu_kernels noc_cpu_avx2_kernels, noc_cpu_avx512_kernels;
+extern const noc_cpu_kernels noc_cpu_avx2_kernels, noc_cpu_avx512_kernels, noc_cpu_amx_kernels;
 #endif
 
 #endif

@@ -2,6 +2,39 @@
  * and 512 keys) stay in L1, keys and values in L2. */
 #include "engine/cpu/tile.h"
 
+static int padded(int n)
+{
+    return (n + COLUMNS - 1) / COLUMNS * COLUMNS;
+}
+
+/* Keys as [panel of keys][dim][COLUMNS], values as [panel of dims][keys][COLUMNS]. */
+size_t KERNEL(head_floats)(const noc_cpu_heads *h)
+{
+    return (size_t)padded(h->keys) * (size_t)h->dim + (size_t)padded(h->dim) * (size_t)h->keys;
+}
+
+size_t KERNEL(score_floats)(const noc_cpu_heads *h)
+{
+    return (size_t)ROWS * (size_t)padded(h->keys);
+}
+
+void KERNEL(pack_keys)(const noc_cpu_heads *h, const float *kv, int first, int rows, float scale,
+                       float *packed)
+{
+    for (int head = 0; head < h->count; head++, packed += KERNEL(head_floats)(h)) {
+        float *values = packed + (size_t)padded(h->keys) * (size_t)h->dim;
+        for (int r = 0; r < rows; r++) {
+            const float *key = kv + (size_t)r * 2 * (size_t)h->channels + (size_t)(head * h->dim),
+                        *value = key + h->channels;
+            int j = first + r;
+            for (int c = 0; c < h->dim; c++) {
+                packed[(size_t)(j / COLUMNS * h->dim + c) * COLUMNS + (size_t)(j % COLUMNS)] = key[c] * scale;
+                values[(size_t)(c / COLUMNS * h->keys + j) * COLUMNS + (size_t)(c % COLUMNS)] = value[c];
+            }
+        }
+    }
+}
+
 /* A row of scores -> their powers of e below the maximum, in place; returns one over their sum. */
 static float soften(float *s, int count)
 {
@@ -26,23 +59,24 @@ static float soften(float *s, int count)
 static void attend(const noc_cpu_attention *a, int row, int rows)
 {
     float y[ROWS][COLUMNS] __attribute__((aligned(64))), factor[ROWS];
-    int padded = (a->keys + COLUMNS - 1) / COLUMNS * COLUMNS;
-    for (int j = 0; j < padded; j += COLUMNS)
-        tiles(rows, COLUMNS, a->queries + (size_t)row * a->query_step, a->query_step, a->dim,
-              a->key_panels + (size_t)j * (size_t)a->dim, NULL, NULL, a->scores + j, (size_t)padded);
+    const int keys = a->heads->keys, dim = a->heads->dim, columns = padded(keys);
+    const float *values = a->packed + (size_t)columns * (size_t)dim;
+    for (int j = 0; j < columns; j += COLUMNS)
+        tiles(rows, COLUMNS, a->queries + (size_t)row * a->query_step, a->query_step, dim,
+              a->packed + (size_t)j * (size_t)dim, NULL, NULL, a->scores + j, (size_t)columns);
     for (int r = 0; r < rows; r++) {
-        float *s = a->scores + (size_t)r * (size_t)padded;
-        for (int j = a->keys; j < padded; j++)
+        float *s = a->scores + (size_t)r * (size_t)columns;
+        for (int j = keys; j < columns; j++)
             s[j] = -3e38f; /* no key: its power is nothing beside the largest's 1 */
-        factor[r] = soften(s, padded);
+        factor[r] = soften(s, columns);
     }
-    for (int c = 0; c < a->dim; c += COLUMNS) {
-        tiles(rows, a->dim - c, a->scores, (size_t)padded, a->keys,
-              a->value_panels + (size_t)c * (size_t)a->keys, NULL, NULL, y[0], COLUMNS);
+    for (int c = 0; c < dim; c += COLUMNS) {
+        tiles(rows, dim - c, a->scores, (size_t)columns, keys, values + (size_t)c * (size_t)keys, NULL, NULL,
+              y[0], COLUMNS);
         for (int r = 0; r < rows; r++)
-            for (int i = 0; i < COLUMNS && c + i < a->dim; i += LANES)
+            for (int i = 0; i < COLUMNS && c + i < dim; i += LANES)
                 store_part(a->out + (size_t)(row + r) * a->out_step + c + i, load(y[r] + i) * factor[r],
-                           least(LANES, a->dim - c - i));
+                           least(LANES, dim - c - i));
     }
 }
 

@@ -1,9 +1,7 @@
 /* The inside of a MixFFN block: fc1 -> depthwise 3x3x3 -> activation -> fc2 + residual, with the 4C wide
  * hidden tensor in cache. It lies as [plane][group of LANES channels][line][token][LANES]: what fc1's tile
- * stores, one vector a token and group, is what the depthwise taps load, and the six lines of three planes
- * that a strip of four needs are 36 KiB a group (32 tokens, 16 lanes): they stay in L1. Each loaded vector is
- * used for three taps along W. */
-#include "engine/cpu/vector.h"
+ * stores, one vector a token and group, is what the depthwise taps load (depthwise.h). */
+#include "engine/cpu/depthwise.h"
 
 /* ---- fc1 ---- */
 
@@ -56,44 +54,11 @@ void KERNEL(expand)(const noc_cpu_mixffn *m, const float *in, int rows, int slot
 
 /* ---- depthwise and activation ---- */
 
-/* `count` (a constant at every call) outputs along W from one line of one plane. */
-INLINE void line_taps(vec sum[8], int count, const float *line, const float *weight, int is_first,
-                      int is_last)
-{
-    vec k0 = load(weight), k1 = load(weight + LANES), k2 = load(weight + 2 * LANES);
-#pragma GCC unroll 10
-    for (int i = -1; i <= count; i++) {
-        if ((i < 0 && is_first) || (i == count && is_last))
-            continue;
-        vec x = load(line + i * LANES);
-        if (i + 1 < count)
-            sum[i + 1] += x * k0;
-        if (i >= 0 && i < count)
-            sum[i] += x * k1;
-        if (i >= 1)
-            sum[i - 1] += x * k2;
-    }
-}
-
 INLINE void depthwise_run(const noc_cpu_mixffn *m, const noc_cpu_strip *s, int count, int g, int line, int w,
                           float *out)
 {
-    vec sum[8], bias = load(m->dw_bias + g * LANES);
-#pragma GCC unroll 8
-    for (int i = 0; i < count; i++)
-        sum[i] = bias;
-    for (int a = 0; a < 3; a++)
-        for (int b = 0; s->slot[a] >= 0 && b < 3; b++) {
-            int at = line + b - 1;
-            if (at < 0 || at >= s->filled)
-                continue;
-            const float *in =
-                m->ring +
-                ((size_t)((s->slot[a] * m->groups + g) * m->lines + at) * (size_t)m->width + (size_t)w) *
-                    LANES;
-            line_taps(sum, count, in, m->dw + (size_t)(g * 27 + a * 9 + b * 3) * LANES, w == 0,
-                      w + count == m->width);
-        }
+    vec sum[8];
+    strip_sums(m, s, count, g, line, w, sum);
 #pragma GCC unroll 8
     for (int i = 0; i < count; i++)
         store(out + i * LANES, activated(sum[i], m->activation));

@@ -1,6 +1,22 @@
 /* Products of rows with packed weights: out = activation((in * weights + bias) * norm + residual). */
 #include "engine/cpu/tile.h"
 
+/* [panel][depth][COLUMNS] */
+size_t KERNEL(packed_floats)(int columns, int runs, int padded_run)
+{
+    return (size_t)((columns + COLUMNS - 1) / COLUMNS * COLUMNS) * (size_t)(runs * padded_run);
+}
+
+void KERNEL(pack)(const double *weight, int columns, int runs, int run, int padded_run, float *panels)
+{
+    for (int o = 0; o < columns; o++)
+        for (int i = 0; i < runs * run; i++) {
+            size_t k = (size_t)(i / run * padded_run + i % run);
+            panels[((size_t)(o / COLUMNS * runs * padded_run) + k) * COLUMNS + (size_t)(o % COLUMNS)] =
+                (float)weight[(size_t)o * (size_t)(runs * run) + (size_t)i];
+        }
+}
+
 /* Squares of the tail columns of a block of rows -> the factor of each row. */
 static void norms(const noc_cpu_product *p, int row, int rows, float *factor)
 {

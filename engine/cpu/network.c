@@ -87,34 +87,32 @@ float *noc_cpu_scratch(const noc_network *network, int thread)
     return network->scratch + (size_t)thread * network->scratch_floats;
 }
 
-/* Rows [from, from + n) of weight [..][depth] -> panels of `width` columns from panel number `panel` on. */
-static void pack_panels(const double *weight, int from, int n, size_t depth, int width, int panel,
-                        float *panels)
+/* Panels of the columns, then of the tail. A run of a convolution is one of its lines. */
+noc_status noc_cpu_pack(noc_network *network, const noc_op *op, int padded_run, noc_cpu_panels *panels,
+                        noc_error *err)
 {
-    for (int o = 0; o < n; o++) {
-        float *column = panels + (size_t)(panel + o / width) * (size_t)width * depth + o % width;
-        for (size_t k = 0; k < depth; k++)
-            column[k * (size_t)width] = (float)weight[(size_t)(from + o) * depth + k];
-    }
-}
-
-/* Panels of the columns, then of the tail. */
-noc_status noc_cpu_pack(noc_network *network, const noc_op *op, noc_cpu_panels *panels, noc_error *err)
-{
-    int width = network->device->kernels->columns, columns = network->plan->values[op->output].channels;
-    int count = noc_cpu_parts(columns, width), all = count + noc_cpu_parts(op->tail, width);
-    size_t depth = op->weight.count / (size_t)(columns + op->tail);
-    panels->weight = noc_cpu_keep(network, (size_t)(all * width) * depth, sizeof(float), err);
-    panels->bias = noc_cpu_keep(network, (size_t)(all * width), sizeof(float), err);
+    const noc_cpu_kernels *kernels = network->device->kernels;
+    const noc_value *in = noc_cpu_value_of(network, op->input[0]);
+    int columns = noc_cpu_value_of(network, op->output)->channels, width = kernels->columns,
+        step = kernels->depth_step;
+    int depth = (int)(op->weight.count / (size_t)(columns + op->tail));
+    int run = op->kind == NOC_OP_CONV ? op->kernel[2] * in->channels : depth, runs = depth / run;
+    padded_run = padded_run > 0 ? padded_run : noc_cpu_parts(run, step) * step;
+    *panels = (noc_cpu_panels){.columns = columns, .depth = depth, .count = noc_cpu_parts(columns, width)};
+    size_t own = kernels->packed_floats(columns, runs, padded_run), tail = 0;
+    if (op->tail > 0)
+        tail = kernels->packed_floats(op->tail, runs, padded_run);
+    panels->weight = noc_cpu_keep(network, own + tail, sizeof(float), err);
+    panels->bias = noc_cpu_keep(network, (size_t)((panels->count + noc_cpu_parts(op->tail, width)) * width),
+                                sizeof(float), err);
     if (!panels->weight || !panels->bias)
         return NOC_ENOMEMORY;
-    panels->columns = columns;
-    panels->depth = (int)depth;
-    panels->count = count;
-    pack_panels(op->weight.data, 0, columns, depth, width, 0, panels->weight);
-    pack_panels(op->weight.data, columns, op->tail, depth, width, count, panels->weight);
+    kernels->pack(op->weight.data, columns, runs, run, padded_run, panels->weight);
+    if (op->tail > 0)
+        kernels->pack(op->weight.data + (size_t)columns * (size_t)depth, op->tail, runs, run, padded_run,
+                      panels->weight + own);
     for (int o = 0; op->bias.data && o < columns + op->tail; o++)
-        panels->bias[o < columns ? o : count * width + o - columns] = (float)op->bias.data[o];
+        panels->bias[o < columns ? o : panels->count * width + o - columns] = (float)op->bias.data[o];
     return NOC_OK;
 }
 

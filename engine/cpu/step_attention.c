@@ -13,66 +13,42 @@
 
 enum { QUERY_TILES = 4, KEY_TILES = 1 };
 
-/* Keys and values of all heads, packed: of head h from h * (key_floats + value_floats) on, keys first. */
-typedef struct heads {
-    int count, dim, keys, channels, panel;
-    size_t key_floats, value_floats; /* of one head */
-} heads;
-
-static heads heads_of(const noc_network *network, const noc_op *op)
+static noc_cpu_heads heads_of(const noc_network *network, const noc_op *op)
 {
-    heads h = {.count = op->heads,
-               .keys = (int)noc_cpu_tokens(noc_cpu_value_of(network, op->input[1])),
-               .channels = noc_cpu_value_of(network, op->output)->channels,
-               .panel = network->device->kernels->columns};
-    h.dim = h.channels / h.count;
-    h.key_floats = (size_t)noc_cpu_parts(h.keys, h.panel) * (size_t)(h.panel * h.dim);
-    h.value_floats = (size_t)noc_cpu_parts(h.dim, h.panel) * (size_t)(h.panel * h.keys);
-    return h;
+    int channels = noc_cpu_value_of(network, op->output)->channels;
+    return (noc_cpu_heads){.count = op->heads,
+                           .dim = channels / op->heads,
+                           .keys = (int)noc_cpu_tokens(noc_cpu_value_of(network, op->input[1])),
+                           .channels = channels};
 }
 
-static size_t packed_floats(const heads *h)
+static size_t packed_floats(const noc_network *network, const noc_cpu_heads *h)
 {
-    return (size_t)h->count * (h->key_floats + h->value_floats);
+    return (size_t)h->count * network->device->kernels->head_floats(h);
 }
 
-static size_t score_floats(const noc_network *network, const heads *h)
+static noc_status check_heads(const noc_cpu_heads *h, noc_error *err)
 {
-    return (size_t)network->device->kernels->rows * (h->key_floats / (size_t)h->dim);
-}
-
-/* Rows [first, first + rows) of kv ([rows][2 channels], keys then values) into the panels of all heads. */
-static void pack_keys(const heads *h, const float *kv, int first, int rows, float scale, float *packed)
-{
-    size_t width = (size_t)h->panel, dim = (size_t)h->dim, keys = (size_t)h->keys;
-    for (int head = 0; head < h->count; head++, packed += h->key_floats + h->value_floats)
-        for (size_t r = 0; r < (size_t)rows; r++) {
-            const float *key = kv + r * 2 * (size_t)h->channels + (size_t)head * dim,
-                        *value = key + h->channels;
-            size_t j = (size_t)first + r;
-            for (size_t c = 0; c < dim; c++) {
-                packed[(j / width * dim + c) * width + j % width] = key[c] * scale;
-                packed[h->key_floats + (c / width * keys + j) * width + c % width] = value[c];
-            }
-        }
+    return h->dim <= NOC_CPU_HEAD_DIM
+               ? NOC_OK
+               : noc_fail(err, NOC_EUNSUPPORTED, "heads of %d channels; the CPU device takes up to %d",
+                          h->dim, NOC_CPU_HEAD_DIM);
 }
 
 /* Rows of queries of one head against all keys. */
-static void attend(const noc_network *network, const heads *h, int head, const float *queries, size_t step,
-                   int rows, float *scores, float *out, size_t out_step)
+static void attend(const noc_network *network, const noc_cpu_heads *h, int head, const float *queries,
+                   size_t step, int rows, float *scores, float *out, size_t out_step)
 {
-    const float *packed = network->shared + (size_t)head * (h->key_floats + h->value_floats);
-    noc_cpu_attention a = {.queries = queries + head * h->dim,
+    const noc_cpu_kernels *kernels = network->device->kernels;
+    noc_cpu_attention a = {.heads = h,
+                           .queries = queries + head * h->dim,
                            .query_step = step,
                            .rows = rows,
-                           .keys = h->keys,
-                           .dim = h->dim,
-                           .key_panels = packed,
-                           .value_panels = packed + h->key_floats,
+                           .packed = network->shared + (size_t)head * kernels->head_floats(h),
                            .scores = scores,
                            .out = out + head * h->dim,
                            .out_step = out_step};
-    network->device->kernels->attention(&a);
+    kernels->attention(&a);
 }
 
 /* ---- the op alone ---- */
@@ -80,25 +56,26 @@ static void attend(const noc_network *network, const heads *h, int head, const f
 typedef struct attention_job {
     const noc_network *network;
     const noc_op *op;
-    heads heads;
+    noc_cpu_heads heads;
     int rows, rows_per_piece;
 } attention_job;
 
 static void pack_piece(void *argument, int i, int thread)
 {
     const attention_job *job = argument;
-    const heads *h = &job->heads;
+    const noc_cpu_heads *h = &job->heads;
     int tile = job->network->device->kernels->rows, first = i * tile;
     const float *kv = noc_cpu_value(job->network, job->op->input[1]);
     (void)thread;
-    pack_keys(h, kv + (size_t)first * 2 * (size_t)h->channels, first, noc_cpu_min(tile, h->keys - first),
-              (float)job->op->scale, job->network->shared);
+    job->network->device->kernels->pack_keys(h, kv + (size_t)first * 2 * (size_t)h->channels, first,
+                                             noc_cpu_min(tile, h->keys - first), (float)job->op->scale,
+                                             job->network->shared);
 }
 
 static void attention_piece(void *argument, int i, int thread)
 {
     const attention_job *job = argument;
-    const heads *h = &job->heads;
+    const noc_cpu_heads *h = &job->heads;
     size_t step = (size_t)h->channels;
     int head = i % h->count, row = i / h->count * job->rows_per_piece;
     attend(job->network, h, head, noc_cpu_value(job->network, job->op->input[0]) + (size_t)row * step, step,
@@ -113,16 +90,15 @@ static int match(const noc_network *network, int first)
 
 static noc_status prepare(noc_network *network, noc_cpu_step *step, noc_error *err)
 {
-    heads h = heads_of(network, step->ops);
-    (void)err;
-    noc_cpu_want(network, score_floats(network, &h), packed_floats(&h));
-    return NOC_OK;
+    noc_cpu_heads h = heads_of(network, step->ops);
+    noc_cpu_want(network, network->device->kernels->score_floats(&h), packed_floats(network, &h));
+    return check_heads(&h, err);
 }
 
 /* What lies behind the last key or column of a panel counts as zero. */
-static void clear_shared(const noc_network *network, const heads *h)
+static void clear_shared(const noc_network *network, const noc_cpu_heads *h)
 {
-    memset(network->shared, 0, packed_floats(h) * sizeof(float));
+    memset(network->shared, 0, packed_floats(network, h) * sizeof(float));
 }
 
 static void run(noc_network *network, const noc_cpu_step *step)
@@ -217,22 +193,24 @@ static noc_status prepare_block(noc_network *network, noc_cpu_step *step, noc_er
 {
     block b;
     find_block(network, step->ops, &b);
-    heads h = heads_of(network, b.attention);
+    noc_cpu_heads h = heads_of(network, b.attention);
     size_t tile = (size_t)network->device->kernels->rows, rows = tile * QUERY_TILES, keys = tile * KEY_TILES;
     size_t channels = (size_t)h.channels, patch = (size_t)patch_floats(network, &b);
-    size_t query_side = rows * 3 * channels + score_floats(network, &h),
+    size_t query_side = rows * 3 * channels + network->device->kernels->score_floats(&h),
            key_side = keys * (patch + 3 * channels);
-    noc_cpu_want(network, query_side > key_side ? query_side : key_side, packed_floats(&h));
-    noc_status status = noc_cpu_pack(network, b.query, &step->panels[PANELS_QUERY], err);
+    noc_cpu_want(network, query_side > key_side ? query_side : key_side, packed_floats(network, &h));
+    noc_status status = check_heads(&h, err);
+    if (status == NOC_OK)
+        status = noc_cpu_pack(network, b.query, 0, &step->panels[PANELS_QUERY], err);
     if (status == NOC_OK && b.sr)
-        status = noc_cpu_pack(network, b.sr, &step->panels[PANELS_SR], err);
+        status = noc_cpu_pack(network, b.sr, 0, &step->panels[PANELS_SR], err);
     if (status == NOC_OK && b.sr)
         status = noc_cpu_copy(network, &b.sr_norm->weight, &step->weight, err);
     if (status == NOC_OK && b.sr)
         status = noc_cpu_copy(network, &b.sr_norm->bias, &step->bias, err);
     if (status == NOC_OK)
-        status = noc_cpu_pack(network, b.kv, &step->panels[PANELS_KV], err);
-    return status == NOC_OK ? noc_cpu_pack(network, b.projection, &step->panels[PANELS_PROJECTION], err)
+        status = noc_cpu_pack(network, b.kv, 0, &step->panels[PANELS_KV], err);
+    return status == NOC_OK ? noc_cpu_pack(network, b.projection, 0, &step->panels[PANELS_PROJECTION], err)
                             : status;
 }
 
@@ -240,7 +218,7 @@ typedef struct block_job {
     const noc_network *network;
     const noc_cpu_step *step;
     block ops;
-    heads heads;
+    noc_cpu_heads heads;
     const float *in;
     float *out;
     int rows, patch;
@@ -268,7 +246,7 @@ static void keys_piece(void *argument, int i, int thread)
     const block_job *job = argument;
     const noc_cpu_kernels *kernels = job->network->device->kernels;
     const noc_cpu_step *step = job->step;
-    const heads *h = &job->heads;
+    const noc_cpu_heads *h = &job->heads;
     size_t channels = (size_t)h->channels;
     int per_piece = kernels->rows * KEY_TILES, first = i * per_piece,
         rows = noc_cpu_min(per_piece, h->keys - first);
@@ -289,14 +267,14 @@ static void keys_piece(void *argument, int i, int thread)
     noc_cpu_product p =
         noc_cpu_product_of(job->ops.kv, &step->panels[PANELS_KV], reduced, channels, rows, kv, 2 * channels);
     kernels->product(&p);
-    pack_keys(h, kv, first, rows, (float)job->ops.attention->scale, job->network->shared);
+    kernels->pack_keys(h, kv, first, rows, (float)job->ops.attention->scale, job->network->shared);
 }
 
 static void queries_piece(void *argument, int i, int thread)
 {
     const block_job *job = argument;
     const noc_cpu_kernels *kernels = job->network->device->kernels;
-    const heads *h = &job->heads;
+    const noc_cpu_heads *h = &job->heads;
     size_t channels = (size_t)h->channels, block_floats = (size_t)(kernels->rows * QUERY_TILES) * channels;
     int row = i * kernels->rows * QUERY_TILES,
         rows = noc_cpu_min(kernels->rows * QUERY_TILES, job->rows - row);

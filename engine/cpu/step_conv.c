@@ -20,10 +20,11 @@ static void conv_piece(void *argument, int i, int thread)
     int group = i % job->groups, line = i / job->groups * job->lines_per_piece,
         end = noc_cpu_min(line + job->lines_per_piece, job->lines), width = job->conv.out_grid[2];
     int per_group = noc_cpu_parts(job->panels, job->groups), first = group * per_group;
-    (void)thread;
+    noc_cpu_conv conv = job->conv;
+    conv.room = noc_cpu_scratch(job->network, thread);
     for (; line < end; line++) {
-        float *out = job->conv.out + (size_t)(line * width) * (size_t)job->conv.columns;
-        kernels->conv(&job->conv, line, first, noc_cpu_min(first + per_group, job->panels));
+        float *out = conv.out + (size_t)(line * width) * (size_t)conv.columns;
+        kernels->conv(&conv, line, first, noc_cpu_min(first + per_group, job->panels));
         if (job->norm)
             kernels->layer_norm(out, out, width, job->conv.columns, job->scale, job->shift,
                                 (float)job->norm->eps);
@@ -49,9 +50,26 @@ static int match(const noc_network *network, int first)
     return has_norm ? 2 : 1;
 }
 
+static noc_cpu_conv conv_of(const noc_network *network, const noc_op *op)
+{
+    const noc_value *in = noc_cpu_value_of(network, op->input[0]),
+                    *out = noc_cpu_value_of(network, op->output);
+    noc_cpu_conv conv = {.channels = in->channels, .columns = out->channels};
+    for (int a = 0; a < 3; a++) {
+        conv.grid[a] = in->grid[a];
+        conv.out_grid[a] = out->grid[a];
+        conv.kernel[a] = op->kernel[a];
+        conv.stride[a] = op->stride[a];
+        conv.padding[a] = op->padding[a];
+    }
+    return conv;
+}
+
 static noc_status prepare(noc_network *network, noc_cpu_step *step, noc_error *err)
 {
-    noc_status status = noc_cpu_pack(network, step->ops, &step->panels[0], err);
+    noc_cpu_conv conv = conv_of(network, step->ops);
+    noc_cpu_want(network, network->device->kernels->conv_room(&conv), 0);
+    noc_status status = noc_cpu_pack(network, step->ops, 0, &step->panels[0], err);
     if (status == NOC_OK && step->op_count > 1)
         status = noc_cpu_copy(network, &step->ops[1].weight, &step->weight, err);
     if (status == NOC_OK && step->op_count > 1)
@@ -62,28 +80,19 @@ static noc_status prepare(noc_network *network, noc_cpu_step *step, noc_error *e
 static void run(noc_network *network, const noc_cpu_step *step)
 {
     const noc_op *op = step->ops, *norm = step->op_count > 1 ? &step->ops[1] : NULL;
-    const noc_value *in = noc_cpu_value_of(network, op->input[0]),
-                    *out = noc_cpu_value_of(network, op->output);
+    const noc_value *out = noc_cpu_value_of(network, op->output);
     conv_job job = {.network = network,
-                    .conv = {.in = noc_cpu_value(network, op->input[0]),
-                             .channels = in->channels,
-                             .columns = out->channels,
-                             .panels = step->panels[0].weight,
-                             .bias = step->panels[0].bias,
-                             .out = noc_cpu_value(network, norm ? norm->output : op->output)},
+                    .conv = conv_of(network, op),
                     .scale = step->weight,
                     .shift = step->bias,
                     .lines = out->grid[0] * out->grid[1],
                     .lines_per_piece = 1,
                     .panels = step->panels[0].count,
                     .groups = 1};
-    for (int a = 0; a < 3; a++) {
-        job.conv.grid[a] = in->grid[a];
-        job.conv.out_grid[a] = out->grid[a];
-        job.conv.kernel[a] = op->kernel[a];
-        job.conv.stride[a] = op->stride[a];
-        job.conv.padding[a] = op->padding[a];
-    }
+    job.conv.in = noc_cpu_value(network, op->input[0]);
+    job.conv.panels = step->panels[0].weight;
+    job.conv.bias = step->panels[0].bias;
+    job.conv.out = noc_cpu_value(network, norm ? norm->output : op->output);
     bool is_whole = job.lines >= MANY_LINES;
     if (!is_whole) {
         job.groups = job.panels;

@@ -51,12 +51,12 @@ static noc_status prepare(noc_network *network, noc_cpu_step *step, noc_error *e
 {
     const noc_op *op = step->ops;
     noc_cpu_want(network, scratch_floats(network, op), 0);
-    noc_status status = noc_cpu_pack(network, &op[0], &step->panels[PANELS_FINE], err);
+    noc_status status = noc_cpu_pack(network, &op[0], 0, &step->panels[PANELS_FINE], err);
     if (status == NOC_OK)
         status = noc_cpu_copy(network, &op[1].bias, &step->bias, err);
     if (status == NOC_OK)
         status = noc_cpu_fill_axes(network, &op[1], step->axes, err);
-    return status == NOC_OK ? noc_cpu_pack(network, &op[2], &step->panels[PANELS_CLASSES], err) : status;
+    return status == NOC_OK ? noc_cpu_pack(network, &op[2], 0, &step->panels[PANELS_CLASSES], err) : status;
 }
 
 /* The coarser maps on the line (d, h), each with its own W. */

@@ -14,6 +14,7 @@ enum {
     LEAST_FLOATS = 1 << 19, /* of a hidden tensor that is worth it: 2 MiB */
     STRIP_LINES = 4,
     BLOCK_TOKENS = 112, /* normalised at a time */
+    ROOM_ROWS = 16,     /* floats: 32 of bf16 */
     DEFAULT_L2_BYTES = 1 << 20,
 };
 
@@ -72,38 +73,23 @@ static int match(const noc_network *network, int first)
     return noc_cpu_tokens(hidden) * hidden->channels >= LEAST_FLOATS ? 4 : 0;
 }
 
-/* fc2 with the rows of the hidden channels that fill up the last groups: zeros. */
-static noc_status pack_fc2(noc_network *network, const noc_op *op, noc_cpu_panels *panels, noc_error *err)
-{
-    int width = network->device->kernels->columns, columns = noc_cpu_value_of(network, op->output)->channels;
-    size_t hidden = op->weight.count / (size_t)columns;
-    size_t depth = (size_t)(groups_of(network, (int)hidden) * network->device->kernels->lanes);
-    *panels =
-        (noc_cpu_panels){.columns = columns, .depth = (int)depth, .count = noc_cpu_parts(columns, width)};
-    panels->weight = noc_cpu_keep(network, (size_t)(panels->count * width) * depth, sizeof(float), err);
-    panels->bias = noc_cpu_keep(network, (size_t)(panels->count * width), sizeof(float), err);
-    if (!panels->weight || !panels->bias)
-        return NOC_ENOMEMORY;
-    for (int o = 0; o < columns; o++) {
-        float *column = panels->weight + (size_t)(o / width * width) * depth + o % width;
-        for (size_t k = 0; k < hidden; k++)
-            column[k * (size_t)width] = (float)op->weight.data[(size_t)o * hidden + k];
-        panels->bias[o] = op->bias.data ? (float)op->bias.data[o] : 0;
-    }
-    return NOC_OK;
-}
-
 static noc_status prepare(noc_network *network, noc_cpu_step *step, noc_error *err)
 {
     const noc_value *hidden = noc_cpu_value_of(network, step->ops[1].output);
     cut c = cut_of(network, hidden);
     size_t channels = (size_t)noc_cpu_value_of(network, step->ops->output)->channels;
     size_t line = line_floats(network, hidden);
-    noc_cpu_want(network, line * (size_t)(3 * (c.lines + 2) + STRIP_LINES) + BLOCK_TOKENS * channels, 0);
-    noc_status status = noc_cpu_pack(network, &step->ops[1], &step->panels[PANELS_FC1], err);
+    noc_cpu_want(
+        network,
+        line * (size_t)(3 * (c.lines + 2) + STRIP_LINES) + (BLOCK_TOKENS + ROOM_ROWS) * (channels + 32), 0);
+    noc_status status = noc_cpu_pack(network, &step->ops[1], 0, &step->panels[PANELS_FC1], err);
     if (status == NOC_OK)
         status = noc_cpu_pack_depthwise(network, &step->ops[2], &step->weight, &step->bias, err);
-    return status == NOC_OK ? pack_fc2(network, &step->ops[3], &step->panels[PANELS_FC2], err) : status;
+    if (status != NOC_OK)
+        return status;
+    int depth = groups_of(network, hidden->channels) *
+                network->device->kernels->lanes; /* zeros behind the last group */
+    return noc_cpu_pack(network, &step->ops[3], depth, &step->panels[PANELS_FC2], err);
 }
 
 typedef struct mixffn_job {
@@ -144,6 +130,7 @@ static void mixffn_piece(void *argument, int i, int thread)
     m.ring = noc_cpu_scratch(job->network, thread);
     m.activated = m.ring + 3 * (size_t)filled * line;
     float *normed = m.activated + STRIP_LINES * line;
+    m.room = normed + BLOCK_TOKENS * m.channels;
     for (int d = d0 > 0 ? d0 - 1 : 0; d <= d0; d++)
         fill_plane(job, &m, d, lo, filled, normed);
     for (int d = d0; d < d1; d++) {

@@ -50,7 +50,7 @@ static int match(const noc_network *network, int first)
 
 static noc_status prepare(noc_network *network, noc_cpu_step *step, noc_error *err)
 {
-    return noc_cpu_pack(network, step->ops, &step->panels[0], err);
+    return noc_cpu_pack(network, step->ops, 0, &step->panels[0], err);
 }
 
 static void run(noc_network *network, const noc_cpu_step *step)

@@ -11,11 +11,18 @@
 #include <math.h>
 #include <string.h>
 
+#if defined(NOC_ISA_AMX) /* AVX-512 with tiles of bf16 */
+#define NOC_ISA_AVX512
+#define KERNEL(name) noc_cpu_amx_##name
+#define ISA "amx"
+#elif defined(NOC_ISA_AVX512)
+#define KERNEL(name) noc_cpu_avx512_##name
+#define ISA "avx512"
+#endif
+
 #if defined(NOC_ISA_AVX512)
 #include <immintrin.h>
 enum { LANES = 16, ROWS = 14 };
-#define KERNEL(name) noc_cpu_avx512_##name
-#define ISA "avx512"
 #elif defined(NOC_ISA_AVX2)
 #include <immintrin.h>
 enum { LANES = 8, ROWS = 6 };
@@ -33,16 +40,23 @@ enum { LANES = 4, ROWS = 4 };
 enum { COLUMNS = 2 * LANES, BLOCK_ROWS = 8 * ROWS, DEPTH_RUN = 128 };
 
 /* Kernels in files of their own; kernels.c has the others and the table. */
+size_t KERNEL(packed_floats)(int columns, int runs, int padded_run);
+void KERNEL(pack)(const double *weight, int columns, int runs, int run, int padded_run, float *panels);
+size_t KERNEL(head_floats)(const noc_cpu_heads *heads);
+size_t KERNEL(score_floats)(const noc_cpu_heads *heads);
+void KERNEL(pack_keys)(const noc_cpu_heads *heads, const float *kv, int first, int rows, float scale,
+                       float *packed);
+size_t KERNEL(conv_room)(const noc_cpu_conv *conv);
 void KERNEL(product)(const noc_cpu_product *product);
 void KERNEL(attention)(const noc_cpu_attention *attention);
-void KERNEL(spread)(const noc_cpu_spread *spread);
-void KERNEL(divide)(float *sums, size_t step, const float *weights, int classes, int count);
-void KERNEL(argmax)(const float *sums, size_t step, int classes, int count, uint32_t *labels, float *best);
-void KERNEL(threshold)(const float *sums, size_t step, int classes, int count, float limit, uint32_t *bits);
 void KERNEL(conv)(const noc_cpu_conv *conv, int line, int first, int last);
 void KERNEL(expand)(const noc_cpu_mixffn *mixffn, const float *in, int rows, int slot, int token);
 void KERNEL(mix_strip)(const noc_cpu_mixffn *mixffn, const noc_cpu_strip *strip, const float *residual,
                        float *out);
+void KERNEL(spread)(const noc_cpu_spread *spread);
+void KERNEL(divide)(float *sums, size_t step, const float *weights, int classes, int count);
+void KERNEL(argmax)(const float *sums, size_t step, int classes, int count, uint32_t *labels, float *best);
+void KERNEL(threshold)(const float *sums, size_t step, int classes, int count, float limit, uint32_t *bits);
 
 #define INLINE static inline __attribute__((always_inline))
 
