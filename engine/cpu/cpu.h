@@ -95,8 +95,9 @@ bool noc_cpu_follows(const noc_network *network, const noc_op *op, const noc_op 
 /* A LAYER_NORM without scale and shift, which a step may compute on its way. */
 bool noc_cpu_is_plain_norm(const noc_op *op);
 
-/* padded_run: 0, or a depth to which a product is filled up with zeros. */
-noc_status noc_cpu_pack(noc_network *network, const noc_op *op, int padded_run, noc_cpu_panels *panels,
+/* filled_depth 0: as the op is, a convolution by its lines. Else the op is a product of rows of its whole
+ * depth, filled up with zeros to that. */
+noc_status noc_cpu_pack(noc_network *network, const noc_op *op, int filled_depth, noc_cpu_panels *panels,
                         noc_error *err);
 noc_status noc_cpu_copy(noc_network *network, const noc_weights *weights, float **copy, noc_error *err);
 /* Positions of the inputs of SUM and CONCAT that have another grid. */
@@ -118,7 +119,7 @@ noc_status noc_cpu_gather(noc_device *device, const noc_gather *gather, noc_erro
 
 /* ---- between steps ---- */
 
-/* [group][27][lanes] and the bias, zeros behind the last channel. */
+/* [group][27][lanes] and the bias, zeros behind the last channel; an even number of groups. */
 noc_status noc_cpu_pack_depthwise(noc_network *network, const noc_op *op, float **weight, float **bias,
                                   noc_error *err);
 /* A product of `rows` rows from `in` with packed weights. */

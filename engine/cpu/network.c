@@ -87,17 +87,17 @@ float *noc_cpu_scratch(const noc_network *network, int thread)
     return network->scratch + (size_t)thread * network->scratch_floats;
 }
 
-/* Panels of the columns, then of the tail. A run of a convolution is one of its lines. */
-noc_status noc_cpu_pack(noc_network *network, const noc_op *op, int padded_run, noc_cpu_panels *panels,
+/* Panels of the columns, then of the tail. */
+noc_status noc_cpu_pack(noc_network *network, const noc_op *op, int filled_depth, noc_cpu_panels *panels,
                         noc_error *err)
 {
     const noc_cpu_kernels *kernels = network->device->kernels;
-    const noc_value *in = noc_cpu_value_of(network, op->input[0]);
-    int columns = noc_cpu_value_of(network, op->output)->channels, width = kernels->columns,
-        step = kernels->depth_step;
-    int depth = (int)(op->weight.count / (size_t)(columns + op->tail));
-    int run = op->kind == NOC_OP_CONV ? op->kernel[2] * in->channels : depth, runs = depth / run;
-    padded_run = padded_run > 0 ? padded_run : noc_cpu_parts(run, step) * step;
+    int columns = noc_cpu_value_of(network, op->output)->channels, width = kernels->columns;
+    int depth = (int)(op->weight.count / (size_t)(columns + op->tail)), run = depth;
+    if (op->kind == NOC_OP_CONV && filled_depth == 0)
+        run = op->kernel[2] * noc_cpu_value_of(network, op->input[0])->channels;
+    int runs = depth / run, padded_run = filled_depth > run ? filled_depth : run;
+    padded_run = noc_cpu_parts(padded_run, kernels->depth_step) * kernels->depth_step;
     *panels = (noc_cpu_panels){.columns = columns, .depth = depth, .count = noc_cpu_parts(columns, width)};
     size_t own = kernels->packed_floats(columns, runs, padded_run), tail = 0;
     if (op->tail > 0)

@@ -203,7 +203,7 @@ static noc_status prepare_block(noc_network *network, noc_cpu_step *step, noc_er
     if (status == NOC_OK)
         status = noc_cpu_pack(network, b.query, 0, &step->panels[PANELS_QUERY], err);
     if (status == NOC_OK && b.sr)
-        status = noc_cpu_pack(network, b.sr, 0, &step->panels[PANELS_SR], err);
+        status = noc_cpu_pack(network, b.sr, (int)patch, &step->panels[PANELS_SR], err);
     if (status == NOC_OK && b.sr)
         status = noc_cpu_copy(network, &b.sr_norm->weight, &step->weight, err);
     if (status == NOC_OK && b.sr)

@@ -25,8 +25,9 @@ static int match(const noc_network *network, int first)
 noc_status noc_cpu_pack_depthwise(noc_network *network, const noc_op *op, float **weight, float **bias,
                                   noc_error *err)
 {
-    int lanes = network->device->kernels->lanes, channels = noc_cpu_value_of(network, op->output)->channels;
-    size_t padded = (size_t)noc_cpu_parts(channels, lanes) * (size_t)lanes;
+    int lanes = network->device->kernels->lanes, width = network->device->kernels->columns;
+    int channels = noc_cpu_value_of(network, op->output)->channels;
+    size_t padded = (size_t)noc_cpu_parts(channels, width) * (size_t)width;
     *weight = noc_cpu_keep(network, padded * 27, sizeof(float), err);
     *bias = noc_cpu_keep(network, padded, sizeof(float), err);
     if (!*weight || !*bias)
