@@ -16,6 +16,11 @@ static noc_status cuda_open(const noc_device_options *options, noc_device **devi
 const noc_device_ops noc_cuda_ops = {.kind = "cuda", .open = cuda_open};
 #endif
 
+const char *noc_precision_name(noc_precision precision)
+{
+    return precision == NOC_PRECISION_BF16 ? "bf16" : precision == NOC_PRECISION_F16 ? "f16" : "f32";
+}
+
 static bool cuda_opens(void)
 {
     noc_device *device = NULL;

@@ -12,7 +12,13 @@ typedef struct noc_device noc_device;   /* an opened device */
 typedef struct noc_network noc_network; /* a plan on a device: packed weights, arena */
 typedef struct noc_buffer noc_buffer;   /* memory of a device */
 
-typedef enum noc_precision { NOC_PRECISION_F32, NOC_PRECISION_BF16, NOC_PRECISION_F16 } noc_precision;
+/* AUTO is the best choice of the device and instruction set, by a table that is a part of each device. */
+typedef enum noc_precision {
+    NOC_PRECISION_F32,
+    NOC_PRECISION_BF16,
+    NOC_PRECISION_F16,
+    NOC_PRECISION_AUTO
+} noc_precision;
 
 typedef struct noc_device_options {
     int index;   /* of several of that kind */
@@ -66,6 +72,9 @@ typedef struct noc_device_ops {
     const char *kind;
     /* NOC_EUNAVAILABLE with a sentence ("built without CUDA", "this CPU has no AVX-512") */
     noc_status (*open)(const noc_device_options *options, noc_device **device, noc_error *err);
+    /* What a device opened with these options computes in: what is wanted where there is such a thing, else
+     * f32. */
+    noc_precision (*precision)(const noc_device_options *options);
     void (*close)(noc_device *device);
     void (*describe)(const noc_device *device, noc_device_info *info);
 
@@ -95,6 +104,9 @@ typedef struct noc_device_ops {
 /* "cpu", "cuda", "cuda:1", "auto" -> the table and index. "auto" is the best that opens, CPU at the end.
  * NOC_EUSAGE for another text. */
 noc_status noc_device_find(const char *text, const noc_device_ops **ops, int *index, noc_error *err);
+
+/* "f32", "bf16", "f16". */
+const char *noc_precision_name(noc_precision precision);
 
 extern const noc_device_ops noc_cpu_ops;
 /* The CUDA table, or the stub that says "built without CUDA". */

@@ -75,6 +75,16 @@ static noc_status open_engine(const noc_engine_options *options, const noc_model
     return NOC_OK;
 }
 
+noc_status noc_engine_precision(const noc_engine_options *options, noc_precision *precision, noc_error *err)
+{
+    const noc_device_ops *ops;
+    noc_device_options host = options->host;
+    noc_status status = noc_device_find(options->device, &ops, &host.index, err);
+    if (status == NOC_OK)
+        *precision = ops->precision ? ops->precision(&host) : NOC_PRECISION_F32;
+    return status;
+}
+
 noc_status noc_engine_open(const noc_engine_options *options, const noc_model *model, noc_engine **engine,
                            noc_error *err)
 {

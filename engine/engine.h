@@ -36,6 +36,8 @@ typedef struct noc_engine_options {
         .device = "auto", .overlap = -1, .blend = -1, .rewrites = NOC_REWRITE_ALL                            \
     }
 
+/* What an engine opened with these options computes in. */
+noc_status noc_engine_precision(const noc_engine_options *options, noc_precision *precision, noc_error *err);
 /* The model must outlive the engine. */
 noc_status noc_engine_open(const noc_engine_options *options, const noc_model *model, noc_engine **engine,
                            noc_error *err);

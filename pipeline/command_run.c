@@ -42,8 +42,13 @@ static noc_status make_configuration(const noc_settings *settings, const noc_mod
     for (int i = 0; i < 3; i++)
         c.window[i] = settings->window[i] > 0 ? settings->window[i] : m->window[i];
     snprintf(c.blend, sizeof c.blend, "%s", blend == NOC_BLEND_GAUSSIAN ? "gaussian" : "constant");
-    /* The CPU computes f32 whatever was asked for, and the worker says so. */
-    snprintf(c.precision, sizeof c.precision, "f32");
+    noc_engine_options engine = NOC_ENGINE_DEFAULTS;
+    noc_precision precision;
+    noc_settings_engine(settings, 1, &engine);
+    noc_status status = noc_engine_precision(&engine, &precision, err);
+    if (status != NOC_OK)
+        return status;
+    snprintf(c.precision, sizeof c.precision, "%s", noc_precision_name(precision));
     *configuration = c;
     return NOC_OK;
 }

@@ -37,8 +37,8 @@ static void read_numbers(const json_t *root, noc_counts *counts)
     json_t *value;
     const json_t *studies = json_object_get(root, "studies");
     for (int i = 0; i < NOC_STATE_COUNT; i++)
-        counts->states[i] = json_integer_value(
-            json_object_get(studies, noc_study_state_name((noc_study_state)i)));
+        counts->states[i] =
+            json_integer_value(json_object_get(studies, noc_study_state_name((noc_study_state)i)));
     json_object_foreach(json_object_get(root, "failures"), name, value)
     {
         noc_status type;
@@ -121,8 +121,8 @@ static int print_counts(const noc_settings *settings, const noc_counts *counts, 
             noc_text_add(&text, "%s", isatty(STDOUT_FILENO) ? "\033[H\033[J" : "\n");
         add_table(counts, &text);
     }
-    bool is_written = !text.failed && fwrite(text.data, 1, text.size, stdout) == text.size &&
-                      fflush(stdout) == 0;
+    bool is_written =
+        !text.failed && fwrite(text.data, 1, text.size, stdout) == text.size && fflush(stdout) == 0;
     noc_text_free(&text);
     return is_written ? 0 : noc_status_exit(NOC_EIO);
 }

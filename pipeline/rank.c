@@ -22,9 +22,10 @@
 #define NAP_LONG_S 0.01
 #define AWAKE_S 0.05
 #define FLUSH_S 5.0
-#define AWAY_S 1.0     /* between two looks of the loop: this rank itself was stopped, or blocked by a disk */
-#define PATIENCE_S 2.0 /* beyond a lease, so that a coordinator that was away leaves before it can miss us   \
-                        */
+#define AWAY_S 1.0 /* between two looks of the loop: this rank itself was stopped, or blocked by a disk */
+#define PATIENCE_S                                                                                           \
+    2.0 /* beyond a lease, so that a coordinator that was away leaves before it can miss us                  \
+         */
 
 typedef struct rank {
     const noc_rank_options *options;
@@ -106,9 +107,13 @@ static noc_status open_worker(rank *r, noc_device_info *info, noc_error *err)
         status = noc_worker_create(r->engine, &worker, &r->worker, err);
     if (status == NOC_OK)
         status = noc_agent_create(o->link, r->worker, o->settings->heartbeat_s, &r->agent, err);
-    if (status == NOC_OK)
-        noc_engine_describe(r->engine, info);
-    return status;
+    if (status != NOC_OK)
+        return status;
+    noc_engine_describe(r->engine, info);
+    if (strcmp(info->precision, o->configuration.precision) != 0)
+        return noc_fail(err, NOC_ECONFIG, "this node computes %s, the results are %s: give --precision",
+                        info->precision, o->configuration.precision);
+    return NOC_OK;
 }
 
 /* A worker whose device does not open says so and stays, so that the coordinator hears the reason. */

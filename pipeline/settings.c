@@ -62,8 +62,8 @@ static const setting settings_table[] = {
      "the model folder (with model.yaml)"},
     {"device", 0, "device", DEVICE, AT(device), 0, 0, NULL, "auto", "cpu|cuda[:N]|auto", EVERY,
      "what computes"},
-    {"precision", 0, "precision", TEXT, AT(precision), 0, 0, "f32|bf16|f16|auto", "auto", "", EVERY,
-     "arithmetic; the CPU computes f32"},
+    {"precision", 0, "precision", TEXT, AT(precision), 0, 0, "f32|bf16|f16|auto", "f32", "", EVERY,
+     "arithmetic of products; bf16 on a CPU needs AMX; auto: the device's best choice"},
     {"threads", 0, "threads", INTEGER, AT(threads), 0, 4096, NULL, "0", "threads", EVERY,
      "of one worker; 0: this node's CPUs shared among its workers"},
     {"memory", 0, "memory", SIZE, AT(memory), 0, 0, NULL, "0", "bytes, or 1536MiB, 2GiB", EVERY,
@@ -74,7 +74,7 @@ static const setting settings_table[] = {
      "what goes to stderr"},
     {"log-format", 0, "log_format", CHOICE, AT(log_format), 0, 0, "text|json", "text", "", EVERY,
      "one line a message, either way"},
-    {"isa", 0, "isa", TEXT, AT(isa), 0, 0, "avx512|avx2|portable", "", "", ENGINE,
+    {"isa", 0, "isa", TEXT, AT(isa), 0, 0, "amx|avx512|avx2|portable", "", "", ENGINE,
      "CPU instruction set; default: the best there is"},
     {"batch", 0, "batch", INTEGER, AT(batch), 0, 4096, NULL, "0", "windows", ENGINE,
      "windows computed together; 0: the device's default"},
@@ -606,11 +606,10 @@ void noc_settings_engine(const noc_settings *settings, int shares, noc_engine_op
     options->device = settings->device;
     options->host.threads = threads;
     options->host.isa = settings->isa;
-    options->host.precision = NOC_PRECISION_F32;
-    if (strcmp(settings->precision, "bf16") == 0)
-        options->host.precision = NOC_PRECISION_BF16;
-    if (strcmp(settings->precision, "f16") == 0)
-        options->host.precision = NOC_PRECISION_F16;
+    options->host.precision = NOC_PRECISION_AUTO;
+    for (noc_precision p = NOC_PRECISION_F32; p < NOC_PRECISION_AUTO; p++)
+        if (strcmp(settings->precision, noc_precision_name(p)) == 0)
+            options->host.precision = p;
     options->batch = settings->batch;
     memcpy(options->window, settings->window, sizeof options->window);
     options->overlap = settings->overlap;

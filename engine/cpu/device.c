@@ -57,15 +57,16 @@ static bool is_named(const char *isa)
     return isa && isa[0];
 }
 
-/* A set that computes in bf16 is for those who want bf16; others that may name it get what it stands on. */
+/* A set that computes in bf16 is for those who want bf16, or the best choice; others that name it get what it
+ * stands on. */
 static bool fits(const noc_cpu_kernels *kernels, const char *isa, noc_precision precision)
 {
-    if (kernels->precision == NOC_PRECISION_BF16 && precision != NOC_PRECISION_BF16)
+    bool is_bf16 = precision == NOC_PRECISION_BF16 || precision == NOC_PRECISION_AUTO;
+    if (kernels->precision == NOC_PRECISION_BF16 && !is_bf16)
         return false;
     if (!is_named(isa))
         return true;
-    bool is_base =
-        strcmp(isa, "amx") == 0 && strcmp(kernels->name, "avx512") == 0 && precision != NOC_PRECISION_BF16;
+    bool is_base = strcmp(isa, "amx") == 0 && strcmp(kernels->name, "avx512") == 0 && !is_bf16;
     return is_base || strcmp(isa, kernels->name) == 0;
 }
 
@@ -91,6 +92,13 @@ static noc_status choose_kernels(const char *isa, noc_precision precision, const
             return NOC_OK;
         }
     return refuse(isa, err);
+}
+
+static noc_precision cpu_precision(const noc_device_options *options)
+{
+    const noc_cpu_kernels *kernels = NULL;
+    return choose_kernels(options->isa, options->precision, &kernels, NULL) == NOC_OK ? kernels->precision
+                                                                                      : NOC_PRECISION_F32;
 }
 
 /* CPUs that the cgroup's quota amounts to, rounded up; `limit` without one. */
@@ -202,8 +210,7 @@ static void cpu_describe(const noc_device *device, noc_device_info *info)
     snprintf(info->kind, sizeof info->kind, "cpu");
     snprintf(info->name, sizeof info->name, "%s", device->name);
     snprintf(info->isa, sizeof info->isa, "%s", device->kernels->name);
-    snprintf(info->precision, sizeof info->precision, "%s",
-             device->kernels->precision == NOC_PRECISION_BF16 ? "bf16" : "f32");
+    snprintf(info->precision, sizeof info->precision, "%s", noc_precision_name(device->kernels->precision));
     snprintf(info->library, sizeof info->library, "nocturne kernels 1");
     info->threads = noc_pool_threads(device->pool);
 }
@@ -293,6 +300,7 @@ static void cpu_buffer_free(noc_buffer *buffer)
 const noc_device_ops noc_cpu_ops = {
     .kind = "cpu",
     .open = cpu_open,
+    .precision = cpu_precision,
     .close = cpu_close,
     .describe = cpu_describe,
     .network_create = noc_cpu_network_create,
