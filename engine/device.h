@@ -5,6 +5,7 @@
 #include "engine/base/error.h"
 #include "engine/plan.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -83,18 +84,16 @@ typedef struct noc_device_ops {
                                  noc_network **network, noc_error *err);
     void (*network_free)(noc_network *network);
     size_t (*network_bytes)(const noc_network *network); /* weights and arena */
-    /* input[b]: host, NDHWC of one window. Writes logits of window b, [classes][grid], to output[b] at
-     * offset[b] floats. Each window's bits are independent of the batch and of the number of threads. */
-    noc_status (*network_run)(noc_network *network, int batch, const float *const input[],
+    /* input[b]: host, [tokens][channels] of one window, or [channels][tokens]. Writes logits of window b,
+     * [classes][grid], to output[b] at offset[b] floats. Each window's bits are independent of the batch and
+     * of the number of threads. */
+    noc_status (*network_run)(noc_network *network, int batch, const float *const input[], bool is_planar,
                               noc_buffer *const output[], const size_t offset[], noc_error *err);
     /* After network_run with batch 1: copies a kept value (plan->stages) as [C][D][H][W] to host memory. */
     noc_status (*network_read)(noc_network *network, int value, float *out, noc_error *err);
     /* Seconds that each op of the plan took, summed over all windows so far; an op that is computed as part
      * of a later one has 0. plan->op_count numbers that live with the network. */
     const double *(*network_seconds)(const noc_network *network);
-
-    /* [channels][voxels] -> [voxels][channels], both in host memory. */
-    void (*interleave)(noc_device *device, const float *planar, int channels, size_t voxels, float *out);
 
     noc_status (*buffer_create)(noc_device *device, size_t bytes, noc_buffer **buffer, noc_error *err);
     void (*buffer_free)(noc_buffer *buffer);

@@ -213,7 +213,6 @@ static noc_status gather_all(noc_engine *engine, float *logits, noc_error *err)
 
 noc_status noc_engine_forward(noc_engine *engine, const float *input, float *logits, noc_error *err)
 {
-    const noc_value *in = &engine->plan->values[0];
     const size_t at = 0;
     if (!engine->logits) {
         noc_status status = engine->ops->buffer_create(engine->device, engine->logits_floats * sizeof(float),
@@ -221,10 +220,7 @@ noc_status noc_engine_forward(noc_engine *engine, const float *input, float *log
         if (status != NOC_OK)
             return status;
     }
-    engine->ops->interleave(engine->device, input, in->channels, engine->input_floats / (size_t)in->channels,
-                            engine->inputs[0]);
-    noc_status status = engine->ops->network_run(engine->network, 1, (const float *const *)engine->inputs,
-                                                 &engine->logits, &at, err);
+    noc_status status = engine->ops->network_run(engine->network, 1, &input, true, &engine->logits, &at, err);
     return status == NOC_OK ? gather_all(engine, logits, err) : status;
 }
 

@@ -452,8 +452,8 @@ static noc_status compute(noc_engine *engine, const noc_window_task *const tasks
         goto out;
     for (int i = 0; i < count; i++)
         cut_input(engine, tasks[i], engine->inputs[i]);
-    status = engine->ops->network_run(engine->network, count, (const float *const *)engine->inputs, buffers,
-                                      offsets, err);
+    status = engine->ops->network_run(engine->network, count, (const float *const *)engine->inputs, false,
+                                      buffers, offsets, err);
     for (int i = 0; i < count; i++) {
         if (status != NOC_OK) {
             engine_give_buffer(engine, buffers[i]);

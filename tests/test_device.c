@@ -133,6 +133,23 @@ static void check_steps(const graph *g, const double *seconds)
                       seconds[i]);
 }
 
+/* The same input as [channels][tokens] gives the same bits. */
+static void check_planar(noc_network *network, const graph *g, const float *input, noc_buffer *buffer,
+                         const float *expected)
+{
+    size_t floats = value_count(&g->values[0]), channels = (size_t)g->values[0].channels,
+           tokens = floats / channels, count = value_count(&g->values[g->plan.logits]), offset = 0;
+    float *planar = malloc(floats * sizeof *planar), *out = malloc(count * sizeof *out);
+    const float *inputs = planar;
+    for (size_t i = 0; i < floats; i++)
+        planar[i % channels * tokens + i / channels] = input[i];
+    ck_assert_int_eq(noc_cpu_ops.network_run(network, 1, &inputs, true, &buffer, &offset, NULL), NOC_OK);
+    ck_assert_int_eq(noc_cpu_ops.network_read(network, g->plan.logits, out, NULL), NOC_OK);
+    ck_assert(memcmp(out, expected, count * sizeof *out) == 0);
+    free(planar);
+    free(out);
+}
+
 /* Logits of one device, planar, newly allocated. */
 static float *run_on(noc_device *device, const graph *g, const float *input)
 {
@@ -144,8 +161,9 @@ static float *run_on(noc_device *device, const graph *g, const float *input)
     ck_assert_int_eq(noc_cpu_ops.network_create(device, &g->plan, 1, &network, &err), NOC_OK);
     ck_assert_int_eq(noc_cpu_ops.buffer_create(device, (count + offset) * sizeof(float), &buffer, &err),
                      NOC_OK);
-    ck_assert_int_eq(noc_cpu_ops.network_run(network, 1, &input, &buffer, &offset, &err), NOC_OK);
+    ck_assert_int_eq(noc_cpu_ops.network_run(network, 1, &input, false, &buffer, &offset, &err), NOC_OK);
     ck_assert_int_eq(noc_cpu_ops.network_read(network, g->plan.logits, out, &err), NOC_OK);
+    check_planar(network, g, input, buffer, out);
     check_steps(g, noc_cpu_ops.network_seconds(network));
     ck_assert_uint_ge(noc_cpu_ops.network_bytes(network), count * sizeof(float));
     noc_cpu_ops.buffer_free(buffer);
@@ -573,7 +591,7 @@ static noc_buffer *fill_buffer(noc_device *device, const scene *s)
         size_t offset = (size_t)i * s->floats;
         for (size_t t = 0; t < s->floats; t++)
             rows[t % tokens * (size_t)g->classes + t / tokens] = s->logits[offset + t];
-        ck_assert_int_eq(noc_cpu_ops.network_run(network, 1, &input, &buffer, &offset, NULL), NOC_OK);
+        ck_assert_int_eq(noc_cpu_ops.network_run(network, 1, &input, false, &buffer, &offset, NULL), NOC_OK);
     }
     free(rows);
     noc_cpu_ops.network_free(network);

@@ -234,7 +234,8 @@ static void check_golden(const golden *file, unsigned rewrites, bool keep_stages
         if (!open_rig(&r, sets[s], 2, plan))
             continue;
         const float *inputs = input;
-        ck_assert_int_eq(noc_cpu_ops.network_run(r.network, 1, &inputs, &r.buffer, &offset, NULL), NOC_OK);
+        ck_assert_int_eq(noc_cpu_ops.network_run(r.network, 1, &inputs, false, &r.buffer, &offset, NULL),
+                         NOC_OK);
         float *logits = full_logits(&r, plan, offset);
         double error = error_of(tensor, logits, size);
         ck_assert_msg(error <= bound_of(sets[s], 2e-5), "%s with %s: error %g", file->name, sets[s], error);
@@ -269,7 +270,8 @@ static float *logits_with(const golden *file, unsigned rewrites, const char *isa
     if (open_rig(&r, isa, 2, plan)) {
         *count = r.floats;
         out = malloc(r.floats * sizeof *out);
-        ck_assert_int_eq(noc_cpu_ops.network_run(r.network, 1, &inputs, &r.buffer, &offset, NULL), NOC_OK);
+        ck_assert_int_eq(noc_cpu_ops.network_run(r.network, 1, &inputs, false, &r.buffer, &offset, NULL),
+                         NOC_OK);
         ck_assert_int_eq(noc_cpu_ops.network_read(r.network, plan->logits, out, NULL), NOC_OK);
         close_rig(&r);
     }
@@ -323,7 +325,7 @@ START_TEST(batch_and_threads)
             int step = threads % 2 ? ROOM : 1;
             for (int b = 0; b < ROOM; b += step)
                 ck_assert_int_eq(noc_cpu_ops.network_run(r.network, step, (const float *const *)inputs + b,
-                                                         output + b, offset + b, NULL),
+                                                         false, output + b, offset + b, NULL),
                                  NOC_OK);
             for (int b = 0; b < ROOM; b++) {
                 float *out = full_logits(&r, plan, offset[b]);
@@ -355,7 +357,8 @@ START_TEST(buffer_too_small)
     rig r;
     ck_assert(open_rig(&r, "portable", 1, plan));
     size_t offset = 2 * r.floats + 1;
-    ck_assert_int_eq(noc_cpu_ops.network_run(r.network, 1, &inputs, &r.buffer, &offset, NULL), NOC_EINTERNAL);
+    ck_assert_int_eq(noc_cpu_ops.network_run(r.network, 1, &inputs, false, &r.buffer, &offset, NULL),
+                     NOC_EINTERNAL);
     close_rig(&r);
     free(input);
     noc_plan_free(plan);

@@ -477,13 +477,13 @@ static noc_status failing_gather(noc_device *device, const noc_gather *gather, n
                          : noc_cpu_ops.gather(device, gather, why);
 }
 
-static noc_status failing_run(noc_network *network, int batch, const float *const input[],
+static noc_status failing_run(noc_network *network, int batch, const float *const input[], bool is_planar,
                               noc_buffer *const output[], const size_t offset[], noc_error *why)
 {
     if (++runs % 3 == 0)
         return noc_fail(why, NOC_EDEVICE, "a planned failure");
     computed += batch;
-    return noc_cpu_ops.network_run(network, batch, input, output, offset, why);
+    return noc_cpu_ops.network_run(network, batch, input, is_planar, output, offset, why);
 }
 
 /* A batch that failed, computing or gathering, counts for nothing and may be run again: no window is computed

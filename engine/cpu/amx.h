@@ -33,6 +33,18 @@ INLINE void to_bf16(const float *in, int n, bf16 *out)
                    n - i > LANES ? load_part(in + i + LANES, n - i - LANES) : (vec){0});
 }
 
+/* n values and nothing behind them. */
+INLINE void to_bf16_exactly(const float *in, int n, bf16 *out)
+{
+    int i = n / STEP * STEP, rest = n - i;
+    bf16 end[STEP];
+    to_bf16(in, i, out);
+    if (rest == 0)
+        return;
+    to_bf16(in + i, rest, end);
+    memcpy(out + i, end, (size_t)rest * sizeof *out);
+}
+
 /* Tiles 0 to 3 = sums of two tiles of rows (0, 1 and 2, 3) times both halves of a panel; tiles 4 to 7 are
  * used. `two` is a constant at every call: without it only 0 and 1. */
 #define AMX_MULTIPLY(two, a, a_bytes, b, steps)                                                              \

@@ -67,7 +67,9 @@ struct noc_network {
     float *shared;   /* shared_floats, of the step that runs */
     float *scratch;  /* scratch_floats for each thread */
     size_t arena_floats, scratch_floats, shared_floats, bytes;
-    const float *input; /* of the window that runs */
+    const float *input; /* of the window that runs, */
+    bool is_planar;     /* [channels][tokens]: only convolutions may read it then */
+    float *interleaved; /* [tokens][channels] of a planar one, where other ops read it; else NULL */
     double *seconds;    /* of each op so far */
 };
 
@@ -108,7 +110,7 @@ noc_status noc_cpu_network_create(noc_device *device, const noc_plan *plan, int 
                                   noc_network **network, noc_error *err);
 void noc_cpu_network_free(noc_network *network);
 size_t noc_cpu_network_bytes(const noc_network *network);
-noc_status noc_cpu_network_run(noc_network *network, int batch, const float *const input[],
+noc_status noc_cpu_network_run(noc_network *network, int batch, const float *const input[], bool is_planar,
                                noc_buffer *const output[], const size_t offset[], noc_error *err);
 const double *noc_cpu_network_seconds(const noc_network *network);
 noc_status noc_cpu_network_read(noc_network *network, int value, float *out, noc_error *err);

@@ -246,33 +246,6 @@ void noc_cpu_run(noc_device *device, int count, void (*piece)(void *argument, in
     noc_pool_run(device->pool, count, flushed_piece, &f);
 }
 
-enum { INTERLEAVED_VOXELS = 8192 };
-
-typedef struct interleave_job {
-    const noc_cpu_kernels *kernels;
-    const float *planar;
-    float *out;
-    size_t voxels;
-    int channels;
-} interleave_job;
-
-static void interleave_piece(void *argument, int i, int thread)
-{
-    const interleave_job *job = argument;
-    size_t from = (size_t)i * INTERLEAVED_VOXELS, left = job->voxels - from;
-    (void)thread;
-    job->kernels->interleave(job->planar + from, job->channels, job->voxels,
-                             left < INTERLEAVED_VOXELS ? (int)left : INTERLEAVED_VOXELS,
-                             job->out + from * (size_t)job->channels);
-}
-
-static void cpu_interleave(noc_device *device, const float *planar, int channels, size_t voxels, float *out)
-{
-    interleave_job job = {device->kernels, planar, out, voxels, channels};
-    noc_cpu_run(device, (int)((voxels + INTERLEAVED_VOXELS - 1) / INTERLEAVED_VOXELS), interleave_piece,
-                &job);
-}
-
 static noc_status cpu_buffer_create(noc_device *device, size_t bytes, noc_buffer **buffer, noc_error *err)
 {
     (void)device;
@@ -309,7 +282,6 @@ const noc_device_ops noc_cpu_ops = {
     .network_run = noc_cpu_network_run,
     .network_read = noc_cpu_network_read,
     .network_seconds = noc_cpu_network_seconds,
-    .interleave = cpu_interleave,
     .buffer_create = cpu_buffer_create,
     .buffer_free = cpu_buffer_free,
     .gather = noc_cpu_gather,

@@ -51,27 +51,6 @@ static void layer_norm(const float *in, float *out, int rows, int channels, cons
                   least(LANES, rows - r), channels, scale, shift, eps);
 }
 
-/* [C][count] -> [count][C]; C is a constant at most calls. */
-INLINE void interleave_channels(const float *restrict in, int channels, size_t step, int count,
-                                float *restrict out)
-{
-    for (int v = 0; v < count; v++)
-        for (int c = 0; c < channels; c++)
-            out[v * channels + c] = in[(size_t)c * step + (size_t)v];
-}
-
-static void interleave(const float *in, int channels, size_t step, int count, float *out)
-{
-    if (channels == 4)
-        interleave_channels(in, 4, step, count, out);
-    else if (channels == 2)
-        interleave_channels(in, 2, step, count, out);
-    else if (channels == 1)
-        memcpy(out, in, (size_t)count * sizeof *out);
-    else
-        interleave_channels(in, channels, step, count, out);
-}
-
 static void affine(const float *in, float *out, int rows, int channels, const float *scale,
                    const float *shift)
 {
@@ -240,10 +219,10 @@ const noc_cpu_kernels KERNEL(kernels) = {
     .head_floats = KERNEL(head_floats),
     .score_floats = KERNEL(score_floats),
     .pack_keys = KERNEL(pack_keys),
-    .conv_room = KERNEL(conv_room),
+    .conv_line_floats = KERNEL(conv_line_floats),
+    .conv_fill = KERNEL(conv_fill),
     .product = KERNEL(product),
     .conv = KERNEL(conv),
-    .interleave = interleave,
     .layer_norm = layer_norm,
     .affine = affine,
     .activate = activate,

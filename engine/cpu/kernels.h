@@ -7,6 +7,7 @@
 
 #include "engine/device.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,12 +30,13 @@ typedef struct noc_cpu_product {
 
 /* A convolution with zero padding; a run of its weights is the kw * channels values of a line. */
 typedef struct noc_cpu_conv {
-    const float *in; /* [D][H][W][channels] */
+    const float *in; /* [D][H][W][channels], or [channels][D][H][W] */
+    bool is_planar;
     int grid[3], out_grid[3], channels, columns;
     int kernel[3], stride[3], padding[3];
     const float *panels, *bias; /* bias: a value for each packed column */
     float *out;                 /* [D'][H'][W'][columns] */
-    void *room;                 /* conv_room floats */
+    float *lines;               /* the filled input: [D][H] lines of conv_line_floats */
 } noc_cpu_conv;
 
 /* Heads of an attention op, and what rows of kv hold: `channels` of keys, then of values, head h from h * dim
@@ -139,12 +141,12 @@ typedef struct noc_cpu_kernels {
     /* Rows [first, first + rows) of kv into all heads (zeros before), head_floats apart. */
     void (*pack_keys)(const noc_cpu_heads *heads, const float *kv, int first, int rows, float scale,
                       float *packed);
-    size_t (*conv_room)(const noc_cpu_conv *conv);
+    size_t (*conv_line_floats)(const noc_cpu_conv *conv);
+    /* The line `line` = d * H + h of the input into lines. */
+    void (*conv_fill)(const noc_cpu_conv *conv, int line);
     void (*product)(const noc_cpu_product *product);
     /* The line `line` = d * H' + h of the output, columns of the panels [first, last). */
     void (*conv)(const noc_cpu_conv *conv, int line, int first, int last);
-    /* [channels][step] -> [count][channels] */
-    void (*interleave)(const float *in, int channels, size_t step, int count, float *out);
     void (*layer_norm)(const float *in, float *out, int rows, int channels, const float *scale,
                        const float *shift, float eps);
     void (*affine)(const float *in, float *out, int rows, int channels, const float *scale,

@@ -170,6 +170,15 @@ static noc_status reserve(noc_network *network, noc_error *err)
         return status;
     network->scratch_floats =
         (network->scratch_floats + 31) / 16 * 16; /* threads do not share a cache line */
+    for (int i = 0; i < network->plan->op_count; i++)
+        if (!network->interleaved && network->plan->ops[i].kind != NOC_OP_CONV &&
+            noc_op_reads(&network->plan->ops[i], 0)) {
+            const noc_value *in = &network->plan->values[0];
+            network->interleaved =
+                noc_cpu_keep(network, (size_t)noc_cpu_tokens(in), (size_t)in->channels * sizeof(float), err);
+            if (!network->interleaved)
+                return NOC_ENOMEMORY;
+        }
     network->arena = noc_cpu_keep(network, network->arena_floats, sizeof(float), err);
     network->scratch = noc_cpu_keep(network, threads * network->scratch_floats, sizeof(float), err);
     network->shared = noc_cpu_keep(network, network->shared_floats, sizeof(float), err);
@@ -266,7 +275,22 @@ const double *noc_cpu_network_seconds(const noc_network *network)
     return network->seconds;
 }
 
-noc_status noc_cpu_network_run(noc_network *network, int batch, const float *const input[],
+/* Makes a window the network's input. */
+static void take_input(noc_network *network, const float *input, bool is_planar)
+{
+    const noc_value *in = &network->plan->values[0];
+    size_t tokens = (size_t)noc_cpu_tokens(in), channels = (size_t)in->channels;
+    network->input = input;
+    network->is_planar = is_planar;
+    if (!is_planar || !network->interleaved)
+        return;
+    for (size_t i = 0; i < tokens * channels; i++)
+        network->interleaved[i] = input[i % channels * tokens + i / channels];
+    network->input = network->interleaved;
+    network->is_planar = false;
+}
+
+noc_status noc_cpu_network_run(noc_network *network, int batch, const float *const input[], bool is_planar,
                                noc_buffer *const output[], const size_t offset[], noc_error *err)
 {
     const noc_plan *plan = network->plan;
@@ -277,7 +301,7 @@ noc_status noc_cpu_network_run(noc_network *network, int batch, const float *con
             floats > output[b]->bytes / sizeof(float) - offset[b])
             return noc_fail(err, NOC_EINTERNAL, "logits of %zu floats do not fit into their buffer", floats);
     for (int b = 0; b < batch; b++) {
-        network->input = input[b];
+        take_input(network, input[b], is_planar);
         run_window(network);
         copy_planar(network, plan->logits, output[b]->data + offset[b]);
     }

@@ -3,7 +3,12 @@
  * many lines, so that its weights stay near, and the norm comes after. */
 #include "engine/cpu/cpu.h"
 
-enum { MANY_LINES = 128, LINES_PER_PIECE = 8 };
+enum {
+    MANY_LINES = 128,
+    LINES_PER_PIECE = 8,
+    ROWS_MOST = 32,  /* of a tile: rows behind the last output are read too */
+    LINE_SLACK = 32, /* floats: a product is filled up to a whole step */
+};
 
 typedef struct conv_job {
     const noc_network *network;
@@ -20,15 +25,23 @@ static void conv_piece(void *argument, int i, int thread)
     int group = i % job->groups, line = i / job->groups * job->lines_per_piece,
         end = noc_cpu_min(line + job->lines_per_piece, job->lines), width = job->conv.out_grid[2];
     int per_group = noc_cpu_parts(job->panels, job->groups), first = group * per_group;
-    noc_cpu_conv conv = job->conv;
-    conv.room = noc_cpu_scratch(job->network, thread);
+    (void)thread;
     for (; line < end; line++) {
-        float *out = conv.out + (size_t)(line * width) * (size_t)conv.columns;
-        kernels->conv(&conv, line, first, noc_cpu_min(first + per_group, job->panels));
+        float *out = job->conv.out + (size_t)(line * width) * (size_t)job->conv.columns;
+        kernels->conv(&job->conv, line, first, noc_cpu_min(first + per_group, job->panels));
         if (job->norm)
             kernels->layer_norm(out, out, width, job->conv.columns, job->scale, job->shift,
                                 (float)job->norm->eps);
     }
+}
+
+static void fill_piece(void *argument, int i, int thread)
+{
+    const conv_job *job = argument;
+    int lines = job->conv.grid[0] * job->conv.grid[1], end = noc_cpu_min((i + 1) * LINES_PER_PIECE, lines);
+    (void)thread;
+    for (int line = i * LINES_PER_PIECE; line < end; line++)
+        job->network->device->kernels->conv_fill(&job->conv, line);
 }
 
 static void norm_piece(void *argument, int line, int thread)
@@ -68,7 +81,9 @@ static noc_cpu_conv conv_of(const noc_network *network, const noc_op *op)
 static noc_status prepare(noc_network *network, noc_cpu_step *step, noc_error *err)
 {
     noc_cpu_conv conv = conv_of(network, step->ops);
-    noc_cpu_want(network, network->device->kernels->conv_room(&conv), 0);
+    size_t lines = (size_t)conv.grid[0] * (size_t)conv.grid[1],
+           beyond = (size_t)(ROWS_MOST * conv.stride[2] + conv.kernel[2] + 1) * (size_t)conv.channels;
+    noc_cpu_want(network, 0, lines * network->device->kernels->conv_line_floats(&conv) + beyond + LINE_SLACK);
     noc_status status = noc_cpu_pack(network, step->ops, 0, &step->panels[0], err);
     if (status == NOC_OK && step->op_count > 1)
         status = noc_cpu_copy(network, &step->ops[1].weight, &step->weight, err);
@@ -90,9 +105,13 @@ static void run(noc_network *network, const noc_cpu_step *step)
                     .panels = step->panels[0].count,
                     .groups = 1};
     job.conv.in = noc_cpu_value(network, op->input[0]);
+    job.conv.is_planar = op->input[0] == 0 && network->is_planar;
+    job.conv.lines = network->shared;
     job.conv.panels = step->panels[0].weight;
     job.conv.bias = step->panels[0].bias;
     job.conv.out = noc_cpu_value(network, norm ? norm->output : op->output);
+    noc_cpu_run(network->device, noc_cpu_parts(job.conv.grid[0] * job.conv.grid[1], LINES_PER_PIECE),
+                fill_piece, &job);
     bool is_whole = job.lines >= MANY_LINES;
     if (!is_whole) {
         job.groups = job.panels;

@@ -46,7 +46,8 @@ size_t KERNEL(head_floats)(const noc_cpu_heads *heads);
 size_t KERNEL(score_floats)(const noc_cpu_heads *heads);
 void KERNEL(pack_keys)(const noc_cpu_heads *heads, const float *kv, int first, int rows, float scale,
                        float *packed);
-size_t KERNEL(conv_room)(const noc_cpu_conv *conv);
+size_t KERNEL(conv_line_floats)(const noc_cpu_conv *conv);
+void KERNEL(conv_fill)(const noc_cpu_conv *conv, int line);
 void KERNEL(product)(const noc_cpu_product *product);
 void KERNEL(attention)(const noc_cpu_attention *attention);
 void KERNEL(conv)(const noc_cpu_conv *conv, int line, int first, int last);
