@@ -4,9 +4,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
-enum { ALIGNMENT = 64, PATH_BYTES = 4096 };
+enum {
+    ALIGNMENT = 64,
+    LARGE_BYTES = 4 << 20, /* blocks from here on lie in large pages, where the system has them: */
+    LARGE_PAGE = 2 << 20,  /* walking over volumes and feature maps misses the page tables less */
+    PATH_BYTES = 4096
+};
 
 bool noc_size_mul(size_t a, size_t b, size_t *out)
 {
@@ -33,16 +39,19 @@ void *noc_alloc(size_t count, size_t size, noc_error *err)
     size_t bytes, rounded;
     void *block = NULL;
 
-    if (!noc_size_mul(count, size, &bytes) || !noc_size_add(bytes, ALIGNMENT - 1, &rounded)) {
+    if (!noc_size_mul(count, size, &bytes) || !noc_size_add(bytes, LARGE_PAGE, &rounded)) {
         noc_fail(err, NOC_ENOMEMORY, "%zu items of %zu bytes are more than an address can count", count,
                  size);
         return NULL;
     }
-    rounded &= ~(size_t)(ALIGNMENT - 1);
+    const size_t step = bytes < LARGE_BYTES ? ALIGNMENT : LARGE_PAGE;
+    rounded = bytes > 0 ? (bytes + step - 1) / step * step : step;
     if (rounded <= PTRDIFF_MAX)
-        block = aligned_alloc(ALIGNMENT, rounded ? rounded : ALIGNMENT);
+        block = aligned_alloc(step, rounded);
     if (!block)
         noc_fail(err, NOC_ENOMEMORY, "no memory for %zu bytes", bytes);
+    else if (step == LARGE_PAGE)
+        madvise(block, rounded, MADV_HUGEPAGE);
     return block;
 }
 

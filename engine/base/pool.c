@@ -17,8 +17,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* About 20 microseconds; not at all when there are more threads than processors. */
-enum { SPINS = 500 };
+/* Some 100 microseconds, so that threads stay awake between the loops of a window; not at all when there are
+ * more threads than processors. */
+enum { SPINS = 3000 };
 
 typedef struct loop {
     uint32_t number;

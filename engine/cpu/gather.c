@@ -18,7 +18,8 @@ typedef struct gather_job {
     void *tables;
     float *scratch; /* of each thread: lines, sums, weights, best, labels */
     size_t scratch_floats, line_step, sum_step;
-    int width; /* of the box */
+    int width;    /* of the box */
+    bool is_only; /* logits of one window with constant weights: they are written as they are */
 } gather_job;
 
 static int64_t smaller_of(int64_t a, int64_t b)
@@ -26,9 +27,10 @@ static int64_t smaller_of(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* A window's part of the row (d, h) of the padded volume. */
+/* A window's part of the row (d, h) of the padded volume. sums and weights begin at the box's first column.
+ */
 static void add_window(const gather_job *job, const noc_gather_window *window, int64_t d, int64_t h,
-                       float *lines, float *sums, float *weights)
+                       float *lines, float *sums, size_t sum_step, float *weights)
 {
     const noc_gather *g = job->gather;
     int64_t local[2] = {d - window->start[0], h - window->start[1]}, lanes = job->kernels->lanes;
@@ -47,8 +49,7 @@ static void add_window(const gather_job *job, const noc_gather_window *window, i
         const float *const rows[4] = {logits + d0 + h0, logits + d0 + h1, logits + d1 + h0, logits + d1 + h1};
         job->kernels->blend(rows, factor, line, lines + (size_t)c * job->line_step);
     }
-    int64_t column =
-        lanes + window->start[2] + from - g->from[2]; /* sums have room for a block before the box */
+    int64_t column = window->start[2] + from - g->from[2]; /* sums have room for a block before the box */
     noc_cpu_spread s = {
         .lines = lines,
         .line_step = job->line_step,
@@ -61,8 +62,8 @@ static void add_window(const gather_job *job, const noc_gather_window *window, i
         .to = (int)to,
         .weight = g->importance ? g->importance + (local[0] * g->window[1] + local[1]) * g->window[2] : NULL,
         .sums = sums + column,
-        .sum_step = job->sum_step,
-        .weights = weights + column};
+        .sum_step = sum_step,
+        .weights = weights ? weights + column : NULL};
     job->kernels->spread(&s);
 }
 
@@ -111,9 +112,16 @@ static void gather_piece(void *argument, int piece, int thread)
     memset(lines, 0, classes * job->line_step * sizeof *lines);
     for (int64_t row = first; row < last; row++) {
         int64_t d = row / height, h = row % height;
+        if (job->is_only) {
+            add_window(job, &g->windows[0], g->from[0] + d, g->from[1] + h, lines,
+                       (float *)g->out + d * g->out_step[0] + h * g->out_step[1], (size_t)g->out_class_step,
+                       NULL);
+            continue;
+        }
         memset(sums, 0, (classes + 1) * job->sum_step * sizeof *sums);
         for (int i = 0; i < g->window_count; i++)
-            add_window(job, &g->windows[i], g->from[0] + d, g->from[1] + h, lines, sums, weights);
+            add_window(job, &g->windows[i], g->from[0] + d, g->from[1] + h, lines, sums + lanes,
+                       job->sum_step, weights + lanes);
         job->kernels->divide(sums + lanes, job->sum_step, weights + lanes, g->classes, job->width);
         write_row(job, d * g->out_step[0] + h * g->out_step[1], sums + lanes, best,
                   (uint32_t *)(best + job->sum_step));
@@ -173,7 +181,11 @@ noc_status noc_cpu_gather(noc_device *device, const noc_gather *gather, noc_erro
     for (int a = 0; a < 3; a++)
         if (gather->from[a] >= gather->to[a])
             return NOC_OK;
-    gather_job job = {.kernels = device->kernels, .gather = gather};
+    gather_job job = {.kernels = device->kernels,
+                      .gather = gather,
+                      .is_only = gather->kind == NOC_GATHER_LOGITS && gather->window_count == 1 &&
+                                 !gather->importance && gather->out_step[2] == 1 &&
+                                 gather->from[2] == gather->windows[0].start[2]};
     size_t lanes = (size_t)job.kernels->lanes, classes = (size_t)gather->classes;
     int64_t rows = (gather->to[0] - gather->from[0]) * (gather->to[1] - gather->from[1]);
     job.width = (int)(gather->to[2] - gather->from[2]);

@@ -9,20 +9,25 @@ INLINE vec centred(const float *in, int c, int channels, vec mean)
     return n >= LANES ? x : (vec)((bits)x & (bits)(LANE < (bits){0} + (uint32_t)n));
 }
 
-/* Up to LANES rows, whose sums are folded together; each row's bits are the same in any company. */
-static void norm_rows(const float *in, float *out, int rows, int channels, const float *scale,
+/* Up to LANES rows, whose sums are folded together; each row's bits are the same in any company. rows and
+ * channels are constants at the calls that matter. */
+INLINE void norm_rows(int rows, int channels, const float *in, float *out, const float *scale,
                       const float *shift, float eps)
 {
     vec sum[LANES], square[LANES];
-    float mean[LANES], factor[LANES];
+    float mean[LANES] __attribute__((aligned(64))), factor[LANES] __attribute__((aligned(64)));
+#pragma GCC unroll 16
     for (int r = 0; r < LANES; r++) {
         sum[r] = (vec){0};
+#pragma GCC unroll 4
         for (int c = 0; r < rows && c < channels; c += LANES)
             sum[r] += load_part(in + r * channels + c, least(LANES, channels - c));
     }
     store(mean, lanes_sums(sum) / (float)channels);
+#pragma GCC unroll 16
     for (int r = 0; r < LANES; r++) {
         square[r] = (vec){0};
+#pragma GCC unroll 4
         for (int c = 0; r < rows && c < channels; c += LANES) {
             vec x = centred(in + r * channels, c, channels, splat(mean[r]));
             square[r] += x * x;
@@ -32,6 +37,7 @@ static void norm_rows(const float *in, float *out, int rows, int channels, const
     for (int r = 0; r < LANES; r++)
         factor[r] = 1.0f / sqrtf(factor[r]);
     for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
         for (int c = 0; c < channels; c += LANES) {
             int n = least(LANES, channels - c);
             vec y = (load_part(in + r * channels + c, n) - mean[r]) * factor[r];
@@ -46,9 +52,15 @@ static void norm_rows(const float *in, float *out, int rows, int channels, const
 static void layer_norm(const float *in, float *out, int rows, int channels, const float *scale,
                        const float *shift, float eps)
 {
-    for (int r = 0; r < rows; r += LANES)
-        norm_rows(in + (size_t)r * (size_t)channels, out + (size_t)r * (size_t)channels,
-                  least(LANES, rows - r), channels, scale, shift, eps);
+    for (int r = 0, n; r < rows; r += n, in += n * channels, out += n * channels) {
+        n = least(LANES, rows - r);
+        if (n == LANES && channels == 2 * LANES)
+            norm_rows(LANES, 2 * LANES, in, out, scale, shift, eps);
+        else if (n == LANES && channels == 4 * LANES)
+            norm_rows(LANES, 4 * LANES, in, out, scale, shift, eps);
+        else
+            norm_rows(n, channels, in, out, scale, shift, eps);
+    }
 }
 
 static void affine(const float *in, float *out, int rows, int channels, const float *scale,

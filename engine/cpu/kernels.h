@@ -106,7 +106,8 @@ typedef struct noc_cpu_mix {
     size_t out_step;
 } noc_cpu_mix;
 
-/* One row of one window's logits, added to sums. Columns count from the window's start. */
+/* One row of one window's logits, added to sums, or written there when it is the only one: without weights.
+ * Columns count from the window's start. */
 typedef struct noc_cpu_spread {
     const float *lines; /* [class][line_step], `lanes` floats more than a line readable */
     size_t line_step;
@@ -118,7 +119,7 @@ typedef struct noc_cpu_spread {
     int from, to;        /* from: a multiple of `lanes` */
     float *sums;         /* [class][sum_step], of column `from` */
     size_t sum_step;
-    float *weights; /* of column `from` */
+    float *weights; /* of column `from`; NULL: none */
 } noc_cpu_spread;
 
 typedef struct noc_cpu_kernels {

@@ -13,8 +13,12 @@ INLINE void spread_block(const noc_cpu_spread *s, int at, int n)
         vec line = load(s->lines + (size_t)c * s->line_step + s->base[at / LANES]);
         vec value = e * __builtin_shuffle(line, low) + f * __builtin_shuffle(line, high);
         float *sum = s->sums + (size_t)c * s->sum_step + (at - s->from);
-        store_part(sum, load_part(sum, n) + weight * value, n);
+        if (s->weights)
+            value = load_part(sum, n) + weight * value;
+        store_part(sum, value, n);
     }
+    if (!s->weights)
+        return;
     float *weights = s->weights + (at - s->from);
     store_part(weights, load_part(weights, n) + weight, n);
 }
