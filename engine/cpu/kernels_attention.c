@@ -7,7 +7,8 @@ static int padded(int n)
     return (n + COLUMNS - 1) / COLUMNS * COLUMNS;
 }
 
-/* Keys as [panel of keys][dim][COLUMNS], values as [panel of dims][keys][COLUMNS]. */
+/* Keys as [panel of keys][dim][COLUMNS], times log2(e) so that softmax takes powers of 2; values as
+ * [panel of dims][keys][COLUMNS]. */
 size_t KERNEL(head_floats)(const noc_cpu_heads *h)
 {
     return (size_t)padded(h->keys) * (size_t)h->dim + (size_t)padded(h->dim) * (size_t)h->keys;
@@ -28,17 +29,17 @@ void KERNEL(pack_keys)(const noc_cpu_heads *h, const float *kv, int first, int r
                         *value = key + h->channels;
             int j = first + r;
             for (int c = 0; c < h->dim; c++) {
-                packed[(size_t)(j / COLUMNS * h->dim + c) * COLUMNS + (size_t)(j % COLUMNS)] = key[c] * scale;
+                packed[(size_t)(j / COLUMNS * h->dim + c) * COLUMNS + (size_t)(j % COLUMNS)] =
+                    key[c] * (scale * LOG2_E);
                 values[(size_t)(c / COLUMNS * h->keys + j) * COLUMNS + (size_t)(c % COLUMNS)] = value[c];
             }
         }
     }
 }
 
-/* A row of scores -> their powers of e below the maximum, in place; returns one over their sum. */
+/* A row of scores -> their powers of 2 below the maximum, in place; returns one over their sum. */
 static float soften(float *s, int count)
 {
-    const float log2_e = 1.44269504f;
     vec m0 = load(s), m1 = load(s + LANES), t0 = {0}, t1 = {0};
     for (int j = COLUMNS; j < count; j += COLUMNS) {
         m0 = larger(m0, load(s + j));
@@ -46,7 +47,7 @@ static float soften(float *s, int count)
     }
     vec m = splat(lanes_max(larger(m0, m1)));
     for (int j = 0; j < count; j += COLUMNS) {
-        vec p0 = exp2_of((load(s + j) - m) * log2_e), p1 = exp2_of((load(s + j + LANES) - m) * log2_e);
+        vec p0 = exp2_of(load(s + j) - m), p1 = exp2_of(load(s + j + LANES) - m);
         t0 += p0;
         t1 += p1;
         store(s + j, p0);

@@ -4,8 +4,8 @@
  * the weights are rounded to bf16 for the product with the values. Chunks begin at fixed keys, so the bits do
  * not depend on who computes.
  *
- * Keys: [16 keys][step of 32 dims][16 pairs of dims][16 keys][2]; values: [32 keys][16 dims][16 pairs of
- * keys][16 dims][2]; zeros behind the last key and dim. */
+ * Keys, times log2(e) so that softmax takes powers of 2: [16 keys][step of 32 dims][16 pairs of dims][16
+ * keys][2]; values: [32 keys][16 dims][16 pairs of keys][16 dims][2]; zeros behind the last key and dim. */
 #include "engine/cpu/amx.h"
 
 #include <stdbool.h>
@@ -56,7 +56,7 @@ void KERNEL(pack_keys)(const noc_cpu_heads *h, const float *kv, int first, int r
             int j = first + r;
             for (int c = 0; c < h->dim; c++) {
                 keys[((j / TILE * steps + c / STEP) * TILE + c % STEP / 2) * STEP + j % TILE * 2 + c % 2] =
-                    round_one(key[c] * scale);
+                    round_one(key[c] * (scale * LOG2_E));
                 values[((j / STEP * dim_tiles + c / TILE) * TILE + j % STEP / 2) * STEP + c % TILE * 2 +
                        j % 2] = round_one(value[c]);
             }
@@ -113,7 +113,7 @@ static void mask_scores(state *s, int count)
 static void rescale(state *s, int g, int dim_tiles, vec before, vec after)
 {
     float factor[TILE];
-    store(factor, exp2_of((before - after) * 1.44269504f));
+    store(factor, exp2_of(before - after));
     for (int r = 0; r < TILE; r++) {
         s->sum[g * TILE + r] *= factor[r];
         for (int t = 0; t < dim_tiles; t++)
@@ -146,11 +146,11 @@ static void soften(state *s, int g, int dim_tiles, bool is_first)
     if (!is_first && _mm512_cmp_ps_mask((__m512)after, (__m512)before, _CMP_GT_OQ))
         rescale(s, g, dim_tiles, before, after);
     for (int r = 0; r < TILE; r++) {
-        vec top = splat(s->top[g * TILE + r] * 1.44269504f), a = {0}, b = {0};
+        vec top = splat(s->top[g * TILE + r]), a = {0}, b = {0};
 #pragma GCC unroll 4
         for (int j = 0; j < KEY_TILES; j += 2) {
-            vec p0 = exp2_coarse(load(s->scores[g][j][r]) * 1.44269504f - top),
-                p1 = exp2_coarse(load(s->scores[g][j + 1][r]) * 1.44269504f - top);
+            vec p0 = exp2_coarse(load(s->scores[g][j][r]) - top),
+                p1 = exp2_coarse(load(s->scores[g][j + 1][r]) - top);
             a += p0;
             b += p1;
             store_bf16(s->weights[g][j / 2][r], p0, p1);

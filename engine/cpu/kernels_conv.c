@@ -66,6 +66,8 @@ INLINE void conv_tile(int rows, const noc_cpu_conv *c, int line, int w, const fl
                               ((size_t)(d0 + a) * (size_t)c->grid[1] + (size_t)(h0 + b)) * line_floats +
                               (size_t)w * step;
             const float *weight = panel + (size_t)((a * c->kernel[1] + b) * depth) * COLUMNS;
+            for (size_t i = 0; i < (size_t)(rows - 1) * step + (size_t)depth; i += 16)
+                __builtin_prefetch(in + line_floats + i); /* the next line of taps, most often */
             for (int k = 0, end; k < depth; k = end) {
                 end = least(k + DEPTH_RUN, depth);
                 run += end - k;

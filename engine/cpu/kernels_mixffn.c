@@ -46,6 +46,9 @@ void KERNEL(expand)(const noc_cpu_mixffn *m, const float *in, int rows, int slot
         for (; r + 4 <= rows; r += 4)
             expand_tile(4, in + r * m->channels, m->channels, panel, bias, out0 + r * LANES,
                         out1 + r * LANES);
+        for (; r + 2 <= rows; r += 2)
+            expand_tile(2, in + r * m->channels, m->channels, panel, bias, out0 + r * LANES,
+                        out1 + r * LANES);
         for (; r < rows; r++)
             expand_tile(1, in + r * m->channels, m->channels, panel, bias, out0 + r * LANES,
                         out1 + r * LANES);
@@ -123,13 +126,15 @@ static void contract(const noc_cpu_mixffn *m, const float *in, int tokens, const
     const size_t group = (size_t)tokens * LANES, depth = (size_t)m->groups * LANES;
     float y[ROWS][COLUMNS] __attribute__((aligned(64)));
     for (int row = 0, n; row < tokens; row += n) {
-        n = tokens - row >= ROWS ? ROWS : tokens - row >= 4 ? 4 : 1;
+        n = tokens - row >= ROWS ? ROWS : tokens - row >= 4 ? 4 : tokens - row >= 2 ? 2 : 1;
         for (int c = 0; c < m->channels; c += COLUMNS) {
             const float *panel = m->fc2 + (size_t)c * depth, *bias = m->fc2_bias + c;
             if (n == ROWS)
                 contract_runs(ROWS, m, in + row * LANES, group, panel, bias, y);
             else if (n == 4)
                 contract_runs(4, m, in + row * LANES, group, panel, bias, y);
+            else if (n == 2)
+                contract_runs(2, m, in + row * LANES, group, panel, bias, y);
             else
                 contract_runs(1, m, in + row * LANES, group, panel, bias, y);
             for (int r = 0; r < n; r++)

@@ -1,11 +1,14 @@
-/* CONV, with the LAYER_NORM that follows it: lines of the output. Where lines are many, a piece is one line
- * with all its columns, normalised while it is hot; where they are few, a piece is one panel of columns of
- * many lines, so that its weights stay near, and the norm comes after. */
+/* CONV, with the LAYER_NORM that follows it: lines of the output. Where lines are many, a piece is a block of
+ * a few lines of several planes with all their columns, walked plane by plane: what the windows of one plane
+ * share with the next stays in L2. The norm is taken while a line is hot. Where lines are few, a piece is one
+ * panel of columns of several lines, so that its weights stay near, and the norm comes after. */
 #include "engine/cpu/cpu.h"
 
 enum {
     MANY_LINES = 128,
-    LINES_PER_PIECE = 8,
+    LINES_PER_PIECE = 8, /* where they are few, and to fill */
+    BLOCK_LINES = 4,     /* where they are many */
+    BLOCK_PLANES = 8,
     ROWS_MOST = 32,  /* of a tile: rows behind the last output are read too */
     LINE_SLACK = 32, /* floats: a product is filled up to a whole step */
 };
@@ -15,24 +18,35 @@ typedef struct conv_job {
     noc_cpu_conv conv;
     const noc_op *norm; /* NULL: none, or after */
     const float *scale, *shift;
-    int lines, lines_per_piece, panels, groups; /* groups: of panels */
+    int lines, panels;
+    int along_d, planes; /* pieces along D, planes of a piece */
 } conv_job;
 
-static void conv_piece(void *argument, int i, int thread)
+static void block_piece(void *argument, int i, int thread)
 {
     const conv_job *job = argument;
     const noc_cpu_kernels *kernels = job->network->device->kernels;
-    int group = i % job->groups, line = i / job->groups * job->lines_per_piece,
-        end = noc_cpu_min(line + job->lines_per_piece, job->lines), width = job->conv.out_grid[2];
-    int per_group = noc_cpu_parts(job->panels, job->groups), first = group * per_group;
+    const noc_cpu_conv *c = &job->conv;
+    int d0 = i % job->along_d * job->planes, d1 = noc_cpu_min(d0 + job->planes, c->out_grid[0]);
+    int h0 = i / job->along_d * BLOCK_LINES, h1 = noc_cpu_min(h0 + BLOCK_LINES, c->out_grid[1]);
     (void)thread;
-    for (; line < end; line++) {
-        float *out = job->conv.out + (size_t)(line * width) * (size_t)job->conv.columns;
-        kernels->conv(&job->conv, line, first, noc_cpu_min(first + per_group, job->panels));
-        if (job->norm)
-            kernels->layer_norm(out, out, width, job->conv.columns, job->scale, job->shift,
-                                (float)job->norm->eps);
-    }
+    for (int d = d0; d < d1; d++)
+        for (int line = d * c->out_grid[1] + h0; line < d * c->out_grid[1] + h1; line++) {
+            float *out = c->out + (size_t)(line * c->out_grid[2]) * (size_t)c->columns;
+            kernels->conv(c, line, 0, job->panels);
+            if (job->norm)
+                kernels->layer_norm(out, out, c->out_grid[2], c->columns, job->scale, job->shift,
+                                    (float)job->norm->eps);
+        }
+}
+
+static void panel_piece(void *argument, int i, int thread)
+{
+    const conv_job *job = argument;
+    int panel = i % job->panels, line = i / job->panels * LINES_PER_PIECE;
+    (void)thread;
+    for (int end = noc_cpu_min(line + LINES_PER_PIECE, job->lines); line < end; line++)
+        job->network->device->kernels->conv(&job->conv, line, panel, panel + 1);
 }
 
 static void fill_piece(void *argument, int i, int thread)
@@ -101,9 +115,8 @@ static void run(noc_network *network, const noc_cpu_step *step)
                     .scale = step->weight,
                     .shift = step->bias,
                     .lines = out->grid[0] * out->grid[1],
-                    .lines_per_piece = 1,
-                    .panels = step->panels[0].count,
-                    .groups = 1};
+                    .norm = norm,
+                    .panels = step->panels[0].count};
     job.conv.in = noc_cpu_value(network, op->input[0]);
     job.conv.is_planar = op->input[0] == 0 && network->is_planar;
     job.conv.lines = network->shared;
@@ -112,16 +125,18 @@ static void run(noc_network *network, const noc_cpu_step *step)
     job.conv.out = noc_cpu_value(network, norm ? norm->output : op->output);
     noc_cpu_run(network->device, noc_cpu_parts(job.conv.grid[0] * job.conv.grid[1], LINES_PER_PIECE),
                 fill_piece, &job);
-    bool is_whole = job.lines >= MANY_LINES;
-    if (!is_whole) {
-        job.groups = job.panels;
-        job.lines_per_piece = LINES_PER_PIECE;
+    if (job.lines >= MANY_LINES) {
+        int blocks = noc_cpu_parts(out->grid[1], BLOCK_LINES),
+            wanted = 2 * noc_pool_threads(network->device->pool);
+        job.along_d = noc_cpu_parts(out->grid[0], BLOCK_PLANES);
+        if (blocks * job.along_d < wanted)
+            job.along_d = noc_cpu_min(noc_cpu_parts(wanted, blocks), out->grid[0]);
+        job.planes = noc_cpu_parts(out->grid[0], job.along_d);
+        noc_cpu_run(network->device, blocks * job.along_d, block_piece, &job);
+        return;
     }
-    job.norm = is_whole ? norm : NULL;
-    noc_cpu_run(network->device, noc_cpu_parts(job.lines, job.lines_per_piece) * job.groups, conv_piece,
-                &job);
-    job.norm = norm;
-    if (norm && !is_whole)
+    noc_cpu_run(network->device, noc_cpu_parts(job.lines, LINES_PER_PIECE) * job.panels, panel_piece, &job);
+    if (norm)
         noc_cpu_run(network->device, job.lines, norm_piece, &job);
 }
 

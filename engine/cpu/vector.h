@@ -37,7 +37,7 @@ enum { LANES = 4, ROWS = 4 };
 #define ISA "portable"
 #endif
 
-enum { COLUMNS = 2 * LANES, BLOCK_ROWS = 8 * ROWS, DEPTH_RUN = 128 };
+enum { COLUMNS = 2 * LANES, BLOCK_ROWS = 8 * ROWS, DEPTH_RUN = 256 };
 
 /* Kernels in files of their own; kernels.c has the others and the table. */
 size_t KERNEL(packed_floats)(int columns, int runs, int padded_run);
@@ -59,6 +59,7 @@ void KERNEL(divide)(float *sums, size_t step, const float *weights, int classes,
 void KERNEL(argmax)(const float *sums, size_t step, int classes, int count, uint32_t *labels, float *best);
 void KERNEL(threshold)(const float *sums, size_t step, int classes, int count, float limit, uint32_t *bits);
 
+#define LOG2_E 1.44269504f
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float vec __attribute__((vector_size(4 * LANES), may_alias));
