@@ -36,7 +36,9 @@ typedef struct noc_cpu_conv {
     int kernel[3], stride[3], padding[3];
     const float *panels, *bias; /* bias: a value for each packed column */
     float *out;                 /* [D'][H'][W'][columns] */
-    float *lines;               /* the filled input: [D][H] lines of conv_line_floats */
+    float *lines; /* the filled input: [plane % planes][ring_lines] lines of conv_line_floats, the first of
+                     which is line first_line of a plane */
+    int planes, ring_lines, first_line;
 } noc_cpu_conv;
 
 /* Heads of an attention op, and what rows of kv hold: `channels` of keys, then of values, head h from h * dim
@@ -143,8 +145,8 @@ typedef struct noc_cpu_kernels {
     void (*pack_keys)(const noc_cpu_heads *heads, const float *kv, int first, int rows, float scale,
                       float *packed);
     size_t (*conv_line_floats)(const noc_cpu_conv *conv);
-    /* The line `line` = d * H + h of the input into lines. */
-    void (*conv_fill)(const noc_cpu_conv *conv, int line);
+    /* The line (d, h) of the input into lines. */
+    void (*conv_fill)(const noc_cpu_conv *conv, int d, int h);
     void (*product)(const noc_cpu_product *product);
     /* The line `line` = d * H' + h of the output, columns of the panels [first, last). */
     void (*conv)(const noc_cpu_conv *conv, int line, int first, int last);

@@ -16,14 +16,14 @@ size_t KERNEL(conv_line_floats)(const noc_cpu_conv *c)
     return (floats + LANES - 1) / LANES * LANES;
 }
 
-void KERNEL(conv_fill)(const noc_cpu_conv *c, int line)
+void KERNEL(conv_fill)(const noc_cpu_conv *c, int d, int h)
 {
     const int channels = c->channels, lead = c->padding[2] * channels,
               floats = (int)KERNEL(conv_line_floats)(c);
     const int count = least(c->grid[2], (floats - lead) / channels), end = lead + count * channels;
-    const size_t first = (size_t)line * (size_t)c->grid[2],
+    const size_t first = (size_t)(d * c->grid[1] + h) * (size_t)c->grid[2],
                  plane = (size_t)c->grid[0] * (size_t)c->grid[1] * (size_t)c->grid[2];
-    float *out = c->lines + (size_t)line * (size_t)floats;
+    float *out = c->lines + conv_line(c, d, h) * (size_t)floats;
     memset(out, 0, (size_t)lead * sizeof *out);
     if (c->is_planar)
         interleave_values(c->in + first, channels, plane, count, out + lead);
@@ -62,12 +62,8 @@ INLINE void conv_tile(int rows, const noc_cpu_conv *c, int line, int w, const fl
     }
     for (int a = d0 < 0 ? -d0 : 0; a < c->kernel[0] && d0 + a < c->grid[0]; a++)
         for (int b = h0 < 0 ? -h0 : 0; b < c->kernel[1] && h0 + b < c->grid[1]; b++) {
-            const float *in = c->lines +
-                              ((size_t)(d0 + a) * (size_t)c->grid[1] + (size_t)(h0 + b)) * line_floats +
-                              (size_t)w * step;
+            const float *in = c->lines + conv_line(c, d0 + a, h0 + b) * line_floats + (size_t)w * step;
             const float *weight = panel + (size_t)((a * c->kernel[1] + b) * depth) * COLUMNS;
-            for (size_t i = 0; i < (size_t)(rows - 1) * step + (size_t)depth; i += 16)
-                __builtin_prefetch(in + line_floats + i); /* the next line of taps, most often */
             for (int k = 0, end; k < depth; k = end) {
                 end = least(k + DEPTH_RUN, depth);
                 run += end - k;

@@ -18,13 +18,13 @@ size_t KERNEL(conv_line_floats)(const noc_cpu_conv *c)
     return (size_t)line_values(c) / 2;
 }
 
-void KERNEL(conv_fill)(const noc_cpu_conv *c, int line)
+void KERNEL(conv_fill)(const noc_cpu_conv *c, int d, int h)
 {
     const int channels = c->channels, lead = c->padding[2] * channels, values = line_values(c);
     const int count = least(c->grid[2], (values - lead) / channels), end = lead + count * channels;
-    const size_t first = (size_t)line * (size_t)c->grid[2],
+    const size_t first = (size_t)(d * c->grid[1] + h) * (size_t)c->grid[2],
                  plane = (size_t)c->grid[0] * (size_t)c->grid[1] * (size_t)c->grid[2];
-    bf16 *out = (bf16 *)c->lines + (size_t)line * (size_t)values;
+    bf16 *out = (bf16 *)c->lines + conv_line(c, d, h) * (size_t)values;
     memset(out, 0, (size_t)lead * sizeof *out);
     if (!c->is_planar)
         to_bf16_exactly(c->in + first * (size_t)channels, count * channels, out + lead);
@@ -50,9 +50,8 @@ static void conv_outputs(const noc_cpu_conv *c, int line, int w, int panel, floa
     for (int a = d0 < 0 ? -d0 : 0; a < c->kernel[0] && d0 + a < c->grid[0]; a++)
         for (int b = h0 < 0 ? -h0 : 0; b < c->kernel[1] && h0 + b < c->grid[1]; b++) {
             const bf16 *taps = weight + (size_t)((a * c->kernel[1] + b) * steps) * PANEL_STEP;
-            size_t row = (size_t)(d0 + a) * (size_t)c->grid[1] + (size_t)(h0 + b);
-            const bf16 *in =
-                (const bf16 *)c->lines + row * (size_t)values + (size_t)(w * c->stride[2] * c->channels);
+            const bf16 *in = (const bf16 *)c->lines + conv_line(c, d0 + a, h0 + b) * (size_t)values +
+                             (size_t)(w * c->stride[2] * c->channels);
             if (is_two)
                 AMX_MULTIPLY(1, in, bytes, taps, steps);
             else

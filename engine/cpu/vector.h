@@ -47,7 +47,7 @@ size_t KERNEL(score_floats)(const noc_cpu_heads *heads);
 void KERNEL(pack_keys)(const noc_cpu_heads *heads, const float *kv, int first, int rows, float scale,
                        float *packed);
 size_t KERNEL(conv_line_floats)(const noc_cpu_conv *conv);
-void KERNEL(conv_fill)(const noc_cpu_conv *conv, int line);
+void KERNEL(conv_fill)(const noc_cpu_conv *conv, int d, int h);
 void KERNEL(product)(const noc_cpu_product *product);
 void KERNEL(attention)(const noc_cpu_attention *attention);
 void KERNEL(conv)(const noc_cpu_conv *conv, int line, int first, int last);
@@ -58,6 +58,12 @@ void KERNEL(spread)(const noc_cpu_spread *spread);
 void KERNEL(divide)(float *sums, size_t step, const float *weights, int classes, int count);
 void KERNEL(argmax)(const float *sums, size_t step, int classes, int count, uint32_t *labels, float *best);
 void KERNEL(threshold)(const float *sums, size_t step, int classes, int count, float limit, uint32_t *bits);
+
+/* Where the line (d, h) of the input lies among the filled ones. */
+static inline size_t conv_line(const noc_cpu_conv *c, int d, int h)
+{
+    return (size_t)(d % c->planes) * (size_t)c->ring_lines + (size_t)(h - c->first_line);
+}
 
 #define LOG2_E 1.44269504f
 #define INLINE static inline __attribute__((always_inline))
