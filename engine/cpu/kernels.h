@@ -166,6 +166,8 @@ typedef struct noc_cpu_kernels {
                       float *out);
     /* out = sum of weight[i] * rows[i] */
     void (*blend)(const float *const rows[4], const float weight[4], size_t count, float *out);
+    /* out = (1 - fraction) * low + fraction * high */
+    void (*lerp)(const float *low, const float *high, float fraction, size_t count, float *out);
     void (*mix)(const noc_cpu_mix *mix);
     void (*spread)(const noc_cpu_spread *spread);
     /* sums /= weights, in place */
