@@ -11,7 +11,7 @@
 
 #include <string.h>
 
-enum { QUERY_TILES = 4, KEY_TILES = 1 };
+enum { QUERY_TILES = 4 };
 
 static noc_cpu_heads heads_of(const noc_network *network, const noc_op *op)
 {
@@ -189,15 +189,24 @@ static int patch_floats(const noc_network *network, const block *b)
     return b->sr ? channels * b->sr->kernel[0] * b->sr->kernel[1] * b->sr->kernel[2] : channels;
 }
 
+/* Keys are made a tile at a time, reduced ones in whole lines. */
+static int keys_per_piece(const noc_network *network, const block *b)
+{
+    int tile = network->device->kernels->rows,
+        width = b->sr ? noc_cpu_value_of(network, b->sr->output)->grid[2] : tile;
+    return width < tile ? tile / width * width : width;
+}
+
 static noc_status prepare_block(noc_network *network, noc_cpu_step *step, noc_error *err)
 {
     block b;
     find_block(network, step->ops, &b);
     noc_cpu_heads h = heads_of(network, b.attention);
-    size_t tile = (size_t)network->device->kernels->rows, rows = tile * QUERY_TILES, keys = tile * KEY_TILES;
-    size_t channels = (size_t)h.channels, patch = (size_t)patch_floats(network, &b);
+    size_t tile = (size_t)network->device->kernels->rows, rows = tile * QUERY_TILES;
+    size_t channels = (size_t)h.channels, patch = (size_t)patch_floats(network, &b),
+           keys = (size_t)keys_per_piece(network, &b), run = b.sr ? (size_t)b.sr->kernel[2] * channels : 0;
     size_t query_side = rows * 3 * channels + network->device->kernels->score_floats(&h),
-           key_side = keys * (patch + 3 * channels);
+           key_side = keys * (patch + 3 * channels + run);
     noc_cpu_want(network, query_side > key_side ? query_side : key_side, packed_floats(network, &h));
     noc_status status = check_heads(&h, err);
     if (status == NOC_OK)
@@ -221,23 +230,27 @@ typedef struct block_job {
     noc_cpu_heads heads;
     const float *in;
     float *out;
-    int rows, patch;
+    int rows, patch, keys_per_piece;
 } block_job;
 
-/* The normalised tokens of reduced token j as one row: they are runs along W, and each token has one reduced
- * token. */
-static void gather_patch(const block_job *job, int j, float *patch)
+/* The normalised tokens of a line of reduced tokens, each one's as one row: they are runs along W of the
+ * input's lines, and each token belongs to one reduced token. */
+static void gather_patches(const block_job *job, int line, float *patches, float *normed)
 {
     const noc_op *sr = job->ops.sr;
     const noc_value *in = noc_cpu_value_of(job->network, job->ops.norm->output),
                     *out = noc_cpu_value_of(job->network, sr->output);
-    int w = j % out->grid[2], h = j / out->grid[2] % out->grid[1], d = j / out->grid[2] / out->grid[1];
+    int width = out->grid[2], d = line / out->grid[1], h = line % out->grid[1];
+    size_t run = (size_t)(sr->kernel[2] * in->channels);
     for (int a = 0; a < sr->kernel[0]; a++)
-        for (int b = 0; b < sr->kernel[1]; b++, patch += sr->kernel[2] * in->channels) {
-            int64_t line = (int64_t)(d * sr->kernel[0] + a) * in->grid[1] + h * sr->kernel[1] + b;
-            job->network->device->kernels->layer_norm(
-                job->in + (line * in->grid[2] + w * sr->kernel[2]) * in->channels, patch, sr->kernel[2],
-                in->channels, NULL, NULL, (float)job->ops.norm->eps);
+        for (int b = 0; b < sr->kernel[1]; b++, patches += run) {
+            int64_t from =
+                ((int64_t)(d * sr->kernel[0] + a) * in->grid[1] + h * sr->kernel[1] + b) * in->grid[2];
+            job->network->device->kernels->layer_norm(job->in + from * in->channels, normed,
+                                                      width * sr->kernel[2], in->channels, NULL, NULL,
+                                                      (float)job->ops.norm->eps);
+            for (int w = 0; w < width; w++)
+                memcpy(patches + (size_t)(w * job->patch), normed + (size_t)w * run, run * sizeof *normed);
         }
 }
 
@@ -248,13 +261,15 @@ static void keys_piece(void *argument, int i, int thread)
     const noc_cpu_step *step = job->step;
     const noc_cpu_heads *h = &job->heads;
     size_t channels = (size_t)h->channels;
-    int per_piece = kernels->rows * KEY_TILES, first = i * per_piece,
+    int per_piece = job->keys_per_piece, first = i * per_piece,
         rows = noc_cpu_min(per_piece, h->keys - first);
     float *patches = noc_cpu_scratch(job->network, thread),
           *reduced = patches + (size_t)(per_piece * job->patch), *kv = reduced + (size_t)per_piece * channels;
     if (job->ops.sr) {
-        for (int r = 0; r < rows; r++)
-            gather_patch(job, first + r, patches + (size_t)(r * job->patch));
+        int width = noc_cpu_value_of(job->network, job->ops.sr->output)->grid[2];
+        float *normed = kv + (size_t)(2 * per_piece) * channels;
+        for (int r = 0; r < rows; r += width)
+            gather_patches(job, (first + r) / width, patches + (size_t)(r * job->patch), normed);
         noc_cpu_product sr = noc_cpu_product_of(job->ops.sr, &step->panels[PANELS_SR], patches,
                                                 (size_t)job->patch, rows, reduced, channels);
         kernels->product(&sr);
@@ -304,9 +319,10 @@ static void run_block(noc_network *network, const noc_cpu_step *step)
     job.out = noc_cpu_value(network, job.ops.projection->output);
     job.rows = (int)noc_cpu_tokens(noc_cpu_value_of(network, job.ops.projection->output));
     job.patch = patch_floats(network, &job.ops);
+    job.keys_per_piece = keys_per_piece(network, &job.ops);
     int tile = network->device->kernels->rows;
     clear_shared(network, &job.heads);
-    noc_cpu_run(network->device, noc_cpu_parts(job.heads.keys, tile * KEY_TILES), keys_piece, &job);
+    noc_cpu_run(network->device, noc_cpu_parts(job.heads.keys, job.keys_per_piece), keys_piece, &job);
     noc_cpu_run(network->device, noc_cpu_parts(job.rows, tile * QUERY_TILES), queries_piece, &job);
 }
 

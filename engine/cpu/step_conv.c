@@ -8,8 +8,8 @@
 enum {
     MANY_LINES = 128,
     LINES_PER_PIECE = 8, /* where they are few */
-    BLOCK_LINES = 4,     /* where they are many */
-    BLOCK_PLANES = 8,
+    BLOCK_LINES = 8,     /* where they are many */
+    BLOCK_PLANES = 16,
     ROWS_MOST = 32,  /* of a tile: rows behind the last output are read too */
     LINE_SLACK = 32, /* floats: a product is filled up to a whole step */
 };
