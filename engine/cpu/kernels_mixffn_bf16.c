@@ -59,30 +59,31 @@ INLINE vec gelu_coarse(vec x)
     return x * (u * p + 0.5f);
 }
 
-INLINE void depthwise_run(const noc_cpu_mixffn *m, const noc_cpu_strip *s, int count, int g, int line, int w,
-                          bf16 *out, size_t step)
+/* is_gelu is a constant at every call. */
+INLINE void depthwise_run(const noc_cpu_mixffn *m, const noc_cpu_strip *s, int count, int is_gelu, int g,
+                          int line, int w, bf16 *out, size_t step)
 {
     vec sum[8];
     strip_sums(m, s, count, g, line, w, sum);
 #pragma GCC unroll 8
     for (int i = 0; i < count; i++) {
-        vec x = m->activation == NOC_ACTIVATION_GELU ? gelu_coarse(sum[i]) : activated(sum[i], m->activation);
+        vec x = is_gelu ? gelu_coarse(sum[i]) : activated(sum[i], m->activation);
         _mm256_storeu_si256((__m256i *)(out + (size_t)i * step), (__m256i)_mm512_cvtneps_pbh((__m512)x));
     }
 }
 
 /* [token][hidden] */
-static void depthwise_group(const noc_cpu_mixffn *m, const noc_cpu_strip *s, int g, bf16 *out)
+INLINE void depthwise_group(const noc_cpu_mixffn *m, const noc_cpu_strip *s, int is_gelu, int g, bf16 *out)
 {
     const size_t step = (size_t)(m->groups * LANES);
     for (int line = s->from; line < s->to; line++, out += (size_t)m->width * step) {
         int w = 0;
         for (; w + 8 <= m->width; w += 8)
-            depthwise_run(m, s, 8, g, line, w, out + (size_t)w * step, step);
+            depthwise_run(m, s, 8, is_gelu, g, line, w, out + (size_t)w * step, step);
         for (; w + 2 <= m->width; w += 2)
-            depthwise_run(m, s, 2, g, line, w, out + (size_t)w * step, step);
+            depthwise_run(m, s, 2, is_gelu, g, line, w, out + (size_t)w * step, step);
         for (; w < m->width; w++)
-            depthwise_run(m, s, 1, g, line, w, out + (size_t)w * step, step);
+            depthwise_run(m, s, 1, is_gelu, g, line, w, out + (size_t)w * step, step);
     }
 }
 
@@ -112,6 +113,9 @@ void KERNEL(mix_strip)(const noc_cpu_mixffn *m, const noc_cpu_strip *s, const fl
 {
     bf16 *activated_tokens = (bf16 *)m->activated;
     for (int g = 0; g < m->groups; g++)
-        depthwise_group(m, s, g, activated_tokens + g * LANES);
+        if (m->activation == NOC_ACTIVATION_GELU)
+            depthwise_group(m, s, 1, g, activated_tokens + g * LANES);
+        else
+            depthwise_group(m, s, 0, g, activated_tokens + g * LANES);
     contract(m, activated_tokens, (s->to - s->from) * m->width, residual, out);
 }
