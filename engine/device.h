@@ -95,6 +95,11 @@ typedef struct noc_device_ops {
      * of a later one has 0. plan->op_count numbers that live with the network. */
     const double *(*network_seconds)(const noc_network *network);
 
+    /* piece(argument, i, thread) for each i in [0, count), by the threads of the host that the device has for
+     * its own work; returns when all are done. */
+    void (*host_loop)(noc_device *device, int count, void (*piece)(void *argument, int i, int thread),
+                      void *argument);
+
     noc_status (*buffer_create)(noc_device *device, size_t bytes, noc_buffer **buffer, noc_error *err);
     void (*buffer_free)(noc_buffer *buffer);
     noc_status (*gather)(noc_device *device, const noc_gather *gather, noc_error *err);

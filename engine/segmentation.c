@@ -419,14 +419,33 @@ static noc_status gather_ready(noc_segmentation *s, noc_error *err)
 
 /* ---- running ---- */
 
+typedef struct cut_job {
+    const noc_engine *engine;
+    const noc_prepared *prepared;
+    int64_t start[3];
+    float *out;
+} cut_job;
+
+/* One plane of a window. */
+static void cut_piece(void *argument, int d, int thread)
+{
+    const cut_job *job = argument;
+    const int64_t *window = job->engine->window, start[3] = {job->start[0] + d, job->start[1], job->start[2]},
+                  size[3] = {1, window[1], window[2]};
+    size_t plane = (size_t)(window[1] * window[2]) * (size_t)noc_prepared_channels(job->prepared);
+    (void)thread;
+    noc_prepared_cut(job->prepared, start, size, (float)job->engine->model->manifest->pad_value,
+                     job->out + (size_t)d * plane);
+}
+
 static void cut_input(noc_engine *engine, const noc_window_task *task, float *out)
 {
     noc_segmentation *s = task->segmentation;
-    int64_t start[3];
-    task_start(s, tile_of(s, task->number), task->number, start);
+    cut_job job = {.engine = engine, .prepared = s->prepared, .out = out};
+    task_start(s, tile_of(s, task->number), task->number, job.start);
     for (int a = 0; a < 3; a++)
-        start[a] -= s->windows.pad_low[a];
-    noc_prepared_cut(s->prepared, start, engine->window, (float)engine->model->manifest->pad_value, out);
+        job.start[a] -= s->windows.pad_low[a];
+    engine->ops->host_loop(engine->device, (int)engine->window[0], cut_piece, &job);
 }
 
 static noc_status take_buffers(noc_engine *engine, int count, noc_buffer **buffers, noc_error *err)

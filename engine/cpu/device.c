@@ -246,6 +246,12 @@ void noc_cpu_run(noc_device *device, int count, void (*piece)(void *argument, in
     noc_pool_run(device->pool, count, flushed_piece, &f);
 }
 
+static void cpu_host_loop(noc_device *device, int count, void (*piece)(void *argument, int i, int thread),
+                          void *argument)
+{
+    noc_pool_run(device->pool, count, piece, argument);
+}
+
 static noc_status cpu_buffer_create(noc_device *device, size_t bytes, noc_buffer **buffer, noc_error *err)
 {
     (void)device;
@@ -282,6 +288,7 @@ const noc_device_ops noc_cpu_ops = {
     .network_run = noc_cpu_network_run,
     .network_read = noc_cpu_network_read,
     .network_seconds = noc_cpu_network_seconds,
+    .host_loop = cpu_host_loop,
     .buffer_create = cpu_buffer_create,
     .buffer_free = cpu_buffer_free,
     .gather = noc_cpu_gather,
