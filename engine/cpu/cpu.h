@@ -127,10 +127,7 @@ noc_status noc_cpu_pack_depthwise(noc_network *network, const noc_op *op, float 
 /* A product of `rows` rows from `in` with packed weights. */
 noc_cpu_product noc_cpu_product_of(const noc_op *op, const noc_cpu_panels *panels, const float *in,
                                    size_t in_step, int rows, float *out, size_t out_step);
-/* The line (d, h) of input number `input` of a SUM or CONCAT, on the output's D and H but its own W: blended
- * in `room`, or where it lies. */
-const float *noc_cpu_input_line(const noc_network *network, const noc_op *op, const noc_cpu_axis axes[3],
-                                int input, int d, int h, float *room);
+/* Floats of a line of input number `input` of a SUM or CONCAT. */
 size_t noc_cpu_line_floats(const noc_network *network, const noc_op *op, int input);
 
 static inline int noc_cpu_parts(int64_t n, int size)

@@ -112,8 +112,6 @@ void KERNEL(conv)(const noc_cpu_conv *c, int line, int first, int last)
             rows = conv_tiles(c->out_grid[2] - w, c, line, w, c->panels + (size_t)j * COLUMNS * depth,
                               c->bias + j * COLUMNS, y);
             float *out = c->out + ((size_t)line * (size_t)c->out_grid[2] + (size_t)w) * (size_t)c->columns;
-            for (int r = 0; r < rows; r++, out += c->columns)
-                for (int i = 0, at = j * COLUMNS; i < COLUMNS && at < c->columns; i += LANES, at += LANES)
-                    store_part(out + at, load(&y[r][i]), least(LANES, c->columns - at));
+            store_sums(y, rows, j * COLUMNS, c->columns, NULL, out, (size_t)c->columns);
         }
 }

@@ -70,8 +70,7 @@ void KERNEL(conv)(const noc_cpu_conv *c, int line, int first, int last)
         for (int w = 0; w < c->out_grid[2]; w += OUTPUTS) {
             conv_outputs(c, line, w, j, y);
             float *out = c->out + ((size_t)line * (size_t)c->out_grid[2] + (size_t)w) * (size_t)c->columns;
-            for (int r = 0; r < OUTPUTS && w + r < c->out_grid[2]; r++, out += c->columns)
-                for (int i = 0, at = j * COLUMNS; i < COLUMNS && at < c->columns; i += LANES, at += LANES)
-                    store_part(out + at, load(&y[r][i]), least(LANES, c->columns - at));
+            store_sums(y, least(OUTPUTS, c->out_grid[2] - w), j * COLUMNS, c->columns, NULL, out,
+                       (size_t)c->columns);
         }
 }

@@ -137,15 +137,8 @@ static void contract(const noc_cpu_mixffn *m, const float *in, int tokens, const
                 contract_runs(2, m, in + row * LANES, group, panel, bias, y);
             else
                 contract_runs(1, m, in + row * LANES, group, panel, bias, y);
-            for (int r = 0; r < n; r++)
-                for (int i = 0, at = c; i < COLUMNS && at < m->channels; i += LANES, at += LANES) {
-                    int part = least(LANES, m->channels - at);
-                    size_t to = (size_t)((row + r) * m->channels + at);
-                    vec v = load(&y[r][i]);
-                    if (residual)
-                        v += load_part(residual + to, part);
-                    store_part(out + to, v, part);
-                }
+            size_t to = (size_t)(row * m->channels);
+            store_sums(y, n, c, m->channels, residual ? residual + to : NULL, out + to, (size_t)m->channels);
         }
     }
 }

@@ -97,15 +97,9 @@ static void contract(const noc_cpu_mixffn *m, const bf16 *in, int tokens, const 
             AMX_BEGIN(m->fc2_bias + c);
             AMX_MULTIPLY(1, in + (size_t)row * (size_t)depth, (size_t)depth * sizeof *in, panel, steps);
             AMX_END(1, y);
-            for (int r = 0; r < TOKENS && row + r < tokens; r++)
-                for (int i = 0, at = c; i < COLUMNS && at < m->channels; i += LANES, at += LANES) {
-                    int part = least(LANES, m->channels - at);
-                    size_t to = (size_t)((row + r) * m->channels + at);
-                    vec v = load(&y[r][i]);
-                    if (residual)
-                        v += load_part(residual + to, part);
-                    store_part(out + to, v, part);
-                }
+            size_t to = (size_t)(row * m->channels);
+            store_sums(y, least(TOKENS, tokens - row), c, m->channels, residual ? residual + to : NULL,
+                       out + to, (size_t)m->channels);
         }
 }
 

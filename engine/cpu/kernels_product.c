@@ -1,4 +1,5 @@
 /* Products of rows with packed weights: out = activation((in * weights + bias) * norm + residual). */
+#include "engine/cpu/finish.h"
 #include "engine/cpu/tile.h"
 
 /* [panel][depth][COLUMNS] */
@@ -29,8 +30,7 @@ static void norms(const noc_cpu_product *p, int row, int rows, float *factor)
             tiles(n, COLUMNS, p->in + (size_t)(row + i) * p->in_step, p->in_step, p->depth,
                   p->panels + (size_t)j * COLUMNS * (size_t)p->depth, p->bias + j * COLUMNS, NULL, y[0],
                   COLUMNS);
-            for (int r = 0; r < n; r++)
-                sum[r] += load(y[r]) * load(y[r]) + load(y[r] + LANES) * load(y[r] + LANES);
+            add_squares(sum, n, y);
         }
         for (int r = 0; r < n; r++)
             factor[i + r] = 1.0f / sqrtf(p->tail_constant + lanes_sum(sum[r]));
@@ -44,17 +44,7 @@ static void finished_tile(const noc_cpu_product *p, int row, int rows, int panel
     tiles(rows, p->columns - panel * COLUMNS, p->in + (size_t)row * p->in_step, p->in_step, p->depth,
           p->panels + (size_t)panel * COLUMNS * (size_t)p->depth, p->bias + panel * COLUMNS, NULL, y[0],
           COLUMNS);
-    for (int r = 0; r < rows; r++)
-        for (int c = panel * COLUMNS, i = 0; c < p->columns && i < COLUMNS; c += LANES, i += LANES) {
-            int n = least(LANES, p->columns - c);
-            size_t at = (size_t)(row + r) * p->out_step + (size_t)c;
-            vec v = load(y[r] + i);
-            if (factor)
-                v *= factor[r];
-            if (p->residual)
-                v += load_part(p->residual + at, n);
-            store_part(p->out + at, activated(v, p->activation), n);
-        }
+    finish_rows(p, row, rows, panel, factor, y);
 }
 
 /* Blocks of rows whose part of `in` stays near, every panel of weights over each. */

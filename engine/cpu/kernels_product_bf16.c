@@ -1,6 +1,7 @@
 /* As kernels_product.c, in bf16. Rows are rounded once, then every panel of weights is taken over them;
  * products deeper than DEEP are cut, with the sums so far kept in f32. */
 #include "engine/cpu/amx.h"
+#include "engine/cpu/finish.h"
 
 enum { ROWS_AT_ONCE = 2 * TILE, DEEP = 2048 };
 
@@ -90,27 +91,10 @@ static void norms(const row_block *block, float *factor)
     vec sum[ROWS_AT_ONCE] = {{0}};
     for (int j = first; j < last; j++) {
         panel_sums(block, j, y);
-        for (int r = 0; r < block->rows; r++)
-            sum[r] += load(y[r]) * load(y[r]) + load(y[r] + LANES) * load(y[r] + LANES);
+        add_squares(sum, block->rows, y);
     }
     for (int r = 0; r < block->rows; r++)
         factor[r] = 1.0f / sqrtf(p->tail_constant + lanes_sum(sum[r]));
-}
-
-static void finish(const noc_cpu_product *p, int row, int rows, int panel, const float *factor,
-                   float y[ROWS_AT_ONCE][COLUMNS])
-{
-    for (int r = 0; r < rows; r++)
-        for (int c = panel * COLUMNS, i = 0; c < p->columns && i < COLUMNS; c += LANES, i += LANES) {
-            int n = least(LANES, p->columns - c);
-            size_t at = (size_t)(row + r) * p->out_step + (size_t)c;
-            vec v = load(y[r] + i);
-            if (factor)
-                v *= factor[r];
-            if (p->residual)
-                v += load_part(p->residual + at, n);
-            store_part(p->out + at, activated(v, p->activation), n);
-        }
 }
 
 void KERNEL(product)(const noc_cpu_product *p)
@@ -125,7 +109,7 @@ void KERNEL(product)(const noc_cpu_product *p)
             norms(&block, factor);
         for (int j = p->first; j < p->last; j++) {
             panel_sums(&block, j, y);
-            finish(p, row, block.rows, j, p->tail > 0 ? factor : NULL, y);
+            finish_rows(p, row, block.rows, j, p->tail > 0 ? factor : NULL, y);
         }
     }
 }

@@ -49,8 +49,10 @@ size_t noc_cpu_line_floats(const noc_network *network, const noc_op *op, int inp
     return (size_t)in->grid[2] * (size_t)in->channels;
 }
 
-const float *noc_cpu_input_line(const noc_network *network, const noc_op *op, const noc_cpu_axis axes[3],
-                                int input, int d, int h, float *room)
+/* The line (d, h) of one input, on the output's D and H but its own W: blended in `room`, or where it lies.
+ */
+static const float *input_line(const noc_network *network, const noc_op *op, const noc_cpu_axis axes[3],
+                               int input, int d, int h, float *room)
 {
     const float *data = noc_cpu_value(network, op->input[input]);
     size_t line = noc_cpu_line_floats(network, op, input),
@@ -86,7 +88,7 @@ static void mix_piece(void *argument, int i, int thread)
                             (size_t)i * (size_t)out->grid[2] * (size_t)out->channels};
     for (int t = 0; t < op->input_count; t++) {
         const noc_cpu_axis *axes = job->step->axes[t];
-        m.lines[m.count] = noc_cpu_input_line(network, op, axes, t, i / out->grid[1], i % out->grid[1], room);
+        m.lines[m.count] = input_line(network, op, axes, t, i / out->grid[1], i % out->grid[1], room);
         m.axes[m.count] = axes[2].low ? &axes[2] : NULL;
         m.channels = noc_cpu_value_of(network, op->input[t])->channels;
         if (op->kind == NOC_OP_CONCAT) {

@@ -148,6 +148,22 @@ INLINE vec smaller(vec a, vec b)
     return -larger(-a, -b);
 }
 
+/* `rows` rows of sums into the columns from c on (of `columns`) of out; residual is laid out as out, or NULL.
+ */
+INLINE void store_sums(float (*y)[COLUMNS], int rows, int c, int columns, const float *residual, float *out,
+                       size_t step)
+{
+    for (int r = 0; r < rows; r++)
+        for (int i = 0, at = c; i < COLUMNS && at < columns; i += LANES, at += LANES) {
+            int n = least(LANES, columns - at);
+            size_t to = (size_t)r * step + (size_t)at;
+            vec v = load(&y[r][i]);
+            if (residual)
+                v += load_part(residual + to, n);
+            store_part(out + to, v, n);
+        }
+}
+
 #if defined(NOC_ISA_AVX512)
 #define SWAP_8(v) __builtin_shuffle(v, (bits){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7})
 #define SWAP_4(v) __builtin_shuffle(v, (bits){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11})
