@@ -1,16 +1,18 @@
 /* As kernels_conv.c, in bf16: the copied lines are rounded, and a tile load with the stride of the
  * convolution reads the overlapping windows of 16 outputs as its rows. The taps of a line are filled up to
- * whole steps with zero weights; what stands behind a window, or belongs to rows that are no outputs, is
- * finite, as all values of a map are. */
+ * whole steps with zero weights, and a line reaches as far. Rows of a tile behind the last output are
+ * anything; their sums are not stored. */
 #include "engine/cpu/amx.h"
 #include "engine/cpu/interleave.h"
 
 enum { OUTPUTS = 2 * TILE, STRETCH = 1024 /* floats */ };
 
+/* Up to the end of the last window's last step: what stands behind its taps counts nothing, but must be
+ * finite. */
 static int line_values(const noc_cpu_conv *c)
 {
-    int values = ((c->out_grid[2] - 1) * c->stride[2] + c->kernel[2]) * c->channels;
-    return (values + STEP - 1) / STEP * STEP;
+    int last = (c->out_grid[2] - 1) * c->stride[2] * c->channels;
+    return (last + steps_of(c->kernel[2] * c->channels) * STEP + STEP - 1) / STEP * STEP;
 }
 
 size_t KERNEL(conv_line_floats)(const noc_cpu_conv *c)
