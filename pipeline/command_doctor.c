@@ -35,6 +35,13 @@ static void look_at_device(const noc_settings *settings, const noc_device_ops *o
     snprintf(f->text, sizeof f->text, "%s, %s, %s, %d threads", info.name, info.isa, info.precision,
              info.threads);
     ops->close(device);
+    options.precision = NOC_PRECISION_AUTO;
+    if (ops->precision(&options) == NOC_PRECISION_F32 || ops->open(&options, &device, NULL) != NOC_OK)
+        return;
+    ops->describe(device, &info);
+    size_t used = strlen(f->text);
+    snprintf(f->text + used, sizeof f->text - used, "; %s with %s", info.precision, info.isa);
+    ops->close(device);
 }
 
 static void look_at_mpi(finding *f)

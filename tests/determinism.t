@@ -38,6 +38,17 @@ rm -f "$work"/masks/hippocampus_0[2-9]* "$work"/masks/hippocampus_1*
 infer_agrees "infer gives the masks of run, window by window" "$archive/imagesTr" "$work/masks" \
     --window 24,32,24 --overlap 0.5 --threads 2 --batch 3
 
+if "$NOC" doctor | grep -q 'bf16 with amx'; then
+    two_answers bf16 --precision bf16 --ranks 1 --threads 1 --batch 1
+    two_answers bf16 --precision bf16 --ranks 4 --writers 2 --threads 2 --batch 7
+    answer_is_whole bf16-window 16 amx
+    answer_is_whole bf16-windows 16 amx
+    ok "bf16: Dice as in f32, to 0.005" "$PYTHON" "$root/tests/masks.py" near "$work/answers/bf16-window.csv" \
+        "$work/answers/$isa-window.csv" 0.005
+else
+    skip "bf16" "this CPU has no AMX"
+fi
+
 for other in avx2 portable; do
     [ "$other" != "$isa" ] || continue
     has_isa $other || { skip "$other" "this CPU has none"; continue; }

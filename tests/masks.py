@@ -88,13 +88,20 @@ def check_same(paths):
             sys.exit(f"{a}: an empty mask proves nothing")
 
 
+def dice_of(path):
+    """Dice by (key, label), of a report or of a model's expected.json."""
+    if path.endswith(".csv"):
+        return {(row["key"], int(row["label"])): float(row["dice"]) for row in rows(path) if row["dice"]}
+    with open(path) as file:
+        return {(key, label): dice for key, study in json.load(file).items()
+                for label, dice in enumerate(study["dice"], 1)}
+
+
 def check_near(expected, report, tolerance):
-    with open(expected) as file:
-        wanted = json.load(file)
-    found = {(row["key"], int(row["label"])): float(row["dice"]) for row in rows(report) if row["dice"]}
-    worst = max((abs(found[key, label + 1] - dice), key, label + 1)
-                for key in wanted for label, dice in enumerate(wanted[key]["dice"]))
-    print(f"{len(wanted)} studies, the largest difference is {worst[0]:.6f} ({worst[1]}, label {worst[2]})")
+    wanted, found = dice_of(expected), dice_of(report)
+    worst = max((abs(found[place] - dice), *place) for place, dice in wanted.items())
+    studies = len({key for key, _ in wanted})
+    print(f"{studies} studies, the largest difference is {worst[0]:.6f} ({worst[1]}, label {worst[2]})")
     sys.exit(not worst[0] <= float(tolerance))
 
 
