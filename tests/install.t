@@ -59,7 +59,7 @@ planted()
 exits "make layers" 0 in_copy layers
 planted engine/base/clock.c '#include "engine/plan.h"' "engine/base may not include engine/plan.h"
 planted catalog/study.h '#include "worker/job.h"' "catalog may not include worker/job.h"
-planted engine/cpu/ops.c '#include "engine/volume/image.h"' "engine/cpu may not include engine/volume/image.h"
+planted engine/cpu/network.c '#include "engine/volume/image.h"' "engine/cpu may not include engine/volume/image.h"
 planted worker/job.c '#include <mpi.h>' "worker may not use <mpi.h>"
 planted worker/job.c '#include "catalog/catalog.h"' "worker may not include catalog/catalog.h"
 exits "make layers again" 0 in_copy layers
