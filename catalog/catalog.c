@@ -113,8 +113,8 @@ static int bind_value(sqlite3_stmt *statement, int position, const noc_sql_value
                          : sqlite3_bind_null(statement, position);
 }
 
-noc_status noc_database_select(noc_catalog *catalog, const char *sql, const noc_sql_value *values,
-                               int count, sqlite3_stmt **row, noc_error *err)
+noc_status noc_database_select(noc_catalog *catalog, const char *sql, const noc_sql_value *values, int count,
+                               sqlite3_stmt **row, noc_error *err)
 {
     sqlite3_stmt *statement = NULL;
     noc_status status = find_statement(catalog, sql, &statement, err);
@@ -164,8 +164,8 @@ noc_status noc_database_run(noc_catalog *catalog, const char *sql, const noc_sql
     return status;
 }
 
-noc_status noc_database_integer(noc_catalog *catalog, const char *sql, const noc_sql_value *values,
-                                int count, int64_t otherwise, int64_t *result, noc_error *err)
+noc_status noc_database_integer(noc_catalog *catalog, const char *sql, const noc_sql_value *values, int count,
+                                int64_t otherwise, int64_t *result, noc_error *err)
 {
     sqlite3_stmt *row = NULL;
     bool has_row = false;
@@ -320,8 +320,7 @@ static bool is_wal(noc_catalog *catalog)
 
 static noc_status connect_with(noc_catalog *catalog, const char *name, int flags, noc_error *err)
 {
-    int code = sqlite3_open_v2(name, &catalog->db, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE,
-                               NULL);
+    int code = sqlite3_open_v2(name, &catalog->db, flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
     if (code == SQLITE_OK)
         code = sqlite3_busy_timeout(catalog->db, BUSY_MS);
     if (code == SQLITE_OK)
@@ -380,8 +379,8 @@ static noc_status open_to_read(noc_catalog *catalog, noc_error *err)
     bool is_quiet = status == NOC_OK && would_leave_index(catalog);
     if (status == NOC_OK && !is_quiet)
         status = noc_schema_settle(catalog, &first);
-    bool is_refused = (status == NOC_ENOINPUT || status == NOC_ECANTCREATE) &&
-                      access(catalog->path, R_OK) == 0;
+    bool is_refused =
+        (status == NOC_ENOINPUT || status == NOC_ECANTCREATE) && access(catalog->path, R_OK) == 0;
     if (is_refused && (has_log(catalog->path, "-wal") || has_log(catalog->path, "-journal")))
         return noc_fail(err, NOC_EUNAVAILABLE, "%s: has unfinished changes that only its writer can settle",
                         catalog->path);
@@ -401,10 +400,9 @@ static noc_status open_to_write(noc_catalog *catalog, noc_error *err)
     if (status == NOC_OK)
         status = noc_schema_settle(catalog, err);
     if (status == NOC_OK)
-        status = noc_database_script(catalog,
-                                     is_on_network(catalog->path) ? "PRAGMA journal_mode = DELETE"
-                                                                  : "PRAGMA journal_mode = WAL",
-                                     err);
+        status = noc_database_script(
+            catalog,
+            is_on_network(catalog->path) ? "PRAGMA journal_mode = DELETE" : "PRAGMA journal_mode = WAL", err);
     if (status == NOC_OK)
         status = noc_database_script(catalog, "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON", err);
     return status;

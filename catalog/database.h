@@ -45,16 +45,16 @@ noc_sql_value noc_sql_integer(int64_t value);
 noc_sql_value noc_sql_number(double value); /* NaN binds NULL */
 noc_sql_value noc_sql_string(const char *value);
 
-#define NOC_SQL_VALUES(...)               \
-    (const noc_sql_value[]){__VA_ARGS__}, \
+#define NOC_SQL_VALUES(...)                                                                                  \
+    (const noc_sql_value[]){__VA_ARGS__},                                                                    \
         (int)(sizeof((const noc_sql_value[]){__VA_ARGS__}) / sizeof(noc_sql_value))
 
 /* SQLite's code as a status, with the catalog's path and SQLite's sentence. */
 noc_status noc_database_fail(const noc_catalog *catalog, int code, noc_error *err);
 
 /* Values are bound to ?1, ?2, ... in order. */
-noc_status noc_database_select(noc_catalog *catalog, const char *sql, const noc_sql_value *values,
-                               int count, sqlite3_stmt **row, noc_error *err);
+noc_status noc_database_select(noc_catalog *catalog, const char *sql, const noc_sql_value *values, int count,
+                               sqlite3_stmt **row, noc_error *err);
 noc_status noc_database_next(noc_catalog *catalog, sqlite3_stmt *row, bool *has_row, noc_error *err);
 void noc_database_finish(sqlite3_stmt *row);
 
@@ -62,8 +62,8 @@ void noc_database_finish(sqlite3_stmt *row);
 noc_status noc_database_run(noc_catalog *catalog, const char *sql, const noc_sql_value *values, int count,
                             int64_t *changes, noc_error *err);
 /* The first column of the first row as an integer; `otherwise` when there is no row or it is NULL. */
-noc_status noc_database_integer(noc_catalog *catalog, const char *sql, const noc_sql_value *values,
-                                int count, int64_t otherwise, int64_t *result, noc_error *err);
+noc_status noc_database_integer(noc_catalog *catalog, const char *sql, const noc_sql_value *values, int count,
+                                int64_t otherwise, int64_t *result, noc_error *err);
 /* Several statements without values, not cached. */
 noc_status noc_database_script(noc_catalog *catalog, const char *sql, noc_error *err);
 
@@ -83,8 +83,8 @@ noc_status noc_schema_settle(noc_catalog *catalog, noc_error *err);
 /* ---- put.c ---- */
 
 /* Columns of a study for SELECT ... FROM study s, and how many they are. */
-#define NOC_STUDY_COLUMNS                                                                                  \
-    "s.id, s.key, s.layout, s.channels, s.truth, s.size_i, s.size_j, s.size_k, s.spacing_i, s.spacing_j, " \
+#define NOC_STUDY_COLUMNS                                                                                    \
+    "s.id, s.key, s.layout, s.channels, s.truth, s.size_i, s.size_j, s.size_k, s.spacing_i, s.spacing_j, "   \
     "s.spacing_k, s.voxel_bytes, s.fingerprint"
 enum { NOC_STUDY_COLUMN_COUNT = 13 };
 

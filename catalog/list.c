@@ -98,8 +98,8 @@ static noc_status read_field(csv *file, bool *is_last, noc_error *err)
     if (file->count == MAX_FIELDS)
         return fail_at(file, file->line, "too many fields", err);
     file->fields[file->count++] = out;
-    noc_status status = file->at < file->end && *file->at == '"' ? read_quoted(file, &out, err)
-                                                                 : read_plain(file, &out, err);
+    noc_status status =
+        file->at < file->end && *file->at == '"' ? read_quoted(file, &out, err) : read_plain(file, &out, err);
     if (status != NOC_OK)
         return status;
     char ending = '\n';
@@ -110,8 +110,8 @@ static noc_status read_field(csv *file, bool *is_last, noc_error *err)
         file->line += ending == '\n';
     }
     if (ending != ',' && ending != '\n')
-        return fail_at(file, file->line,
-                       "a field goes on after its closing quote, or a lone carriage return", err);
+        return fail_at(file, file->line, "a field goes on after its closing quote, or a lone carriage return",
+                       err);
     *out = 0;
     *is_last = ending == '\n';
     return NOC_OK;

@@ -30,8 +30,7 @@ static const char *path_of(const json_t *value)
     return is_path ? text : NULL;
 }
 
-static noc_status read_images(const place *at, const json_t *images, noc_source_entry *entry,
-                              noc_error *err)
+static noc_status read_images(const place *at, const json_t *images, noc_source_entry *entry, noc_error *err)
 {
     size_t count = json_is_array(images) ? json_array_size(images) : 1;
     if (count < 1 || count > NOC_STUDY_CHANNELS)
@@ -114,8 +113,7 @@ static noc_status read_root(const char *path, const char *folder, const json_t *
     if (training + test == 0)
         return noc_fail(err, NOC_EDATA, "%s: `training` and `test` are empty", path);
     if (is_number_wrong(root, "numTraining", training) || is_number_wrong(root, "numTest", test))
-        noc_source_warn(source,
-                        "dataset.json: numTraining or numTest is wrong: it names %zu and %zu images",
+        noc_source_warn(source, "dataset.json: numTraining or numTest is wrong: it names %zu and %zu images",
                         training, test);
     return NOC_OK;
 }

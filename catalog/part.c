@@ -34,8 +34,7 @@ static const char sql_finish_attempt[] =
 static const char sql_add_part[] =
     "INSERT INTO part (set_id, number, bytes, sha256, studies, created_ns) VALUES (?1, ?2, ?3, ?4, ?5,"
     " ?6)";
-static const char sql_note_part[] =
-    "UPDATE result_set SET last_part = max(last_part, ?2) WHERE id = ?1";
+static const char sql_note_part[] = "UPDATE result_set SET last_part = max(last_part, ?2) WHERE id = ?1";
 static const char sql_has_part[] = "SELECT count(*) FROM part WHERE set_id = ?1 AND number = ?2";
 static const char sql_last_part[] = "SELECT last_part FROM result_set WHERE id = ?1";
 static const char sql_drop_part_metrics[] =
@@ -69,9 +68,9 @@ static noc_status find_standing(noc_catalog *catalog, int64_t set, int64_t numbe
     sqlite3_stmt *row = NULL;
     bool has_row = false;
     memset(out, 0, sizeof(*out));
-    noc_status status = noc_database_select(
-        catalog, sql_find_result, NOC_SQL_VALUES(noc_sql_integer(set), noc_sql_string(study->key)), &row,
-        err);
+    noc_status status =
+        noc_database_select(catalog, sql_find_result,
+                            NOC_SQL_VALUES(noc_sql_integer(set), noc_sql_string(study->key)), &row, err);
     if (status == NOC_OK)
         status = noc_database_next(catalog, row, &has_row, err);
     if (status == NOC_OK && has_row) {
@@ -79,8 +78,8 @@ static noc_status find_standing(noc_catalog *catalog, int64_t set, int64_t numbe
         const char *state = (const char *)sqlite3_column_text(row, 2);
         out->is_known = true;
         out->id = sqlite3_column_int64(row, 0);
-        out->is_changed = study->fingerprint[0] && fingerprint &&
-                          strcmp(fingerprint, study->fingerprint) != 0;
+        out->is_changed =
+            study->fingerprint[0] && fingerprint && strcmp(fingerprint, study->fingerprint) != 0;
         out->is_newer = state && strcmp(state, "done") == 0 && sqlite3_column_int64(row, 3) > number;
     }
     noc_database_finish(row);
@@ -131,8 +130,8 @@ static noc_status set_done(noc_catalog *catalog, int64_t set, int64_t id, int64_
     return status;
 }
 
-static noc_status commit_study(noc_catalog *catalog, int64_t set, int64_t number,
-                               const noc_part_study *study, noc_error *err)
+static noc_status commit_study(noc_catalog *catalog, int64_t set, int64_t number, const noc_part_study *study,
+                               noc_error *err)
 {
     standing now;
     noc_status status = find_standing(catalog, set, number, study, &now, err);
@@ -143,8 +142,8 @@ static noc_status commit_study(noc_catalog *catalog, int64_t set, int64_t number
     status = noc_database_run(catalog, sql_set_pending,
                               NOC_SQL_VALUES(noc_sql_integer(set), noc_sql_integer(now.id)), NULL, err);
     if (status == NOC_OK)
-        status = noc_attempt_end(catalog, set, now.id, "changed", "the file changed while it was worked on",
-                                 err);
+        status =
+            noc_attempt_end(catalog, set, now.id, "changed", "the file changed while it was worked on", err);
     return status;
 }
 
@@ -163,9 +162,9 @@ static noc_status add_part(noc_catalog *catalog, int64_t set, const noc_part_rec
                                                  noc_sql_integer(noc_clock_unix_ns())),
                                   NULL, err);
     if (status == NOC_OK)
-        status = noc_database_run(catalog, sql_note_part,
-                                  NOC_SQL_VALUES(noc_sql_integer(set), noc_sql_integer(part->number)), NULL,
-                                  err);
+        status =
+            noc_database_run(catalog, sql_note_part,
+                             NOC_SQL_VALUES(noc_sql_integer(set), noc_sql_integer(part->number)), NULL, err);
     return status;
 }
 
@@ -182,13 +181,11 @@ noc_status noc_catalog_commit_part(noc_catalog *catalog, int64_t set, const noc_
     return noc_database_leave(catalog, is_own, status, err);
 }
 
-noc_status noc_catalog_has_part(noc_catalog *catalog, int64_t set, int64_t number, bool *has,
-                                noc_error *err)
+noc_status noc_catalog_has_part(noc_catalog *catalog, int64_t set, int64_t number, bool *has, noc_error *err)
 {
     int64_t count = 0;
-    noc_status status = noc_database_integer(catalog, sql_has_part,
-                                             NOC_SQL_VALUES(noc_sql_integer(set), noc_sql_integer(number)),
-                                             0, &count, err);
+    noc_status status = noc_database_integer(
+        catalog, sql_has_part, NOC_SQL_VALUES(noc_sql_integer(set), noc_sql_integer(number)), 0, &count, err);
     if (status == NOC_OK)
         *has = count > 0;
     return status;
@@ -196,8 +193,7 @@ noc_status noc_catalog_has_part(noc_catalog *catalog, int64_t set, int64_t numbe
 
 noc_status noc_catalog_last_part(noc_catalog *catalog, int64_t set, int64_t *number, noc_error *err)
 {
-    return noc_database_integer(catalog, sql_last_part, NOC_SQL_VALUES(noc_sql_integer(set)), 0, number,
-                                err);
+    return noc_database_integer(catalog, sql_last_part, NOC_SQL_VALUES(noc_sql_integer(set)), 0, number, err);
 }
 
 noc_status noc_catalog_drop_part(noc_catalog *catalog, int64_t set, int64_t number, int64_t *count,
@@ -212,8 +208,7 @@ noc_status noc_catalog_drop_part(noc_catalog *catalog, int64_t set, int64_t numb
                               NOC_SQL_VALUES(noc_sql_integer(set), noc_sql_integer(number)), NULL, err);
     if (status == NOC_OK)
         status = noc_database_run(catalog, sql_drop_part_results,
-                                  NOC_SQL_VALUES(noc_sql_integer(set), noc_sql_integer(number)), &back,
-                                  err);
+                                  NOC_SQL_VALUES(noc_sql_integer(set), noc_sql_integer(number)), &back, err);
     if (status == NOC_OK)
         status = noc_database_run(catalog, sql_drop_part,
                                   NOC_SQL_VALUES(noc_sql_integer(set), noc_sql_integer(number)), NULL, err);

@@ -179,8 +179,7 @@ static noc_status check_study(const noc_study *study, noc_error *err)
                         study->channel_count, NOC_STUDY_CHANNELS);
     for (int i = 0; i < study->channel_count; i++) {
         if (study->channels[i][0] == 0 || strchr(study->channels[i], '\n'))
-            return noc_fail(err, NOC_EDATA, "study %s: a path that is empty or has a line break",
-                            study->key);
+            return noc_fail(err, NOC_EDATA, "study %s: a path that is empty or has a line break", study->key);
     }
     return NOC_OK;
 }
@@ -239,16 +238,15 @@ static noc_status add_study(noc_catalog *catalog, noc_study *study, noc_error *e
     if (status != NOC_OK)
         return status;
     study->id = sqlite3_last_insert_rowid(catalog->db);
-    return noc_database_run(catalog, sql_add_results, NOC_SQL_VALUES(noc_sql_integer(study->id)), NULL,
-                            err);
+    return noc_database_run(catalog, sql_add_results, NOC_SQL_VALUES(noc_sql_integer(study->id)), NULL, err);
 }
 
 static noc_status change_study(noc_catalog *catalog, const noc_study *study, noc_error *err)
 {
     noc_status status = write_study(catalog, sql_update, study, err);
     if (status == NOC_OK)
-        status = noc_database_run(catalog, sql_drop_metrics, NOC_SQL_VALUES(noc_sql_integer(study->id)),
-                                  NULL, err);
+        status = noc_database_run(catalog, sql_drop_metrics, NOC_SQL_VALUES(noc_sql_integer(study->id)), NULL,
+                                  err);
     if (status == NOC_OK)
         status = noc_database_run(catalog, sql_reset_results, NOC_SQL_VALUES(noc_sql_integer(study->id)),
                                   NULL, err);

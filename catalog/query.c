@@ -44,8 +44,8 @@ static noc_status read_speed(noc_catalog *catalog, int64_t set, noc_counts *coun
 {
     sqlite3_stmt *row = NULL;
     bool has_row = false;
-    noc_status status = noc_database_select(catalog, sql_speed, NOC_SQL_VALUES(noc_sql_integer(set)), &row,
-                                            err);
+    noc_status status =
+        noc_database_select(catalog, sql_speed, NOC_SQL_VALUES(noc_sql_integer(set)), &row, err);
     if (status == NOC_OK)
         status = noc_database_next(catalog, row, &has_row, err);
     if (status == NOC_OK && has_row) {
@@ -62,8 +62,8 @@ noc_status noc_catalog_counts(noc_catalog *catalog, int64_t set, noc_counts *cou
     sqlite3_stmt *row = NULL;
     bool has_row = true;
     noc_counts made = {0};
-    noc_status status = noc_database_select(catalog, sql_counts, NOC_SQL_VALUES(noc_sql_integer(set)), &row,
-                                            err);
+    noc_status status =
+        noc_database_select(catalog, sql_counts, NOC_SQL_VALUES(noc_sql_integer(set)), &row, err);
     while (status == NOC_OK && has_row) {
         status = noc_database_next(catalog, row, &has_row, err);
         if (status == NOC_OK && has_row)

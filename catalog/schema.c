@@ -110,8 +110,8 @@ static const char sql_tables[] = "SELECT count(*) FROM sqlite_master";
 
 static noc_status apply_step(noc_catalog *catalog, const char *step, int version, noc_error *err)
 {
-    char *stamp = sqlite3_mprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", APPLICATION_ID,
-                                  version);
+    char *stamp =
+        sqlite3_mprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", APPLICATION_ID, version);
     if (!stamp)
         return noc_fail(err, NOC_ENOMEMORY, "%s: no memory for its schema", catalog->path);
     noc_status status = noc_database_script(catalog, step, err);

@@ -158,8 +158,8 @@ static noc_part_record make_part(int64_t number, const char *const *keys, size_t
                                      .truth_ml = 0.012,
                                      .prediction_ml = 0.011,
                                      .volume_similarity = INFINITY};
-        s->metrics[1] = (noc_metric){
-            .label = "2+3", .name = "whole, \"all\"", .dice = NAN, .prediction_ml = 1};
+        s->metrics[1] =
+            (noc_metric){.label = "2+3", .name = "whole, \"all\"", .dice = NAN, .prediction_ml = 1};
     }
     return part;
 }
@@ -219,8 +219,7 @@ START_TEST(study_comes_back_as_it_was_put)
     ck_assert_str_eq(found.truth, study.truth);
     ck_assert_str_eq(found.fingerprint, study.fingerprint);
     ck_assert_str_eq(found.layout, "file");
-    ck_assert(found.has_shape && found.size[2] == 6 && found.spacing_mm[1] == 2 &&
-              found.voxel_bytes == 240);
+    ck_assert(found.has_shape && found.size[2] == 6 && found.spacing_mm[1] == 2 && found.voxel_bytes == 240);
     noc_study_clear(&found);
     noc_study_clear(&study);
     ck_assert_int_eq(noc_catalog_find_study(catalog, "b", &found, &err), NOC_ENOINPUT);
@@ -386,10 +385,9 @@ START_TEST(study_runs_from_pending_to_done)
     ck_assert(isinf(now.metrics[0].volume_similarity) && isnan(now.metrics[1].dice));
     ck_assert_str_eq(now.metrics[1].label, "2+3");
     ck_assert_str_eq(now.metrics[1].name, "whole, \"all\"");
-    ck_assert_int_eq(
-        ask("SELECT count(*) FROM attempt WHERE outcome = 'done' AND ended_ns >= started_ns AND "
-            "rank = 2 AND host = 'node' AND seconds_compute = 2.5"),
-        1);
+    ck_assert_int_eq(ask("SELECT count(*) FROM attempt WHERE outcome = 'done' AND ended_ns >= started_ns AND "
+                         "rank = 2 AND host = 'node' AND seconds_compute = 2.5"),
+                     1);
     ck_assert_int_eq(noc_catalog_put_back(catalog, set, id, false, NULL, &err), NOC_EINTERNAL);
     OK(noc_catalog_end_run(catalog, run, 0, &err));
     ck_assert_int_eq(ask("SELECT count(*) FROM run WHERE ended_ns >= started_ns AND exit_code = 0"), 1);
@@ -458,8 +456,7 @@ START_TEST(failures_are_counted_and_can_be_retried)
     OK(noc_catalog_retry(catalog, set, "a*", "unreadable", &count, &err));
     ck_assert_int_eq(count, 1);
     seen now = result_of(set, "a1");
-    ck_assert(now.row.state == NOC_PENDING && now.row.attempts == 0 && !now.row.failure &&
-              !now.row.sentence);
+    ck_assert(now.row.state == NOC_PENDING && now.row.attempts == 0 && !now.row.failure && !now.row.sentence);
     OK(noc_catalog_retry(catalog, set, "[!a]*", NULL, &count, &err));
     ck_assert_int_eq(count, 1);
     OK(noc_catalog_retry(catalog, set, NULL, NULL, &count, &err));
@@ -509,8 +506,7 @@ START_TEST(recovery_puts_open_work_back)
     ck_assert(counts.states[NOC_PENDING] == 2 && counts.states[NOC_DONE] == 1);
     ck_assert_int_eq(result_of(set, "a").row.attempts, 0);
     ck_assert_int_eq(result_of(set, "b").row.part, 0);
-    ck_assert_int_eq(ask("SELECT count(*) FROM attempt WHERE outcome = 'lost' AND ended_ns IS NOT NULL"),
-                     2);
+    ck_assert_int_eq(ask("SELECT count(*) FROM attempt WHERE outcome = 'lost' AND ended_ns IS NOT NULL"), 2);
     /* A part that was closed after all is adopted: its attempt was not lost. */
     OK(commit_one(set, 1, "b", "1:1"));
     ck_assert_int_eq(result_of(set, "b").row.state, NOC_DONE);
@@ -680,8 +676,7 @@ START_TEST(results_can_be_asked_for_within_results)
     OK(commit_one(set, 1, "a", "1:1"));
     OK(commit_one(set, 2, "b", "1:1"));
     OK(noc_catalog_each_result(catalog, set, NULL, ask_inside, &set, &err));
-    ck_assert_int_eq(noc_catalog_each_result(catalog, set, NULL, stop_at_once, &calls, &err),
-                     NOC_ETEMPFAIL);
+    ck_assert_int_eq(noc_catalog_each_result(catalog, set, NULL, stop_at_once, &calls, &err), NOC_ETEMPFAIL);
     ck_assert_int_eq(calls, 1);
 }
 END_TEST

@@ -3,35 +3,36 @@
  *     if (size < 348)
  *         return noc_fail(err, NOC_EUNREADABLE, "%s: %zu bytes, a NIfTI header has 348", path, size);
  *
- * The first detector writes the sentence; callers may prefix whom they served (noc_within). `err` may always be NULL.
- * Nothing below pipeline/ prints or exits. */
+ * The first detector writes the sentence; callers may prefix whom they served (noc_within). `err` may always
+ * be NULL. Nothing below pipeline/ prints or exits. */
 #ifndef NOC_BASE_ERROR_H
 #define NOC_BASE_ERROR_H
 
 #include <stdbool.h>
 
-/* X(name, text, exit code). The first block are the failure types of a study: their texts stand in the catalog. */
-#define NOC_STATUS_MAP(X)                                                                  \
-    X(OK, "ok", 0)                                                                         \
-    X(EUNREADABLE, "unreadable", 65)                                                       \
-    X(EUNSUPPORTED, "unsupported", 65)                                                     \
-    X(EGEOMETRY, "geometry", 65)                                                           \
-    X(ECHANNELS, "channels", 65)                                                           \
-    X(ENONFINITE, "non_finite", 65)                                                        \
-    X(ETOOLARGE, "too_large", 65)                                                          \
-    X(ETRUTH, "truth_mismatch", 65)                                                        \
-    X(ENOMEMORY, "no_memory", 70)                                                          \
-    X(EDEVICE, "device", 69)                                                               \
-    X(ETIMEOUT, "timeout", 70)                                                             \
-    X(ECRASH, "crash", 70)                                                                 \
-    X(EINTERNAL, "internal", 70)                                                           \
-    X(EUSAGE, "usage", 64)                                                                 \
-    X(EDATA, "data", 65)                                                                   \
-    X(ENOINPUT, "no_input", 66)                                                            \
-    X(EUNAVAILABLE, "unavailable", 69)                                                     \
-    X(ECANTCREATE, "cannot_create", 73)                                                    \
-    X(EIO, "io", 74)                                                                       \
-    X(ETEMPFAIL, "stopped_early", 75)                                                      \
+/* X(name, text, exit code). The first block are the failure types of a study: their texts stand in the
+ * catalog. */
+#define NOC_STATUS_MAP(X)                                                                                    \
+    X(OK, "ok", 0)                                                                                           \
+    X(EUNREADABLE, "unreadable", 65)                                                                         \
+    X(EUNSUPPORTED, "unsupported", 65)                                                                       \
+    X(EGEOMETRY, "geometry", 65)                                                                             \
+    X(ECHANNELS, "channels", 65)                                                                             \
+    X(ENONFINITE, "non_finite", 65)                                                                          \
+    X(ETOOLARGE, "too_large", 65)                                                                            \
+    X(ETRUTH, "truth_mismatch", 65)                                                                          \
+    X(ENOMEMORY, "no_memory", 70)                                                                            \
+    X(EDEVICE, "device", 69)                                                                                 \
+    X(ETIMEOUT, "timeout", 70)                                                                               \
+    X(ECRASH, "crash", 70)                                                                                   \
+    X(EINTERNAL, "internal", 70)                                                                             \
+    X(EUSAGE, "usage", 64)                                                                                   \
+    X(EDATA, "data", 65)                                                                                     \
+    X(ENOINPUT, "no_input", 66)                                                                              \
+    X(EUNAVAILABLE, "unavailable", 69)                                                                       \
+    X(ECANTCREATE, "cannot_create", 73)                                                                      \
+    X(EIO, "io", 74)                                                                                         \
+    X(ETEMPFAIL, "stopped_early", 75)                                                                        \
     X(ECONFIG, "configuration", 78)
 
 typedef enum noc_status {

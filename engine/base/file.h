@@ -13,7 +13,8 @@ typedef struct noc_mapping {
     size_t size;
 } noc_mapping;
 
-/* Regular files only. Missing, no permission, a directory, a device: NOC_ENOINPUT with a sentence that names the path. */
+/* Regular files only. Missing, no permission, a directory, a device: NOC_ENOINPUT with a sentence that names
+ * the path. */
 noc_status noc_file_map(const char *path, noc_mapping *mapping, noc_error *err);
 void noc_file_unmap(noc_mapping *mapping);
 
@@ -34,7 +35,8 @@ noc_status noc_folder_create(const char *path, noc_error *err);
 /* size in bytes and mtime in ns since 1970. */
 noc_status noc_file_fingerprint(const char *path, int64_t *size, int64_t *mtime_ns, noc_error *err);
 
-/* Newly allocated "folder/name" (or name when it is absolute); the absolute form of a path; the folder of a path
+/* Newly allocated "folder/name" (or name when it is absolute); the absolute form of a path; the folder of a
+ * path
  * ("." when it has none). NULL only when memory ends (err filled). */
 char *noc_path_join(const char *folder, const char *name, noc_error *err);
 char *noc_path_absolute(const char *path, noc_error *err);

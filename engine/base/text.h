@@ -16,7 +16,8 @@ typedef struct noc_text {
 } noc_text;
 
 void noc_text_add(noc_text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Quoted and escaped as a JSON string; as a CSV field (quoted only where needed). NULL adds null / nothing. */
+/* Quoted and escaped as a JSON string; as a CSV field (quoted only where needed). NULL adds null / nothing.
+ */
 void noc_text_add_json(noc_text *text, const char *value);
 void noc_text_add_csv(noc_text *text, const char *value);
 void noc_text_free(noc_text *text);

@@ -1,5 +1,6 @@
-/* A small checked YAML reader (over libyaml) for manifests and configuration: mappings, sequences, scalars. No anchors,
- * tags or several documents. Every complaint is NOC_ECONFIG and begins with "FILE:LINE: ". Duplicate keys are refused at load.
+/* A small checked YAML reader (over libyaml) for manifests and configuration: mappings, sequences, scalars.
+ * No anchors, tags or several documents. Every complaint is NOC_ECONFIG and begins with "FILE:LINE: ".
+ * Duplicate keys are refused at load.
  *
  *     noc_yaml *doc;  noc_yaml_load("model.yaml", &doc, err);
  *     const noc_yaml_node *root = noc_yaml_root(doc);
@@ -30,12 +31,14 @@ int noc_yaml_line(const noc_yaml_node *node);
 
 /* Value of a key; NULL when the key is absent or node is no mapping (or NULL). */
 const noc_yaml_node *noc_yaml_find(const noc_yaml_node *mapping, const char *key);
-/* Number of items of a sequence or pairs of a mapping; item i (a mapping's value; its key by noc_yaml_key). */
+/* Number of items of a sequence or pairs of a mapping; item i (a mapping's value; its key by noc_yaml_key).
+ */
 size_t noc_yaml_count(const noc_yaml_node *node);
 const noc_yaml_node *noc_yaml_item(const noc_yaml_node *node, size_t i);
 const char *noc_yaml_key(const noc_yaml_node *mapping, size_t i);
 
-/* Fails when node is no mapping or holds a key that is not in the NULL-terminated list (the nearest known key is suggested). */
+/* Fails when node is no mapping or holds a key that is not in the NULL-terminated list (the nearest known key
+ * is suggested). */
 noc_status noc_yaml_only(const noc_yaml *doc, const noc_yaml_node *mapping, const char *const keys[],
                          noc_error *err);
 /* Finds a required key. */
@@ -56,7 +59,7 @@ noc_status noc_yaml_numbers(const noc_yaml *doc, const noc_yaml_node *node, doub
                             double *values, size_t n, noc_error *err);
 
 /* "FILE:LINE: sentence" as NOC_ECONFIG. node may be NULL (no line). */
-noc_status noc_yaml_fail(const noc_yaml *doc, const noc_yaml_node *node, noc_error *err, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+noc_status noc_yaml_fail(const noc_yaml *doc, const noc_yaml_node *node, noc_error *err, const char *format,
+                         ...) __attribute__((format(printf, 4, 5)));
 
 #endif

@@ -162,23 +162,32 @@ static noc_status place_values(noc_network *network, noc_error *err)
     return status;
 }
 
+/* Room for a planar input as tokens, where an op that is no convolution reads it. */
+static noc_status reserve_input(noc_network *network, noc_error *err)
+{
+    const noc_plan *plan = network->plan;
+    const noc_value *in = &plan->values[0];
+    for (int i = 0; i < plan->op_count && !network->interleaved; i++) {
+        if (plan->ops[i].kind == NOC_OP_CONV || !noc_op_reads(&plan->ops[i], 0))
+            continue;
+        network->interleaved =
+            noc_cpu_keep(network, (size_t)noc_cpu_tokens(in), (size_t)in->channels * sizeof(float), err);
+        if (!network->interleaved)
+            return NOC_ENOMEMORY;
+    }
+    return NOC_OK;
+}
+
 static noc_status reserve(noc_network *network, noc_error *err)
 {
     size_t threads = (size_t)noc_pool_threads(network->device->pool);
     noc_status status = place_values(network, err);
+    if (status == NOC_OK)
+        status = reserve_input(network, err);
     if (status != NOC_OK)
         return status;
     network->scratch_floats =
         (network->scratch_floats + 31) / 16 * 16; /* threads do not share a cache line */
-    for (int i = 0; i < network->plan->op_count; i++)
-        if (!network->interleaved && network->plan->ops[i].kind != NOC_OP_CONV &&
-            noc_op_reads(&network->plan->ops[i], 0)) {
-            const noc_value *in = &network->plan->values[0];
-            network->interleaved =
-                noc_cpu_keep(network, (size_t)noc_cpu_tokens(in), (size_t)in->channels * sizeof(float), err);
-            if (!network->interleaved)
-                return NOC_ENOMEMORY;
-        }
     network->arena = noc_cpu_keep(network, network->arena_floats, sizeof(float), err);
     network->scratch = noc_cpu_keep(network, threads * network->scratch_floats, sizeof(float), err);
     network->shared = noc_cpu_keep(network, network->shared_floats, sizeof(float), err);
