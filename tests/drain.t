@@ -133,6 +133,7 @@ if [ "$(id -u)" = 0 ] && ! nobody true 2>/dev/null; then
 else
     fresh closed "$short"
     chmod 755 "$work" "$place"
+    cd "$work" || exit 1       # Open MPI 5 starts nothing in a folder that its user may not enter
     cp "$NOC" "$work/nocturne" # the others may lie where nobody may look
     cp -R "$model" "$work/model"
     mkdir "$place/results" "$place/open"
