@@ -76,8 +76,8 @@ has_restarted()
 }
 
 make_undisturbed
-# Two workers must not come to the end before the tenth kill, however fast the machine is.
-copies=$((4 + 10 * 2 * 300 / undisturbed_ms))
+# Two workers must not come to the end before the tenth kill, however fast the machine is, or slow to start ranks.
+copies=$((12 + 10 * 2 * 300 / undisturbed_ms))
 make_lists
 
 kill_ten_times everything 4
