@@ -276,6 +276,10 @@ static noc_status find_mpirun(noc_error *err)
         is_found = access(file, X_OK) == 0;
     }
     free(folders);
+    if (access(".", X_OK) != 0)
+        return noc_fail(
+            err, NOC_EUNAVAILABLE,
+            "mpirun starts nothing in a folder that this user may not enter: change to another one");
     return is_found ? NOC_OK
                     : noc_fail(err, NOC_EUNAVAILABLE,
                                "there is no mpirun in PATH: install Open MPI (make deps), or use --ranks 1");

@@ -133,7 +133,6 @@ if [ "$(id -u)" = 0 ] && ! nobody true 2>/dev/null; then
 else
     fresh closed "$short"
     chmod 755 "$work" "$place"
-    cd "$work" || exit 1       # Open MPI 5 starts nothing in a folder that its user may not enter
     cp "$NOC" "$work/nocturne" # the others may lie where nobody may look
     cp -R "$model" "$work/model"
     mkdir "$place/results" "$place/open"
@@ -141,6 +140,14 @@ else
     chmod 777 "$place/open"
     chmod 666 "$place/open/catalog"
     chmod 555 "$place" "$place/results"
+    mkdir -m 700 "$work/own"
+    cd "$work/own" || exit 1
+    if [ "$(id -u)" = 0 ]; then
+        exits "a folder that its user may not enter" 69 nobody "$work/nocturne" run -m "$work/model" --ranks 3 \
+            --catalog "$place/open/catalog" --results "$place/open/results"
+        says "... is named as the reason" "may not enter" "$work/err"
+    fi
+    cd "$work" || exit 1
     for ranks in 1 3; do
         exits "a catalog that cannot be written, $ranks ranks" 73 \
             nobody "$work/nocturne" run -m "$work/model" --ranks $ranks --catalog "$place/catalog" \
