@@ -200,7 +200,9 @@ static int keys_per_piece(const noc_network *network, const block *b)
 static noc_status prepare_block(noc_network *network, noc_cpu_step *step, noc_error *err)
 {
     block b;
-    find_block(network, step->ops, &b);
+    if (find_block(network, step->ops, &b) == 0)
+        return noc_fail(err, NOC_EINTERNAL, "no attention block begins at %s",
+                        noc_cpu_value_of(network, step->ops->output)->name);
     noc_cpu_heads h = heads_of(network, b.attention);
     size_t tile = (size_t)network->device->kernels->rows, rows = tile * QUERY_TILES;
     size_t channels = (size_t)h.channels, patch = (size_t)patch_floats(network, &b),
@@ -313,7 +315,8 @@ static void queries_piece(void *argument, int i, int thread)
 static void run_block(noc_network *network, const noc_cpu_step *step)
 {
     block_job job = {.network = network, .step = step};
-    find_block(network, step->ops, &job.ops);
+    if (find_block(network, step->ops, &job.ops) == 0)
+        return; /* prepare_block has found it */
     job.heads = heads_of(network, job.ops.attention);
     job.in = noc_cpu_value(network, job.ops.norm->input[0]);
     job.out = noc_cpu_value(network, job.ops.projection->output);

@@ -151,7 +151,7 @@ static void block_piece(void *argument, int i, int thread)
         h1 = noc_cpu_min(h0 + BLOCK_LINES, sum->grid[1]);
     size_t tile = (size_t)(job->network->device->kernels->rows * sum->channels);
     float *fine = noc_cpu_scratch(job->network, thread);
-    term terms[NOC_OP_INPUTS];
+    term terms[NOC_OP_INPUTS] = {{0}};
     noc_cpu_mix m = {.count = op[1].input_count,
                      .channels = sum->channels,
                      .out = fine + tile,
