@@ -17,6 +17,16 @@ INLINE int steps_of(int depth)
     return (depth + STEP - 1) / STEP;
 }
 
+/* To the nearest, ties to even. */
+INLINE bf16 round_bf16(float x)
+{
+    union {
+        float f;
+        uint32_t u;
+    } v = {.f = x};
+    return (bf16)((v.u + 0x7fff + (v.u >> 16 & 1)) >> 16);
+}
+
 INLINE void store_bf16(bf16 *out, vec low, vec high)
 {
     _mm512_storeu_si512(out, (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low));

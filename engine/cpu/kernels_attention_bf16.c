@@ -34,15 +34,6 @@ size_t KERNEL(score_floats)(const noc_cpu_heads *h)
     return (size_t)QUERIES * (size_t)(steps_of(h->dim) * STEP) / 2;
 }
 
-INLINE bf16 round_one(float x)
-{
-    union {
-        float f;
-        uint32_t u;
-    } v = {.f = x};
-    return (bf16)((v.u + 0x7fff + (v.u >> 16 & 1)) >> 16);
-}
-
 void KERNEL(pack_keys)(const noc_cpu_heads *h, const float *kv, int first, int rows, float scale,
                        float *packed)
 {
@@ -56,9 +47,9 @@ void KERNEL(pack_keys)(const noc_cpu_heads *h, const float *kv, int first, int r
             int j = first + r;
             for (int c = 0; c < h->dim; c++) {
                 keys[((j / TILE * steps + c / STEP) * TILE + c % STEP / 2) * STEP + j % TILE * 2 + c % 2] =
-                    round_one(key[c] * (scale * LOG2_E));
+                    round_bf16(key[c] * (scale * LOG2_E));
                 values[((j / STEP * dim_tiles + c / TILE) * TILE + j % STEP / 2) * STEP + c % TILE * 2 +
-                       j % 2] = round_one(value[c]);
+                       j % 2] = round_bf16(value[c]);
             }
         }
     }

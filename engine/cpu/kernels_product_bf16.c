@@ -10,15 +10,6 @@ size_t KERNEL(packed_floats)(int columns, int runs, int padded_run)
     return (size_t)((columns + COLUMNS - 1) / COLUMNS * COLUMNS) * (size_t)(runs * padded_run) / 2;
 }
 
-static bf16 round_bf16(double x)
-{
-    union {
-        float f;
-        uint32_t u;
-    } v = {.f = (float)x};
-    return (bf16)((v.u + 0x7fff + (v.u >> 16 & 1)) >> 16);
-}
-
 void KERNEL(pack)(const double *weight, int columns, int runs, int run, int padded_run, float *panels)
 {
     bf16 *out = (bf16 *)panels;
@@ -28,7 +19,7 @@ void KERNEL(pack)(const double *weight, int columns, int runs, int run, int padd
             size_t panel = (size_t)(o / COLUMNS) * COLUMNS * (size_t)(runs * padded_run);
             size_t at = panel + (size_t)(k / STEP) * PANEL_STEP + (size_t)(o % COLUMNS / TILE * TILE * STEP) +
                         (size_t)(k % STEP / 2 * STEP + o % TILE * 2 + k % 2);
-            out[at] = round_bf16(weight[(size_t)o * (size_t)(runs * run) + (size_t)i]);
+            out[at] = round_bf16((float)weight[(size_t)o * (size_t)(runs * run) + (size_t)i]);
         }
 }
 

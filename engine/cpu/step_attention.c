@@ -149,7 +149,8 @@ static bool is_inner(const noc_network *network, int value, int first, int last)
     return !noc_plan_is_result(plan, value);
 }
 
-static int find_block(const noc_network *network, const noc_op *op, block *b)
+/* The ops of a block from op on, whatever they are; how many, 0: too few are left. */
+static int locate_block(const noc_network *network, const noc_op *op, block *b)
 {
     const noc_op *first = op, *end = network->plan->ops + network->plan->op_count;
     if (end - op < 5)
@@ -162,7 +163,17 @@ static int find_block(const noc_network *network, const noc_op *op, block *b)
     b->kv = op++;
     b->attention = op++;
     b->projection = op++;
-    int from = (int)(first - network->plan->ops), last = (int)(op - 1 - network->plan->ops);
+    return (int)(op - first);
+}
+
+static int match_block(const noc_network *network, int at)
+{
+    block found, *b = &found;
+    const noc_op *first = &network->plan->ops[at];
+    int count = locate_block(network, first, b);
+    if (count == 0)
+        return 0;
+    int from = at, last = at + count - 1;
     bool fits = noc_cpu_is_plain_norm(b->norm) && is_plain_linear(b->query) && b->query->residual < 0 &&
                 is_plain_linear(b->kv) && b->kv->residual < 0 && b->attention->kind == NOC_OP_ATTENTION &&
                 is_plain_linear(b->projection) && b->query->input[0] == b->norm->output &&
@@ -174,13 +185,7 @@ static int find_block(const noc_network *network, const noc_op *op, block *b)
                b->kv->input[0] == b->sr_norm->output;
     for (const noc_op *o = first; fits && o < b->projection; o++)
         fits = is_inner(network, o->output, from, last);
-    return fits ? (int)(op - first) : 0;
-}
-
-static int match_block(const noc_network *network, int first)
-{
-    block b;
-    return find_block(network, &network->plan->ops[first], &b);
+    return fits ? count : 0;
 }
 
 static int patch_floats(const noc_network *network, const block *b)
@@ -200,7 +205,7 @@ static int keys_per_piece(const noc_network *network, const block *b)
 static noc_status prepare_block(noc_network *network, noc_cpu_step *step, noc_error *err)
 {
     block b;
-    if (find_block(network, step->ops, &b) == 0)
+    if (locate_block(network, step->ops, &b) == 0)
         return noc_fail(err, NOC_EINTERNAL, "no attention block begins at %s",
                         noc_cpu_value_of(network, step->ops->output)->name);
     noc_cpu_heads h = heads_of(network, b.attention);
@@ -315,7 +320,7 @@ static void queries_piece(void *argument, int i, int thread)
 static void run_block(noc_network *network, const noc_cpu_step *step)
 {
     block_job job = {.network = network, .step = step};
-    if (find_block(network, step->ops, &job.ops) == 0)
+    if (locate_block(network, step->ops, &job.ops) == 0)
         return; /* prepare_block has found it */
     job.heads = heads_of(network, job.ops.attention);
     job.in = noc_cpu_value(network, job.ops.norm->input[0]);
