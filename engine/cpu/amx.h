@@ -12,6 +12,9 @@ typedef uint16_t bf16 __attribute__((may_alias));
 
 enum { TILE = 16, STEP = 32, PANEL_STEP = 2 * TILE * STEP /* bf16 of a panel a step */ };
 
+/* What was written before is in memory then: compilers do not know that tile loads read it. */
+#define TILES_READ() __asm__ volatile("" ::: "memory")
+
 INLINE int steps_of(int depth)
 {
     return (depth + STEP - 1) / STEP;
@@ -60,6 +63,7 @@ INLINE void to_bf16_exactly(const float *in, int n, bf16 *out)
 #define AMX_MULTIPLY(two, a, a_bytes, b, steps)                                                              \
     do {                                                                                                     \
         const bf16 *a_ = (a), *b_ = (b);                                                                     \
+        TILES_READ();                                                                                        \
         for (int s_ = 0; s_ < (steps); s_++, a_ += STEP, b_ += PANEL_STEP) {                                 \
             _tile_loadd(4, a_, (a_bytes));                                                                   \
             _tile_loadd(6, b_, 64);                                                                          \

@@ -1,11 +1,19 @@
-/* As kernels_attention.c, in bf16: 32 queries against chunks of 128 keys. Scores, weights and sums of a chunk
- * are 24 KiB and stay in L1; the maximum of a row is kept from chunk to chunk, and what was summed under a
- * lower one is scaled. The maxima of 16 rows are found together. Scores, exponentials and their sums are f32;
- * the weights are rounded to bf16 for the product with the values. Chunks begin at fixed keys, so the bits do
- * not depend on who computes.
+/* As kernels_attention.c, in bf16. Scores, exponentials and their sums are f32; the weights are rounded to
+ * bf16 for the product with the values. Keys come in an order that is fixed, so the bits do not depend on who
+ * computes.
  *
  * Keys, times log2(e) so that softmax takes powers of 2: [16 keys][step of 32 dims][16 pairs of dims][16
- * keys][2]; values: [32 keys][16 dims][16 pairs of keys][16 dims][2]; zeros behind the last key and dim. */
+ * keys][2]; values: [32 keys][16 dims][16 pairs of keys][16 dims][2]; zeros behind the last key and dim;
+ * behind them the squared length of each key, f32.
+ *
+ * Heads of up to 32 dims, those of the published network: 16 queries meet 32 keys at a time, and the products
+ * of the next keys and of the last weights run beside the exponentials of these. By Cauchy and Schwarz a
+ * score is at most |query| |key|: where that keeps powers of 2 far from the ends of f32, which is nearly
+ * always, softmax needs no maximum: w / sum(w) is the same. Else the maxima are found first. The sum of the
+ * weights is a product too, with ones.
+ *
+ * Wider heads: 32 queries against chunks of 128 keys; the maximum of a row is kept from chunk to chunk, and
+ * what was summed under a lower one is scaled. */
 #include "engine/cpu/amx.h"
 
 #include <stdbool.h>
@@ -15,8 +23,14 @@ enum {
     CHUNK = 128,
     KEY_TILES = CHUNK / TILE,
     DIM_MOST = NOC_CPU_HEAD_DIM,
-    DIM_TILES = DIM_MOST / TILE
+    DIM_TILES = DIM_MOST / TILE,
+    NARROW_CHUNK = 256, /* keys and values: 32 KiB, in L1 */
+    NARROW_ROWS = 128   /* queries that take a chunk in turn */
 };
+
+/* Scores of up to this, either way, need no maximum: their powers of 2, times values and summed over keys,
+ * stay far from the ends of f32. */
+static const float SAFE_SCORE = 60;
 
 static int padded_keys(int keys)
 {
@@ -26,7 +40,7 @@ static int padded_keys(int keys)
 size_t KERNEL(head_floats)(const noc_cpu_heads *h)
 {
     size_t keys = (size_t)padded_keys(h->keys), dims = (size_t)(steps_of(h->dim) * STEP);
-    return keys * dims; /* keys and values, 2 bytes each */
+    return keys * dims + keys; /* keys and values, 2 bytes each, and lengths */
 }
 
 size_t KERNEL(score_floats)(const noc_cpu_heads *h)
@@ -34,26 +48,351 @@ size_t KERNEL(score_floats)(const noc_cpu_heads *h)
     return (size_t)QUERIES * (size_t)(steps_of(h->dim) * STEP) / 2;
 }
 
+static float square_of(const float *x, int n)
+{
+    vec sum = {0};
+    for (int i = 0; i < n; i += LANES) {
+        vec v = load_part(x + i, least(LANES, n - i));
+        sum += v * v;
+    }
+    return lanes_sum(sum);
+}
+
+/* 16 values as bf16 in the low halves of 32 bits. */
+INLINE __m512i widened_bf16(const float *in, int n)
+{
+    return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)load_part(in, n)));
+}
+
+/* Key j into its column of pairs of dims. */
+static void pack_key(const float *key, int dim, float scale, int j, bf16 *keys)
+{
+    const __m512i rows = _mm512_mullo_epi32(
+        _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi32(TILE));
+    const int steps = steps_of(dim);
+    float scaled[STEP];
+    for (int s = 0; s < steps; s++) {
+        const int n = least(STEP, dim - s * STEP);
+        for (int i = 0; i < STEP; i += LANES)
+            store(scaled + i, load_part(key + s * STEP + i, least(LANES, n > i ? n - i : 0)) * scale);
+        bf16 *column = keys + (size_t)(j / TILE * steps + s) * (TILE * STEP) + j % TILE * 2;
+        _mm512_mask_i32scatter_epi32(
+            column, (__mmask16)((1u << ((n + 1) / 2)) - 1), rows,
+            (__m512i)_mm512_cvtne2ps_pbh((__m512)load(scaled + LANES), (__m512)load(scaled)), 4);
+    }
+}
+
+/* The value of key j, alone: that of the key it is paired with may be another thread's. */
+static void pack_value(const float *value, int dim, int j, bf16 *values)
+{
+    for (int c = 0; c < dim; c++)
+        values[((j / STEP * 2 * steps_of(dim) + c / TILE) * TILE + j % STEP / 2) * STEP + c % TILE * 2 +
+               j % 2] = round_bf16(value[c]);
+}
+
+/* The values of keys j, which is even, and j + 1. */
+static void pack_values(const float *value, const float *next, int dim, int j, bf16 *values)
+{
+    for (int c = 0; c < dim; c += TILE) {
+        const int n = least(TILE, dim - c);
+        bf16 *row =
+            values +
+            ((size_t)(j / STEP * 2 * steps_of(dim) + c / TILE) * TILE + (size_t)(j % STEP / 2)) * STEP;
+        _mm512_storeu_si512(row, _mm512_or_si512(widened_bf16(value + c, n),
+                                                 _mm512_slli_epi32(widened_bf16(next + c, n), 16)));
+    }
+}
+
 void KERNEL(pack_keys)(const noc_cpu_heads *h, const float *kv, int first, int rows, float scale,
                        float *packed)
 {
-    const int steps = steps_of(h->dim), dim_tiles = 2 * steps;
+    const size_t step = 2 * (size_t)h->channels,
+                 size = (size_t)padded_keys(h->keys) * (size_t)(steps_of(h->dim) * STEP);
     for (int head = 0; head < h->count; head++) {
-        bf16 *keys = (bf16 *)(packed + (size_t)head * KERNEL(head_floats)(h)),
-             *values = keys + (size_t)padded_keys(h->keys) * (size_t)(steps * STEP);
-        for (int r = 0; r < rows; r++) {
-            const float *key = kv + (size_t)r * 2 * (size_t)h->channels + (size_t)(head * h->dim),
-                        *value = key + h->channels;
-            int j = first + r;
-            for (int c = 0; c < h->dim; c++) {
-                keys[((j / TILE * steps + c / STEP) * TILE + c % STEP / 2) * STEP + j % TILE * 2 + c % 2] =
-                    round_bf16(key[c] * (scale * LOG2_E));
-                values[((j / STEP * dim_tiles + c / TILE) * TILE + j % STEP / 2) * STEP + c % TILE * 2 +
-                       j % 2] = round_bf16(value[c]);
-            }
+        bf16 *keys = (bf16 *)(packed + (size_t)head * KERNEL(head_floats)(h)), *values = keys + size;
+        float *squares = (float *)(values + size);
+        const float *key = kv + head * h->dim, *value = key + h->channels;
+        for (int j = first; j < first + rows; j++, key += step) {
+            pack_key(key, h->dim, scale * LOG2_E, j, keys);
+            squares[j] = square_of(key, h->dim) * (scale * LOG2_E) * (scale * LOG2_E);
+        }
+        for (int j = first, n; j < first + rows; j += n, value += (size_t)n * step) {
+            n = j % 2 == 0 && j + 1 < first + rows ? 2 : 1;
+            if (n == 2)
+                pack_values(value, value + step, h->dim, j, values);
+            else
+                pack_value(value, h->dim, j, values);
         }
     }
 }
+
+/* 2^x to 1.1e-4 relative, which rounding to bf16 hides. */
+INLINE vec exp2_coarse(vec x)
+{
+    vec f = (vec)_mm512_reduce_ps((__m512)x, 0x09), p = splat(7.8024521e-2f);
+    p = p * f + 2.2606716e-1f;
+    p = p * f + 6.9583354e-1f;
+    p = p * f + 9.9989270e-1f;
+    return (vec)_mm512_scalef_ps((__m512)p, (__m512)x);
+}
+
+/* ---- heads of up to 32 dims ---- */
+
+/* What stands of 16 queries between two chunks of keys: sums of weighted values, and of weights (each column
+ * has them). */
+typedef struct sums {
+    float out[2][TILE][TILE], weight[TILE][TILE];
+} sums;
+
+typedef struct narrow {
+    bf16 queries[NARROW_ROWS][STEP] __attribute__((aligned(64)));
+    sums sums[NARROW_ROWS / TILE] __attribute__((aligned(64)));
+    float top[NARROW_ROWS] __attribute__((aligned(64))); /* of the scores, whole numbers; 0: none needed */
+    bool is_shifted[NARROW_ROWS / TILE];
+    float scores[2][2][TILE][TILE] __attribute__((aligned(64))); /* [turn] */
+    bf16 weights[2][TILE][STEP] __attribute__((aligned(64)));    /* [turn] */
+    bf16 ones[2][TILE * STEP] __attribute__((aligned(64)));      /* for 32 keys, and for the last of them */
+} narrow;
+
+/* Scores of 32 keys for the queries in tile 3. */
+static void score_narrow(const bf16 *keys, float scores[2][TILE][TILE])
+{
+    _tile_zero(6);
+    _tile_loadd(4, keys, 64);
+    _tile_dpbf16ps(6, 3, 4);
+    _tile_stored(6, scores[0], 64);
+    _tile_zero(7);
+    _tile_loadd(5, keys + TILE * STEP, 64);
+    _tile_dpbf16ps(7, 3, 5);
+    _tile_stored(7, scores[1], 64);
+}
+
+/* Tiles 0 and 1 are the weighted values, tile 2 the sum of the weights. */
+static void weigh_narrow(bf16 weights[TILE][STEP], const bf16 *values, const bf16 *ones)
+{
+    TILES_READ();
+    _tile_loadd(5, weights, 64);
+    _tile_loadd(4, values, 64);
+    _tile_dpbf16ps(0, 5, 4);
+    _tile_loadd(4, values + TILE * STEP, 64);
+    _tile_dpbf16ps(1, 5, 4);
+    _tile_loadd(4, ones, 64);
+    _tile_dpbf16ps(2, 5, 4);
+}
+
+/* is_shifted is a constant at every call. What stands behind the last key may be above the maximum. */
+INLINE void soften_row(float scores[2][TILE][TILE], int r, bool is_shifted, const float *top,
+                       bf16 weights[TILE][STEP])
+{
+    vec a = load(scores[0][r]), b = load(scores[1][r]);
+    if (is_shifted) {
+        a = smaller(a - top[r], splat(0));
+        b = smaller(b - top[r], splat(0));
+    }
+    store_bf16(weights[r], exp2_coarse(a), exp2_coarse(b));
+}
+
+/* The queries of a block and a chunk of keys and values, in steps: all of the chunk for one tile of queries,
+ * then for the next. */
+typedef struct chunk {
+    const bf16 *keys, *values;
+    int steps; /* of 32 keys */
+    bool is_first, is_last;
+} chunk;
+
+enum { KEYS_STEP = STEP * STEP };
+
+/* The sums of tile g - 1 of the queries go, those of tile g come. */
+static void change_sums(narrow *n, const chunk *c, int g, int tiles)
+{
+    if (g > 0) {
+        _tile_stored(0, n->sums[g - 1].out[0], 64);
+        _tile_stored(1, n->sums[g - 1].out[1], 64);
+        _tile_stored(2, n->sums[g - 1].weight, 64);
+    }
+    if (g == tiles)
+        return;
+    if (c->is_first) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+    } else {
+        _tile_loadd(0, n->sums[g].out[0], 64);
+        _tile_loadd(1, n->sums[g].out[1], 64);
+        _tile_loadd(2, n->sums[g].weight, 64);
+    }
+}
+
+static const bf16 *ones_of(const narrow *n, const chunk *c, int step)
+{
+    return n->ones[c->is_last && step == c->steps - 1];
+}
+
+/* Step i of tile g: exponentials of its scores; meanwhile the scores of the step after it and the weighing of
+ * the one before. The tile instructions stand between the rows: a core looks ahead by a few rows only, and
+ * finds work for both kinds of units then. turn: the steps so far. */
+INLINE void narrow_step(narrow *n, const chunk *c, int g, int i, int tiles, int turn, bool is_shifted)
+{
+    float(*scores)[TILE][TILE] = n->scores[turn % 2], (*next)[TILE][TILE] = n->scores[(turn + 1) % 2];
+    bf16(*weights)[STEP] = n->weights[turn % 2], (*last)[STEP] = n->weights[(turn + 1) % 2];
+    const float *top = n->top + g * TILE;
+    const int next_step = i + 1 < c->steps ? i + 1 : 0, last_step = i > 0 ? i - 1 : c->steps - 1;
+    const bool has_next = i + 1 < c->steps || g + 1 < tiles, has_last = turn > 0;
+    const bf16 *keys = c->keys + next_step * KEYS_STEP, *values = c->values + last_step * KEYS_STEP;
+    TILES_READ();
+#define ROW(r, condition, instructions)                                                                      \
+    soften_row(scores, r, is_shifted, top, weights);                                                         \
+    if (condition) {                                                                                         \
+        instructions;                                                                                        \
+    }
+    if (next_step == 0 && has_next)
+        _tile_loadd(3, n->queries[(g + 1) * TILE], 64);
+    ROW(0, has_next, _tile_loadd(4, keys, 64))
+    ROW(1, has_next, _tile_zero(6); _tile_dpbf16ps(6, 3, 4))
+    ROW(2, has_next, _tile_loadd(4, keys + TILE * STEP, 64))
+    ROW(3, has_next, _tile_zero(7); _tile_dpbf16ps(7, 3, 4))
+    ROW(4, has_last, _tile_loadd(5, last, 64))
+    ROW(5, has_last, _tile_loadd(4, values, 64))
+    ROW(6, has_last, _tile_dpbf16ps(0, 5, 4))
+    ROW(7, has_next, _tile_stored(6, next[0], 64))
+    ROW(8, has_last, _tile_loadd(4, values + TILE * STEP, 64))
+    ROW(9, has_last, _tile_dpbf16ps(1, 5, 4))
+    ROW(10, has_last, _tile_loadd(4, ones_of(n, c, last_step), 64))
+    ROW(11, has_last, _tile_dpbf16ps(2, 5, 4))
+    ROW(12, has_next, _tile_stored(7, next[1], 64))
+    ROW(13, false, )
+    ROW(14, false, )
+    ROW(15, i == 0, change_sums(n, c, g, tiles))
+#undef ROW
+}
+
+static void attend_chunk(narrow *n, const chunk *c, int tiles)
+{
+    int turn = 0;
+    _tile_loadd(3, n->queries[0], 64);
+    score_narrow(c->keys, n->scores[0]);
+    for (int g = 0; g < tiles; g++)
+        for (int i = 0; i < c->steps; i++, turn++)
+            if (n->is_shifted[g])
+                narrow_step(n, c, g, i, tiles, turn, true);
+            else
+                narrow_step(n, c, g, i, tiles, turn, false);
+    weigh_narrow(n->weights[(turn - 1) % 2], c->values + (c->steps - 1) * KEYS_STEP,
+                 ones_of(n, c, c->steps - 1));
+    change_sums(n, c, tiles, tiles);
+}
+
+/* Lanes from n on become `other`. */
+INLINE vec keep_lanes(vec v, int n, float other)
+{
+    return n >= LANES
+               ? v
+               : (vec)_mm512_mask_blend_ps((__mmask16)((1u << n) - 1), (__m512)splat(other), (__m512)v);
+}
+
+/* The maxima of the scores of tile g, rounded up: a power of 2 in every weight, which changes no bit. */
+static void find_tops(narrow *n, int g, const bf16 *key, int keys)
+{
+    vec most[TILE];
+    for (int r = 0; r < TILE; r++)
+        most[r] = splat(-3e38f);
+    _tile_loadd(3, n->queries[g * TILE], 64);
+    for (int j = 0; j < keys; j += STEP) {
+        score_narrow(key + (size_t)j * STEP, n->scores[0]);
+        for (int r = 0; r < TILE; r++)
+            for (int i = 0; i < 2 && j + i * TILE < keys; i++)
+                most[r] = larger(most[r], keep_lanes(load(n->scores[0][i][r]), keys - j - i * TILE, -3e38f));
+    }
+    store(n->top + g * TILE, (vec)_mm512_roundscale_ps((__m512)lanes_maxima(most), _MM_FROUND_TO_POS_INF));
+}
+
+/* Rounds the queries and finds out whether their scores need a maximum. */
+static void take_queries(const noc_cpu_attention *a, int row, int rows, float key_square, const bf16 *keys,
+                         narrow *n)
+{
+    const int dim = a->heads->dim;
+    for (int g = 0; g * TILE < rows; g++) {
+        vec square[TILE];
+        for (int i = 0; i < TILE; i++) {
+            int r = g * TILE + i;
+            square[i] = (vec){0};
+            if (r >= rows)
+                continue;
+            const float *query = a->queries + (size_t)(row + r) * a->query_step;
+            vec low = load_part(query, least(LANES, dim)),
+                high = dim > LANES ? load_part(query + LANES, dim - LANES) : (vec){0};
+            store_bf16(n->queries[r], low, high);
+            square[i] = low * low + high * high;
+        }
+        float most = _mm512_reduce_max_ps((__m512)lanes_sums(square));
+        n->is_shifted[g] = !(most * key_square <= SAFE_SCORE * SAFE_SCORE);
+        if (n->is_shifted[g])
+            find_tops(n, g, keys, a->heads->keys);
+    }
+}
+
+static void give_rows(const noc_cpu_attention *a, int row, int rows, const narrow *n)
+{
+    const int dim = a->heads->dim;
+    for (int r = 0; r < rows; r++) {
+        const sums *s = &n->sums[r / TILE];
+        float *out = a->out + (size_t)(row + r) * a->out_step;
+        vec sum = load(s->weight[r % TILE]), factor = (vec)_mm512_rcp14_ps((__m512)sum);
+        factor *= 2.0f - sum * factor;
+        store_part(out, load(s->out[0][r % TILE]) * factor, least(LANES, dim));
+        if (dim > LANES)
+            store_part(out + LANES, load(s->out[1][r % TILE]) * factor, dim - LANES);
+    }
+}
+
+/* Ones for 32 keys, and for those of them that there are in the last 32. */
+static void fill_ones(int keys, narrow *n)
+{
+    const uint32_t first = 0x3f80, both = 0x3f803f80; /* of a pair of keys */
+    const int last = (keys - 1) % STEP + 1;
+    for (int pair = 0; pair < TILE; pair++) {
+        const uint32_t some = 2 * pair + 1 < last ? both : 2 * pair < last ? first : 0;
+        store((float *)(n->ones[0] + pair * STEP), (vec)((bits){0} + both));
+        store((float *)(n->ones[1] + pair * STEP), (vec)((bits){0} + some));
+    }
+}
+
+static void attend_narrow(const noc_cpu_attention *a, int row, int rows, float key_square, narrow *n)
+{
+    const int keys = a->heads->keys, steps = steps_of(keys);
+    const bf16 *key = (const bf16 *)a->packed, *value = key + (size_t)padded_keys(keys) * STEP;
+    take_queries(a, row, rows, key_square, key, n);
+    for (int s = 0; s < steps; s += NARROW_CHUNK / STEP) {
+        const chunk c = {.keys = key + (size_t)s * KEYS_STEP,
+                         .values = value + (size_t)s * KEYS_STEP,
+                         .steps = least(NARROW_CHUNK / STEP, steps - s),
+                         .is_first = s == 0,
+                         .is_last = s + NARROW_CHUNK / STEP >= steps};
+        attend_chunk(n, &c, (rows + TILE - 1) / TILE);
+    }
+    give_rows(a, row, rows, n);
+}
+
+static float largest_square(const noc_cpu_attention *a)
+{
+    const int padded = padded_keys(a->heads->keys), dims = steps_of(a->heads->dim) * STEP;
+    const float *squares = a->packed + (size_t)padded * (size_t)dims;
+    vec most = {0};
+    for (int j = 0; j < padded; j += LANES)
+        most = larger(load(squares + j), most); /* a NaN stays */
+    return _mm512_reduce_max_ps((__m512)most);
+}
+
+static void attention_narrow(const noc_cpu_attention *a)
+{
+    narrow n;
+    const float key_square = largest_square(a);
+    fill_ones(a->heads->keys, &n);
+    for (int row = 0; row < a->rows; row += NARROW_ROWS)
+        attend_narrow(a, row, least(NARROW_ROWS, a->rows - row), key_square, &n);
+}
+
+/* ---- wider heads ---- */
 
 typedef struct state {
     float scores[2][KEY_TILES][TILE][TILE] __attribute__((aligned(64))); /* [half of the queries] */
@@ -110,16 +449,6 @@ static void rescale(state *s, int g, int dim_tiles, vec before, vec after)
         for (int t = 0; t < dim_tiles; t++)
             store(s->out[t][g][r], load(s->out[t][g][r]) * factor[r]);
     }
-}
-
-/* 2^x for x <= 0 to 1.1e-4 relative, which rounding to bf16 hides. */
-INLINE vec exp2_coarse(vec x)
-{
-    vec f = (vec)_mm512_reduce_ps((__m512)x, 0x09), p = splat(7.8024521e-2f);
-    p = p * f + 2.2606716e-1f;
-    p = p * f + 6.9583354e-1f;
-    p = p * f + 9.9989270e-1f;
-    return (vec)_mm512_scalef_ps((__m512)p, (__m512)x);
 }
 
 static void soften(state *s, int g, int dim_tiles, bool is_first)
@@ -215,6 +544,10 @@ static void attend(const noc_cpu_attention *a, int row, int rows, state *s)
 void KERNEL(attention)(const noc_cpu_attention *a)
 {
     state s;
+    if (a->heads->dim <= STEP) {
+        attention_narrow(a);
+        return;
+    }
     for (int row = 0; row < a->rows; row += QUERIES)
         attend(a, row, least(QUERIES, a->rows - row), &s);
 }
