@@ -26,7 +26,8 @@ typedef enum noc_op_kind {
     NOC_OP_AFFINE,
     NOC_OP_ACTIVATION,
     /* inputs q [N][C], kv [M][2C] (K then V; head h owns columns [h*C/heads, (h+1)*C/heads) of each);
-     * out[n] = concat over heads of softmax(scale * q k^T) v */
+     * out[n] = concat over heads of softmax(scale * q k^T) v (+ residual). One head may have kv [M][2C+1]:
+     * the last column is added to the key's scores, after the scale (rewrite d) */
     NOC_OP_ATTENTION,
     /* depthwise, kernel 3x3x3, stride 1, padding 1: weight [kd][kh][kw][C], bias, then activation */
     NOC_OP_DWCONV,
@@ -58,7 +59,7 @@ typedef struct noc_op {
     noc_op_kind kind;
     int input[NOC_OP_INPUTS]; /* values */
     int input_count;
-    int residual; /* value added to the output (LINEAR), or -1 */
+    int residual; /* value added to the output (LINEAR, ATTENTION), or -1 */
     int output;   /* value */
     noc_weights weight, bias;
     int kernel[3], stride[3], padding[3]; /* CONV */
@@ -76,7 +77,8 @@ enum {
     NOC_REWRITE_FOLD_BATCH_NORM = 2,        /* b */
     NOC_REWRITE_FOLD_DECODER_NORM = 4,      /* c, needs a */
     NOC_REWRITE_FOLD_AFFINES = 8,           /* e */
-    NOC_REWRITE_ALL = 15,
+    NOC_REWRITE_ABSORB_SINGLE_HEADS = 16,   /* d */
+    NOC_REWRITE_ALL = 31,
 };
 
 typedef struct noc_plan {

@@ -23,6 +23,7 @@ noc_status noc_plan_drop_values(noc_plan *plan, noc_error *err);
 noc_status noc_rewrite_fuse_before_upsampling(noc_plan *plan, noc_error *err);
 void noc_rewrite_fold_batch_norm(noc_plan *plan);
 noc_status noc_rewrite_fold_decoder_norm(noc_plan *plan, noc_error *err);
+noc_status noc_rewrite_absorb_single_heads(noc_plan *plan, noc_error *err);
 noc_status noc_rewrite_fold_affines(noc_plan *plan, noc_error *err);
 
 #endif

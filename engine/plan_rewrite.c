@@ -6,7 +6,8 @@
  *   b  AFFINE folds into the DWCONV, LINEAR or SUM before it, and an ACTIVATION that then follows one
  * directly becomes its attribute. Without b both stay ops of their own.
  *
- * A pass that finds nothing to do changes nothing, so c without a has no effect. */
+ * A pass that finds nothing to do changes nothing, so c without a has no effect. d comes after e, which has
+ * moved norms, scale and biases into the matrices that d multiplies. */
 #include "engine/plan_edit.h"
 
 #include <stdio.h>
@@ -172,6 +173,8 @@ noc_status noc_plan_rewrite(noc_plan *plan, unsigned rewrites, noc_error *err)
         status = noc_rewrite_fold_decoder_norm(plan, err);
     if (status == NOC_OK && rewrites & NOC_REWRITE_FOLD_AFFINES)
         status = noc_rewrite_fold_affines(plan, err);
+    if (status == NOC_OK && rewrites & NOC_REWRITE_ABSORB_SINGLE_HEADS)
+        status = noc_rewrite_absorb_single_heads(plan, err);
     if (status == NOC_OK)
         status = noc_plan_drop_values(plan, err);
     return status;

@@ -128,15 +128,16 @@ static void run_pointwise(const noc_plan *plan, const noc_op *op, double *const 
     }
 }
 
-/* One head of one query: q and out point at the head's first column, k and v likewise in the first key. */
-static void attend(const double *q, const double *kv, size_t keys, int channels, int head_dim, double scale,
-                   double *scores, double *out)
+/* One head of one query: q and out point at the head's first column, k and v likewise in the first key, of
+ * `row` columns. */
+static void attend(const double *q, const double *kv, size_t row, size_t keys, int channels, int head_dim,
+                   double scale, double *scores, double *out)
 {
     double largest = -INFINITY, sum = 0;
     for (size_t m = 0; m < keys; m++) {
-        scores[m] = 0;
+        scores[m] = row > 2 * (size_t)channels ? kv[m * row + row - 1] : 0;
         for (int i = 0; i < head_dim; i++)
-            scores[m] += scale * q[i] * kv[m * 2 * (size_t)channels + (size_t)i];
+            scores[m] += scale * q[i] * kv[m * row + (size_t)i];
         largest = fmax(largest, scores[m]);
     }
     for (size_t m = 0; m < keys; m++)
@@ -144,7 +145,7 @@ static void attend(const double *q, const double *kv, size_t keys, int channels,
     for (int i = 0; i < head_dim; i++) {
         out[i] = 0;
         for (size_t m = 0; m < keys; m++)
-            out[i] += scores[m] / sum * kv[m * 2 * (size_t)channels + (size_t)(channels + i)];
+            out[i] += scores[m] / sum * kv[m * row + (size_t)(channels + i)];
     }
 }
 
@@ -158,9 +159,12 @@ static void run_attention(const noc_plan *plan, const noc_op *op, double *const 
     for (size_t t = 0; t < tokens; t++)
         for (int h = 0; h < op->heads; h++) {
             size_t at = t * (size_t)channels + (size_t)(h * head_dim);
-            attend(values[op->input[0]] + at, values[op->input[1]] + h * head_dim, keys, channels, head_dim,
-                   op->scale, scores, values[op->output] + at);
+            attend(values[op->input[0]] + at, values[op->input[1]] + h * head_dim,
+                   (size_t)plan->values[op->input[1]].channels, keys, channels, head_dim, op->scale, scores,
+                   values[op->output] + at);
         }
+    for (size_t i = 0; op->residual >= 0 && i < tokens * (size_t)channels; i++)
+        values[op->output][i] += values[op->residual][i];
     free(scores);
 }
 

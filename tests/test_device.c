@@ -326,7 +326,9 @@ static void make_constant(noc_op *op, int heads, int dim, double value, double s
 
 START_TEST(attention)
 {
-    enum { PLAIN, STEEP /* scores of hundreds */, FAR /* all of a row near +-250, which cancels */, KINDS };
+    /* STEEP: scores of hundreds; FAR: all of a row near +-250, which cancels; OWN: one head whose keys have
+     * scores of their own, and a residual */
+    enum { PLAIN, STEEP, FAR, OWN, KINDS };
     static const int shapes[][7] = {/* D, H, W, in, heads, dim, stride of the keys' grid */
                                     {2, 3, 5, 4, 1, 4, 1},   {3, 3, 7, 3, 2, 5, 2},   {1, 1, 1, 2, 3, 7, 1},
                                     {4, 4, 32, 3, 1, 32, 1}, {6, 8, 15, 3, 2, 32, 1}, {5, 7, 9, 4, 3, 20, 2},
@@ -336,13 +338,18 @@ START_TEST(attention)
             const int *s = shapes[i];
             graph g;
             start_graph(&g, s[0], s[1], s[2], s[3]);
-            int q = add_linear(&g, 0, s[4] * s[5], 0), kv = add_conv(&g, 0, 2 * s[4] * s[5], 1, s[6], 0);
+            if (kind == OWN && s[4] > 1)
+                continue;
+            int q = add_linear(&g, 0, s[4] * s[5], 0),
+                kv = add_conv(&g, 0, 2 * s[4] * s[5] + (kind == OWN), 1, s[6], 0);
             int out = add_value(&g, s[0], s[1], s[2], s[4] * s[5]);
             noc_op *op = add_op(&g, NOC_OP_ATTENTION, q, out);
             op->input[1] = kv;
             op->input_count = 2;
             op->heads = s[4];
             op->scale = kind == STEEP ? 3.0 : kind == FAR ? 1 : 1 / sqrt(s[5]);
+            if (kind == OWN)
+                op->residual = q;
             if (kind == FAR) {
                 make_constant(&g.ops[0], s[4], s[5], 16, -1);
                 make_constant(&g.ops[1], s[4], s[5], 16, 1);
@@ -440,31 +447,42 @@ START_TEST(convolution_with_norm)
 }
 END_TEST
 
+/* From the norm to the output, of the block whose input is x. is_single: as rewrite d leaves one head. */
+static void add_attention(graph *g, int x, const int *s, bool is_single)
+{
+    const int channels = s[3] * s[4];
+    int normed = add_norm(g, x), q = is_single ? normed : add_linear(g, normed, channels, 0),
+        reduced = normed;
+    if (s[5] > 1)
+        reduced = add_norm(g, add_conv(g, normed, channels, s[5], s[5], 0));
+    int kv = add_linear(g, reduced, 2 * channels + is_single, 0),
+        out = add_value(g, s[0], s[1], s[2], channels);
+    noc_op *op = add_op(g, NOC_OP_ATTENTION, q, out);
+    op->input[1] = kv;
+    op->input_count = 2;
+    op->heads = s[3];
+    op->scale = 0.3 / s[4];
+    if (!is_single)
+        add_linear(g, out, channels, 0);
+    g->ops[g->plan.op_count - 1].residual = x;
+    end_step(g);
+}
+
 START_TEST(attention_block)
 {
     static const int shapes[][6] = {/* D, H, W, heads, dim, reduction */
-                                    {9, 8, 13, 1, 32, 4}, {4, 5, 7, 2, 16, 2},   {8, 8, 8, 5, 32, 1},
-                                    {5, 4, 11, 3, 20, 1}, {2, 2, 2, 1, 8, 2},    {6, 9, 17, 2, 40, 2},
-                                    {1, 1, 1, 1, 16, 1},  {12, 12, 12, 1, 16, 4}};
+                                    {9, 8, 13, 1, 32, 4}, {4, 5, 7, 2, 16, 2},    {8, 8, 8, 5, 32, 1},
+                                    {5, 4, 11, 3, 20, 1}, {2, 2, 2, 1, 8, 2},     {6, 9, 17, 2, 40, 2},
+                                    {1, 1, 1, 1, 16, 1},  {12, 12, 12, 1, 16, 4}, {3, 5, 6, 1, 48, 1}};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         const int *s = shapes[i];
         graph g;
+        if (_i == 1 && s[3] > 1)
+            continue;
         start_graph(&g, s[0], s[1], s[2], 3);
         int x = add_linear(&g, 0, s[3] * s[4], 0);
         end_step(&g);
-        int normed = add_norm(&g, x), q = add_linear(&g, normed, s[3] * s[4], 0), reduced = normed;
-        if (s[5] > 1)
-            reduced = add_norm(&g, add_conv(&g, normed, s[3] * s[4], s[5], s[5], 0));
-        int kv = add_linear(&g, reduced, 2 * s[3] * s[4], 0),
-            out = add_value(&g, s[0], s[1], s[2], s[3] * s[4]);
-        noc_op *op = add_op(&g, NOC_OP_ATTENTION, q, out);
-        op->input[1] = kv;
-        op->input_count = 2;
-        op->heads = s[3];
-        op->scale = 0.3 / s[4];
-        add_linear(&g, out, s[3] * s[4], 0);
-        g.ops[g.plan.op_count - 1].residual = x;
-        end_step(&g);
+        add_attention(&g, x, s, _i == 1);
         bf16_tolerance = 0.03;
         check_graph(&g, 1e-5);
         bf16_tolerance = 0.01;
@@ -881,7 +899,7 @@ int main(void)
     tcase_add_test(ops, depthwise);
     tcase_add_test(ops, joined);
     tcase_add_test(ops, convolution_with_norm);
-    tcase_add_test(ops, attention_block);
+    tcase_add_loop_test(ops, attention_block, 0, 2); /* several heads, and a single one after rewrite d */
     tcase_add_test(ops, mixffn_block);
     tcase_add_test(ops, decoder_end);
     suite_add_tcase(suite, ops);

@@ -284,7 +284,7 @@ static float *logits_with(const golden *file, unsigned rewrites, const char *isa
  * with all rewrites, on the best. */
 START_TEST(rewrites)
 {
-    static const unsigned some[] = {NOC_REWRITE_ALL, 1, 2, 4, 8, 1 | 4};
+    static const unsigned some[] = {NOC_REWRITE_ALL, 1, 2, 4, 8, 16, 1 | 4};
     const golden *file = &files[_i];
     for (int s = 0; s < (file->is_tiny ? SETS : 1); s++) {
         const char *isa = file->is_tiny ? sets[s] : NULL;

@@ -42,9 +42,9 @@ typedef struct noc_cpu_conv {
 } noc_cpu_conv;
 
 /* Heads of an attention op, and what rows of kv hold: `channels` of keys, then of values, head h from h * dim
- * on. */
+ * on, then (of one head, and where kv_columns says so) what is added to the key's scores. */
 typedef struct noc_cpu_heads {
-    int count, dim, keys, channels;
+    int count, dim, keys, channels, kv_columns;
 } noc_cpu_heads;
 
 enum { NOC_CPU_HEAD_DIM = 512 /* that every kernel takes */ };
@@ -55,8 +55,9 @@ typedef struct noc_cpu_attention {
     const float *queries;
     size_t query_step;
     int rows;
-    const float *packed; /* keys, already times the scale, and values of this head */
-    float *scores;       /* score_floats of room */
+    const float *packed;   /* keys, already times the scale, and values of this head */
+    float *scores;         /* score_floats of room */
+    const float *residual; /* laid out as out; NULL: none */
     float *out;
     size_t out_step;
 } noc_cpu_attention;

@@ -4,7 +4,7 @@
  *
  * Keys, times log2(e) so that softmax takes powers of 2: [16 keys][step of 32 dims][16 pairs of dims][16
  * keys][2]; values: [32 keys][16 dims][16 pairs of keys][16 dims][2]; zeros behind the last key and dim;
- * behind them the squared length of each key, f32.
+ * behind them, f32, the squared length of each key and its own score (0: none).
  *
  * Heads of up to 32 dims, those of the published network: 16 queries meet 32 keys at a time, and the products
  * of the next keys and of the last weights run beside the exponentials of these. By Cauchy and Schwarz a
@@ -40,12 +40,28 @@ static int padded_keys(int keys)
 size_t KERNEL(head_floats)(const noc_cpu_heads *h)
 {
     size_t keys = (size_t)padded_keys(h->keys), dims = (size_t)(steps_of(h->dim) * STEP);
-    return keys * dims + keys; /* keys and values, 2 bytes each, and lengths */
+    return keys * dims + 2 * keys; /* keys and values of 2 bytes each; lengths and scores */
 }
 
 size_t KERNEL(score_floats)(const noc_cpu_heads *h)
 {
     return (size_t)QUERIES * (size_t)(steps_of(h->dim) * STEP) / 2;
+}
+
+/* Where a head's parts lie. */
+typedef struct packed_head {
+    bf16 *keys, *values;
+    float *squares, *own; /* of each key: squared length, and score of its own */
+} packed_head;
+
+static packed_head packed_of(const noc_cpu_heads *h, const float *packed)
+{
+    const size_t keys = (size_t)padded_keys(h->keys), size = keys * (size_t)(steps_of(h->dim) * STEP);
+    packed_head p = {.keys = (bf16 *)(uintptr_t)packed};
+    p.values = p.keys + size;
+    p.squares = (float *)(p.values + size);
+    p.own = p.squares + keys;
+    return p;
 }
 
 static float square_of(const float *x, int n)
@@ -106,22 +122,24 @@ static void pack_values(const float *value, const float *next, int dim, int j, b
 void KERNEL(pack_keys)(const noc_cpu_heads *h, const float *kv, int first, int rows, float scale,
                        float *packed)
 {
-    const size_t step = 2 * (size_t)h->channels,
-                 size = (size_t)padded_keys(h->keys) * (size_t)(steps_of(h->dim) * STEP);
+    const size_t step = (size_t)h->kv_columns;
     for (int head = 0; head < h->count; head++) {
-        bf16 *keys = (bf16 *)(packed + (size_t)head * KERNEL(head_floats)(h)), *values = keys + size;
-        float *squares = (float *)(values + size);
-        const float *key = kv + head * h->dim, *value = key + h->channels;
-        for (int j = first; j < first + rows; j++, key += step) {
-            pack_key(key, h->dim, scale * LOG2_E, j, keys);
-            squares[j] = square_of(key, h->dim) * (scale * LOG2_E) * (scale * LOG2_E);
-        }
-        for (int j = first, n; j < first + rows; j += n, value += (size_t)n * step) {
+        const packed_head p = packed_of(h, packed + (size_t)head * KERNEL(head_floats)(h));
+        const float *row = kv;
+        for (int j = first, n; j < first + rows; j += n, row += (size_t)n * step) {
             n = j % 2 == 0 && j + 1 < first + rows ? 2 : 1;
+            const float *key = row + head * h->dim, *value = key + h->channels;
             if (n == 2)
-                pack_values(value, value + step, h->dim, j, values);
+                pack_values(value, value + step, h->dim, j, p.values);
             else
-                pack_value(value, h->dim, j, values);
+                pack_value(value, h->dim, j, p.values);
+            for (int i = 0; i < n; i++) {
+                pack_key(key + (size_t)i * step, h->dim, scale * LOG2_E, j + i, p.keys);
+                p.squares[j + i] =
+                    square_of(key + (size_t)i * step, h->dim) * (scale * LOG2_E) * (scale * LOG2_E);
+                if (h->kv_columns > 2 * h->channels)
+                    p.own[j + i] = row[(size_t)i * step + (size_t)(2 * h->channels)] * LOG2_E;
+            }
         }
     }
 }
@@ -155,13 +173,13 @@ typedef struct narrow {
 } narrow;
 
 /* Scores of 32 keys for the queries in tile 3. */
-static void score_narrow(const bf16 *keys, float scores[2][TILE][TILE])
+static void score_narrow(const bf16 *keys, const float *own, float scores[2][TILE][TILE])
 {
-    _tile_zero(6);
+    _tile_loadd(6, own, 0);
     _tile_loadd(4, keys, 64);
     _tile_dpbf16ps(6, 3, 4);
     _tile_stored(6, scores[0], 64);
-    _tile_zero(7);
+    _tile_loadd(7, own + TILE, 0);
     _tile_loadd(5, keys + TILE * STEP, 64);
     _tile_dpbf16ps(7, 3, 5);
     _tile_stored(7, scores[1], 64);
@@ -196,7 +214,8 @@ INLINE void soften_row(float scores[2][TILE][TILE], int r, bool is_shifted, cons
  * then for the next. */
 typedef struct chunk {
     const bf16 *keys, *values;
-    int steps; /* of 32 keys */
+    const float *own; /* scores of the keys */
+    int steps;        /* of 32 keys */
     bool is_first, is_last;
 } chunk;
 
@@ -239,6 +258,7 @@ INLINE void narrow_step(narrow *n, const chunk *c, int g, int i, int tiles, int 
     const int next_step = i + 1 < c->steps ? i + 1 : 0, last_step = i > 0 ? i - 1 : c->steps - 1;
     const bool has_next = i + 1 < c->steps || g + 1 < tiles, has_last = turn > 0;
     const bf16 *keys = c->keys + next_step * KEYS_STEP, *values = c->values + last_step * KEYS_STEP;
+    const float *own = c->own + next_step * STEP;
     TILES_READ();
 #define ROW(r, condition, instructions)                                                                      \
     soften_row(scores, r, is_shifted, top, weights);                                                         \
@@ -248,9 +268,9 @@ INLINE void narrow_step(narrow *n, const chunk *c, int g, int i, int tiles, int 
     if (next_step == 0 && has_next)
         _tile_loadd(3, n->queries[(g + 1) * TILE], 64);
     ROW(0, has_next, _tile_loadd(4, keys, 64))
-    ROW(1, has_next, _tile_zero(6); _tile_dpbf16ps(6, 3, 4))
+    ROW(1, has_next, _tile_loadd(6, own, 0); _tile_dpbf16ps(6, 3, 4))
     ROW(2, has_next, _tile_loadd(4, keys + TILE * STEP, 64))
-    ROW(3, has_next, _tile_zero(7); _tile_dpbf16ps(7, 3, 4))
+    ROW(3, has_next, _tile_loadd(7, own + TILE, 0); _tile_dpbf16ps(7, 3, 4))
     ROW(4, has_last, _tile_loadd(5, last, 64))
     ROW(5, has_last, _tile_loadd(4, values, 64))
     ROW(6, has_last, _tile_dpbf16ps(0, 5, 4))
@@ -270,7 +290,7 @@ static void attend_chunk(narrow *n, const chunk *c, int tiles)
 {
     int turn = 0;
     _tile_loadd(3, n->queries[0], 64);
-    score_narrow(c->keys, n->scores[0]);
+    score_narrow(c->keys, c->own, n->scores[0]);
     for (int g = 0; g < tiles; g++)
         for (int i = 0; i < c->steps; i++, turn++)
             if (n->is_shifted[g])
@@ -291,14 +311,14 @@ INLINE vec keep_lanes(vec v, int n, float other)
 }
 
 /* The maxima of the scores of tile g, rounded up: a power of 2 in every weight, which changes no bit. */
-static void find_tops(narrow *n, int g, const bf16 *key, int keys)
+static void find_tops(narrow *n, int g, const packed_head *p, int keys)
 {
     vec most[TILE];
     for (int r = 0; r < TILE; r++)
         most[r] = splat(-3e38f);
     _tile_loadd(3, n->queries[g * TILE], 64);
     for (int j = 0; j < keys; j += STEP) {
-        score_narrow(key + (size_t)j * STEP, n->scores[0]);
+        score_narrow(p->keys + (size_t)j * STEP, p->own + j, n->scores[0]);
         for (int r = 0; r < TILE; r++)
             for (int i = 0; i < 2 && j + i * TILE < keys; i++)
                 most[r] = larger(most[r], keep_lanes(load(n->scores[0][i][r]), keys - j - i * TILE, -3e38f));
@@ -306,9 +326,10 @@ static void find_tops(narrow *n, int g, const bf16 *key, int keys)
     store(n->top + g * TILE, (vec)_mm512_roundscale_ps((__m512)lanes_maxima(most), _MM_FROUND_TO_POS_INF));
 }
 
-/* Rounds the queries and finds out whether their scores need a maximum. */
-static void take_queries(const noc_cpu_attention *a, int row, int rows, float key_square, const bf16 *keys,
-                         narrow *n)
+/* Rounds the queries and finds out whether their scores need a maximum; reach: the largest square of a key,
+ * and its own score. */
+static void take_queries(const noc_cpu_attention *a, int row, int rows, const float reach[2],
+                         const packed_head *p, narrow *n)
 {
     const int dim = a->heads->dim;
     for (int g = 0; g * TILE < rows; g++) {
@@ -324,10 +345,10 @@ static void take_queries(const noc_cpu_attention *a, int row, int rows, float ke
             store_bf16(n->queries[r], low, high);
             square[i] = low * low + high * high;
         }
-        float most = _mm512_reduce_max_ps((__m512)lanes_sums(square));
-        n->is_shifted[g] = !(most * key_square <= SAFE_SCORE * SAFE_SCORE);
+        float most = sqrtf(_mm512_reduce_max_ps((__m512)lanes_sums(square)) * reach[0]) + reach[1];
+        n->is_shifted[g] = !(most <= SAFE_SCORE); /* not a number: shifted */
         if (n->is_shifted[g])
-            find_tops(n, g, keys, a->heads->keys);
+            find_tops(n, g, p, a->heads->keys);
     }
 }
 
@@ -339,9 +360,13 @@ static void give_rows(const noc_cpu_attention *a, int row, int rows, const narro
         float *out = a->out + (size_t)(row + r) * a->out_step;
         vec sum = load(s->weight[r % TILE]), factor = (vec)_mm512_rcp14_ps((__m512)sum);
         factor *= 2.0f - sum * factor;
-        store_part(out, load(s->out[0][r % TILE]) * factor, least(LANES, dim));
-        if (dim > LANES)
-            store_part(out + LANES, load(s->out[1][r % TILE]) * factor, dim - LANES);
+        for (int c = 0; c < dim; c += LANES) {
+            const int part = least(LANES, dim - c);
+            vec v = load(s->out[c / LANES][r % TILE]) * factor;
+            if (a->residual)
+                v += load_part(a->residual + (size_t)(row + r) * a->out_step + c, part);
+            store_part(out + c, v, part);
+        }
     }
 }
 
@@ -357,14 +382,15 @@ static void fill_ones(int keys, narrow *n)
     }
 }
 
-static void attend_narrow(const noc_cpu_attention *a, int row, int rows, float key_square, narrow *n)
+static void attend_narrow(const noc_cpu_attention *a, int row, int rows, const float reach[2],
+                          const packed_head *p, narrow *n)
 {
-    const int keys = a->heads->keys, steps = steps_of(keys);
-    const bf16 *key = (const bf16 *)a->packed, *value = key + (size_t)padded_keys(keys) * STEP;
-    take_queries(a, row, rows, key_square, key, n);
+    const int steps = steps_of(a->heads->keys);
+    take_queries(a, row, rows, reach, p, n);
     for (int s = 0; s < steps; s += NARROW_CHUNK / STEP) {
-        const chunk c = {.keys = key + (size_t)s * KEYS_STEP,
-                         .values = value + (size_t)s * KEYS_STEP,
+        const chunk c = {.keys = p->keys + (size_t)s * KEYS_STEP,
+                         .values = p->values + (size_t)s * KEYS_STEP,
+                         .own = p->own + s * STEP,
                          .steps = least(NARROW_CHUNK / STEP, steps - s),
                          .is_first = s == 0,
                          .is_last = s + NARROW_CHUNK / STEP >= steps};
@@ -373,23 +399,28 @@ static void attend_narrow(const noc_cpu_attention *a, int row, int rows, float k
     give_rows(a, row, rows, n);
 }
 
-static float largest_square(const noc_cpu_attention *a)
+/* The largest square of a key, and the largest of the scores of their own, whatever its sign. */
+static void find_reach(const packed_head *p, int keys, float reach[2])
 {
-    const int padded = padded_keys(a->heads->keys), dims = steps_of(a->heads->dim) * STEP;
-    const float *squares = a->packed + (size_t)padded * (size_t)dims;
-    vec most = {0};
-    for (int j = 0; j < padded; j += LANES)
-        most = larger(load(squares + j), most); /* a NaN stays */
-    return _mm512_reduce_max_ps((__m512)most);
+    vec square = {0}, own = {0};
+    for (int j = 0; j < padded_keys(keys); j += LANES) {
+        vec score = load(p->own + j);
+        square = larger(load(p->squares + j), square); /* a NaN stays */
+        own = larger(larger(score, -score), own);
+    }
+    reach[0] = _mm512_reduce_max_ps((__m512)square);
+    reach[1] = _mm512_reduce_max_ps((__m512)own);
 }
 
 static void attention_narrow(const noc_cpu_attention *a)
 {
     narrow n;
-    const float key_square = largest_square(a);
+    float reach[2];
+    const packed_head p = packed_of(a->heads, a->packed);
+    find_reach(&p, a->heads->keys, reach);
     fill_ones(a->heads->keys, &n);
     for (int row = 0; row < a->rows; row += NARROW_ROWS)
-        attend_narrow(a, row, least(NARROW_ROWS, a->rows - row), key_square, &n);
+        attend_narrow(a, row, least(NARROW_ROWS, a->rows - row), reach, &p, &n);
 }
 
 /* ---- wider heads ---- */
@@ -403,14 +434,14 @@ typedef struct state {
 } state;
 
 /* Scores of the chunk's keys for both halves of the queries. */
-static void score(const bf16 *queries, const bf16 *keys, int steps, state *s)
+static void score(const bf16 *queries, const bf16 *keys, const float *own, int steps, state *s)
 {
     for (int j = 0; j < KEY_TILES; j += 2) {
         const bf16 *b = keys + (size_t)(j * steps) * (TILE * STEP);
-        _tile_zero(4);
-        _tile_zero(5);
-        _tile_zero(6);
-        _tile_zero(7);
+        _tile_loadd(4, own + j * TILE, 0);
+        _tile_loadd(5, own + j * TILE, 0);
+        _tile_loadd(6, own + (j + 1) * TILE, 0);
+        _tile_loadd(7, own + (j + 1) * TILE, 0);
         for (int k = 0; k < steps; k++) {
             _tile_loadd(0, queries + k * STEP, steps * STEP * 2);
             _tile_loadd(1, queries + TILE * steps * STEP + k * STEP, steps * STEP * 2);
@@ -515,8 +546,7 @@ static void weigh(state *s, const bf16 *values, int dim_tiles, bool is_first)
 static void attend(const noc_cpu_attention *a, int row, int rows, state *s)
 {
     const int steps = steps_of(a->heads->dim), dim_tiles = 2 * steps, keys = a->heads->keys;
-    const bf16 *key = (const bf16 *)a->packed,
-               *value = key + (size_t)padded_keys(keys) * (size_t)(steps * STEP);
+    const packed_head p = packed_of(a->heads, a->packed);
     bf16 *queries = (bf16 *)a->scores;
     for (int r = 0; r < QUERIES; r++) {
         s->top[r] = -3e38f;
@@ -525,19 +555,24 @@ static void attend(const noc_cpu_attention *a, int row, int rows, state *s)
                     queries + r * steps * STEP);
     }
     for (int c = 0; c < keys; c += CHUNK) {
-        score(queries, key + (size_t)(c / TILE * steps) * (TILE * STEP), steps, s);
+        score(queries, p.keys + (size_t)(c / TILE * steps) * (TILE * STEP), p.own + c, steps, s);
         if (keys - c < CHUNK)
             mask_scores(s, keys - c);
         soften(s, 0, dim_tiles, c == 0);
         if (rows > TILE)
             soften(s, 1, dim_tiles, c == 0);
-        weigh(s, value + (size_t)(c / STEP * dim_tiles) * (TILE * STEP), dim_tiles, c == 0);
+        weigh(s, p.values + (size_t)(c / STEP * dim_tiles) * (TILE * STEP), dim_tiles, c == 0);
     }
     for (int r = 0; r < rows; r++) {
         float factor = 1.0f / lanes_sum(s->sum[r]);
-        for (int t = 0; t * TILE < a->heads->dim; t++)
-            store_part(a->out + (size_t)(row + r) * a->out_step + t * TILE,
-                       load(s->out[t][r / TILE][r % TILE]) * factor, least(TILE, a->heads->dim - t * TILE));
+        for (int t = 0; t * TILE < a->heads->dim; t++) {
+            const size_t at = (size_t)(row + r) * a->out_step + (size_t)(t * TILE);
+            const int part = least(TILE, a->heads->dim - t * TILE);
+            vec v = load(s->out[t][r / TILE][r % TILE]) * factor;
+            if (a->residual)
+                v += load_part(a->residual + at, part);
+            store_part(a->out + at, v, part);
+        }
     }
 }
 

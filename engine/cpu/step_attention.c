@@ -1,7 +1,9 @@
 /* ATTENTION by itself, and the whole attention block of a transformer with it:
  *
- *   x -> LAYER_NORM -> LINEAR q ------------------------------------> ATTENTION -> LINEAR (+ x)
+ *   x -> LAYER_NORM -> [LINEAR q] ----------------------------------> ATTENTION -> [LINEAR] (+ x)
  *                  \-> [CONV of stride = kernel -> LAYER_NORM ->] LINEAR kv ---/
+ *
+ * (a single head has neither of the LINEARs after rewrite d).
  *
  * First come the keys and values, runs of reduced tokens at a time, packed by head as the kernel reads them:
  * all of them are 128 KiB for 512 keys of a head of 32, and stay in L2. Then the queries, a few tiles of rows
@@ -19,7 +21,8 @@ static noc_cpu_heads heads_of(const noc_network *network, const noc_op *op)
     return (noc_cpu_heads){.count = op->heads,
                            .dim = channels / op->heads,
                            .keys = (int)noc_cpu_tokens(noc_cpu_value_of(network, op->input[1])),
-                           .channels = channels};
+                           .channels = channels,
+                           .kv_columns = noc_cpu_value_of(network, op->input[1])->channels};
 }
 
 static size_t packed_floats(const noc_network *network, const noc_cpu_heads *h)
@@ -35,19 +38,21 @@ static noc_status check_heads(const noc_cpu_heads *h, noc_error *err)
                           h->dim, NOC_CPU_HEAD_DIM);
 }
 
-/* Rows of queries of one head against all keys. */
+/* Rows of queries of one head against all keys; queries, residual (or NULL) and out are rows of all channels.
+ */
 static void attend(const noc_network *network, const noc_cpu_heads *h, int head, const float *queries,
-                   size_t step, int rows, float *scores, float *out, size_t out_step)
+                   int rows, float *scores, const float *residual, float *out)
 {
     const noc_cpu_kernels *kernels = network->device->kernels;
     noc_cpu_attention a = {.heads = h,
                            .queries = queries + head * h->dim,
-                           .query_step = step,
+                           .query_step = (size_t)h->channels,
                            .rows = rows,
                            .packed = network->shared + (size_t)head * kernels->head_floats(h),
                            .scores = scores,
+                           .residual = residual ? residual + head * h->dim : NULL,
                            .out = out + head * h->dim,
-                           .out_step = out_step};
+                           .out_step = (size_t)h->channels};
     kernels->attention(&a);
 }
 
@@ -67,7 +72,7 @@ static void pack_piece(void *argument, int i, int thread)
     int tile = job->network->device->kernels->rows, first = i * tile;
     const float *kv = noc_cpu_value(job->network, job->op->input[1]);
     (void)thread;
-    job->network->device->kernels->pack_keys(h, kv + (size_t)first * 2 * (size_t)h->channels, first,
+    job->network->device->kernels->pack_keys(h, kv + (size_t)first * (size_t)h->kv_columns, first,
                                              noc_cpu_min(tile, h->keys - first), (float)job->op->scale,
                                              job->network->shared);
 }
@@ -76,11 +81,13 @@ static void attention_piece(void *argument, int i, int thread)
 {
     const attention_job *job = argument;
     const noc_cpu_heads *h = &job->heads;
-    size_t step = (size_t)h->channels;
     int head = i % h->count, row = i / h->count * job->rows_per_piece;
-    attend(job->network, h, head, noc_cpu_value(job->network, job->op->input[0]) + (size_t)row * step, step,
-           noc_cpu_min(job->rows_per_piece, job->rows - row), noc_cpu_scratch(job->network, thread),
-           noc_cpu_value(job->network, job->op->output) + (size_t)row * step, step);
+    size_t at = (size_t)row * (size_t)h->channels;
+    const float *residual =
+        job->op->residual >= 0 ? noc_cpu_value(job->network, job->op->residual) + at : NULL;
+    attend(job->network, h, head, noc_cpu_value(job->network, job->op->input[0]) + at,
+           noc_cpu_min(job->rows_per_piece, job->rows - row), noc_cpu_scratch(job->network, thread), residual,
+           noc_cpu_value(job->network, job->op->output) + at);
 }
 
 static int match(const noc_network *network, int first)
@@ -119,7 +126,7 @@ const noc_cpu_step_kind noc_cpu_attention_step = {match, prepare, run};
 
 /* ---- the block ---- */
 
-/* Its ops; sr and sr_norm are NULL where keys are not reduced. */
+/* Its ops; sr and sr_norm are NULL where keys are not reduced, query and projection where rewrite d was. */
 typedef struct block {
     const noc_op *norm, *query, *sr, *sr_norm, *kv, *attention, *projection;
 } block;
@@ -149,42 +156,53 @@ static bool is_inner(const noc_network *network, int value, int first, int last)
     return !noc_plan_is_result(plan, value);
 }
 
-/* The ops of a block from op on, whatever they are; how many, 0: too few are left. */
-static int locate_block(const noc_network *network, const noc_op *op, block *b)
+/* The ops of a block from number `at` on, by their kinds; how many, 0: they are no block. */
+static int locate_block(const noc_network *network, int at, block *b)
 {
-    const noc_op *first = op, *end = network->plan->ops + network->plan->op_count;
-    if (end - op < 5)
+    const noc_op *op = &network->plan->ops[at], *first = op,
+                 *end = network->plan->ops + network->plan->op_count;
+    *b = (block){.norm = op++};
+    if (end - op < 2)
         return 0;
-    *b = (block){.norm = op++, .query = op++};
-    if (is_reduction(op) && end - op >= 5) {
+    if (is_plain_linear(op) && op[1].kind != NOC_OP_ATTENTION)
+        b->query = op++;
+    if (end - op >= 2 && is_reduction(op)) {
         b->sr = op++;
         b->sr_norm = op++;
     }
+    if (end - op < 2 || op[1].kind != NOC_OP_ATTENTION)
+        return 0;
     b->kv = op++;
     b->attention = op++;
-    b->projection = op++;
+    if (b->query && op < end)
+        b->projection = op++;
     return (int)(op - first);
+}
+
+/* That they read each other as in a block. */
+static bool is_joined(const block *b)
+{
+    const int normed = b->norm->output;
+    if (b->query && (!b->projection || b->query->residual >= 0 || b->query->input[0] != normed ||
+                     !is_plain_linear(b->projection) || b->attention->residual >= 0 ||
+                     b->projection->input[0] != b->attention->output))
+        return false;
+    if (b->sr && (b->sr_norm->kind != NOC_OP_LAYER_NORM || b->sr->input[0] != normed ||
+                  b->sr_norm->input[0] != b->sr->output))
+        return false;
+    return noc_cpu_is_plain_norm(b->norm) && is_plain_linear(b->kv) && b->kv->residual < 0 &&
+           b->kv->input[0] == (b->sr ? b->sr_norm->output : normed) && b->attention->residual != normed &&
+           b->attention->input[0] == (b->query ? b->query->output : normed) &&
+           b->attention->input[1] == b->kv->output;
 }
 
 static int match_block(const noc_network *network, int at)
 {
-    block found, *b = &found;
-    const noc_op *first = &network->plan->ops[at];
-    int count = locate_block(network, first, b);
-    if (count == 0)
-        return 0;
-    int from = at, last = at + count - 1;
-    bool fits = noc_cpu_is_plain_norm(b->norm) && is_plain_linear(b->query) && b->query->residual < 0 &&
-                is_plain_linear(b->kv) && b->kv->residual < 0 && b->attention->kind == NOC_OP_ATTENTION &&
-                is_plain_linear(b->projection) && b->query->input[0] == b->norm->output &&
-                (b->sr ? b->sr : b->kv)->input[0] == b->norm->output &&
-                b->attention->input[0] == b->query->output && b->attention->input[1] == b->kv->output &&
-                b->projection->input[0] == b->attention->output;
-    if (fits && b->sr)
-        fits = b->sr_norm->kind == NOC_OP_LAYER_NORM && b->sr_norm->input[0] == b->sr->output &&
-               b->kv->input[0] == b->sr_norm->output;
-    for (const noc_op *o = first; fits && o < b->projection; o++)
-        fits = is_inner(network, o->output, from, last);
+    block b;
+    int count = locate_block(network, at, &b);
+    bool fits = count > 0 && is_joined(&b);
+    for (int i = at; fits && i < at + count - 1; i++)
+        fits = is_inner(network, network->plan->ops[i].output, at, at + count - 1);
     return fits ? count : 0;
 }
 
@@ -205,18 +223,18 @@ static int keys_per_piece(const noc_network *network, const block *b)
 static noc_status prepare_block(noc_network *network, noc_cpu_step *step, noc_error *err)
 {
     block b;
-    if (locate_block(network, step->ops, &b) == 0)
+    if (locate_block(network, (int)(step->ops - network->plan->ops), &b) == 0)
         return noc_fail(err, NOC_EINTERNAL, "no attention block begins at %s",
                         noc_cpu_value_of(network, step->ops->output)->name);
     noc_cpu_heads h = heads_of(network, b.attention);
     size_t tile = (size_t)network->device->kernels->rows, rows = tile * QUERY_TILES;
     size_t channels = (size_t)h.channels, patch = (size_t)patch_floats(network, &b),
            keys = (size_t)keys_per_piece(network, &b), run = b.sr ? (size_t)b.sr->kernel[2] * channels : 0;
-    size_t query_side = rows * 3 * channels + network->device->kernels->score_floats(&h),
-           key_side = keys * (patch + 3 * channels + run);
+    size_t query_side = rows * (b.query ? 3 : 1) * channels + network->device->kernels->score_floats(&h),
+           key_side = keys * (patch + channels + (size_t)h.kv_columns + run);
     noc_cpu_want(network, query_side > key_side ? query_side : key_side, packed_floats(network, &h));
     noc_status status = check_heads(&h, err);
-    if (status == NOC_OK)
+    if (status == NOC_OK && b.query)
         status = noc_cpu_pack(network, b.query, 0, &step->panels[PANELS_QUERY], err);
     if (status == NOC_OK && b.sr)
         status = noc_cpu_pack(network, b.sr, (int)patch, &step->panels[PANELS_SR], err);
@@ -226,8 +244,9 @@ static noc_status prepare_block(noc_network *network, noc_cpu_step *step, noc_er
         status = noc_cpu_copy(network, &b.sr_norm->bias, &step->bias, err);
     if (status == NOC_OK)
         status = noc_cpu_pack(network, b.kv, 0, &step->panels[PANELS_KV], err);
-    return status == NOC_OK ? noc_cpu_pack(network, b.projection, 0, &step->panels[PANELS_PROJECTION], err)
-                            : status;
+    if (status == NOC_OK && b.projection)
+        status = noc_cpu_pack(network, b.projection, 0, &step->panels[PANELS_PROJECTION], err);
+    return status;
 }
 
 typedef struct block_job {
@@ -274,7 +293,7 @@ static void keys_piece(void *argument, int i, int thread)
           *reduced = patches + (size_t)(per_piece * job->patch), *kv = reduced + (size_t)per_piece * channels;
     if (job->ops.sr) {
         int width = noc_cpu_value_of(job->network, job->ops.sr->output)->grid[2];
-        float *normed = kv + (size_t)(2 * per_piece) * channels;
+        float *normed = kv + (size_t)(per_piece * h->kv_columns);
         for (int r = 0; r < rows; r += width)
             gather_patches(job, (first + r) / width, patches + (size_t)(r * job->patch), normed);
         noc_cpu_product sr = noc_cpu_product_of(job->ops.sr, &step->panels[PANELS_SR], patches,
@@ -286,29 +305,33 @@ static void keys_piece(void *argument, int i, int thread)
         kernels->layer_norm(job->in + (size_t)first * channels, reduced, rows, h->channels, NULL, NULL,
                             (float)job->ops.norm->eps);
     }
-    noc_cpu_product p =
-        noc_cpu_product_of(job->ops.kv, &step->panels[PANELS_KV], reduced, channels, rows, kv, 2 * channels);
+    noc_cpu_product p = noc_cpu_product_of(job->ops.kv, &step->panels[PANELS_KV], reduced, channels, rows, kv,
+                                           (size_t)h->kv_columns);
     kernels->product(&p);
     kernels->pack_keys(h, kv, first, rows, (float)job->ops.attention->scale, job->network->shared);
 }
 
-static void queries_piece(void *argument, int i, int thread)
+/* A single head: what the norm gives are the queries, and what attention gives is the output. */
+static void attend_single(const block_job *job, const float *normed, int row, int rows, float *scores)
 {
-    const block_job *job = argument;
+    const size_t at = (size_t)row * (size_t)job->heads.channels;
+    const int residual = job->ops.attention->residual;
+    attend(job->network, &job->heads, 0, normed, rows, scores,
+           residual >= 0 ? noc_cpu_value(job->network, residual) + at : NULL, job->out + at);
+}
+
+/* room: queries, what attention makes of them, scores. */
+static void attend_projected(const block_job *job, const float *normed, int row, int rows, float *room)
+{
     const noc_cpu_kernels *kernels = job->network->device->kernels;
     const noc_cpu_heads *h = &job->heads;
-    size_t channels = (size_t)h->channels, block_floats = (size_t)(kernels->rows * QUERY_TILES) * channels;
-    int row = i * kernels->rows * QUERY_TILES,
-        rows = noc_cpu_min(kernels->rows * QUERY_TILES, job->rows - row);
-    float *normed = noc_cpu_scratch(job->network, thread), *queries = normed + block_floats,
-          *attended = queries + block_floats, *scores = attended + block_floats;
-    kernels->layer_norm(job->in + (size_t)row * channels, normed, rows, h->channels, NULL, NULL,
-                        (float)job->ops.norm->eps);
+    const size_t channels = (size_t)h->channels, floats = (size_t)(kernels->rows * QUERY_TILES) * channels;
+    float *queries = room, *attended = queries + floats, *scores = attended + floats;
     noc_cpu_product q = noc_cpu_product_of(job->ops.query, &job->step->panels[PANELS_QUERY], normed, channels,
                                            rows, queries, channels);
     kernels->product(&q);
     for (int head = 0; head < h->count; head++)
-        attend(job->network, h, head, queries, channels, rows, scores, attended, channels);
+        attend(job->network, h, head, queries, rows, scores, NULL, attended);
     noc_cpu_product p =
         noc_cpu_product_of(job->ops.projection, &job->step->panels[PANELS_PROJECTION], attended, channels,
                            rows, job->out + (size_t)row * channels, channels);
@@ -317,15 +340,31 @@ static void queries_piece(void *argument, int i, int thread)
     kernels->product(&p);
 }
 
+static void queries_piece(void *argument, int i, int thread)
+{
+    const block_job *job = argument;
+    const noc_cpu_kernels *kernels = job->network->device->kernels;
+    const int channels = job->heads.channels, most = kernels->rows * QUERY_TILES, row = i * most,
+              rows = noc_cpu_min(most, job->rows - row);
+    float *normed = noc_cpu_scratch(job->network, thread), *room = normed + (size_t)(most * channels);
+    kernels->layer_norm(job->in + (size_t)row * (size_t)channels, normed, rows, channels, NULL, NULL,
+                        (float)job->ops.norm->eps);
+    if (job->ops.query)
+        attend_projected(job, normed, row, rows, room);
+    else
+        attend_single(job, normed, row, rows, room);
+}
+
 static void run_block(noc_network *network, const noc_cpu_step *step)
 {
     block_job job = {.network = network, .step = step};
-    if (locate_block(network, step->ops, &job.ops) == 0)
+    if (locate_block(network, (int)(step->ops - network->plan->ops), &job.ops) == 0)
         return; /* prepare_block has found it */
     job.heads = heads_of(network, job.ops.attention);
     job.in = noc_cpu_value(network, job.ops.norm->input[0]);
-    job.out = noc_cpu_value(network, job.ops.projection->output);
-    job.rows = (int)noc_cpu_tokens(noc_cpu_value_of(network, job.ops.projection->output));
+    const int out = step->ops[step->op_count - 1].output;
+    job.out = noc_cpu_value(network, out);
+    job.rows = (int)noc_cpu_tokens(noc_cpu_value_of(network, out));
     job.patch = patch_floats(network, &job.ops);
     job.keys_per_piece = keys_per_piece(network, &job.ops);
     int tile = network->device->kernels->rows;
