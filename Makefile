@@ -79,7 +79,8 @@ objects = $(patsubst %.c,$(OBJ)/%.o,$(sort $(wildcard $(1)/*.c)))
 
 KERNELS := $(sort $(wildcard engine/cpu/kernels*.c))
 KERNELS_F32 := $(filter-out %_bf16.c,$(KERNELS))
-KERNELS_BF16 := $(filter %_bf16.c,$(KERNELS)) engine/cpu/kernels.c engine/cpu/kernels_gather.c
+KERNELS_BF16 := $(filter %_bf16.c,$(KERNELS)) engine/cpu/kernels.c engine/cpu/kernels_gather.c \
+    engine/cpu/kernels_peak.c
 OBJECTS_base := $(call objects,engine/base)
 OBJECTS_volume := $(call objects,engine/volume)
 OBJECTS_cpu := $(filter-out $(KERNELS:%.c=$(OBJ)/%.o),$(call objects,engine/cpu)) \

@@ -37,6 +37,20 @@ typedef struct noc_device_info {
     int threads;
 } noc_device_info;
 
+/* Bytes that a network holds. */
+typedef struct noc_network_memory {
+    size_t weights; /* packed, with what else is kept from window to window */
+    size_t arena;   /* values of a window that more than one step knows */
+    size_t scratch; /* of the step that runs, for each thread and for all */
+} noc_network_memory;
+
+/* The most that the device can do, as measured: what no network exceeds that computes as the device does. */
+typedef struct noc_device_limits {
+    double product_flops;    /* FLOP/s of matrix products (convolution, linear, attention) in its precision */
+    double vector_flops;     /* FLOP/s of all other arithmetic, in f32 */
+    double bytes_per_second; /* of a copy beyond all caches of a core, read and written bytes together */
+} noc_device_limits;
+
 /* Gathering: logits of windows -> a box of labels, region bits or logits. For each voxel, in the order of
  * `windows`: sum += weight * (logits resized x upsample, trilinear, align_corners false, within the window),
  * then / sum of weights. */
@@ -83,7 +97,7 @@ typedef struct noc_device_ops {
     noc_status (*network_create)(noc_device *device, const noc_plan *plan, int max_batch,
                                  noc_network **network, noc_error *err);
     void (*network_free)(noc_network *network);
-    size_t (*network_bytes)(const noc_network *network); /* weights and arena */
+    void (*network_memory)(const noc_network *network, noc_network_memory *memory);
     /* input[b]: host, [tokens][channels] of one window, or [channels][tokens]. Writes logits of window b,
      * [classes][grid], to output[b] at offset[b] floats. Each window's bits are independent of the batch and
      * of the number of threads. */
@@ -94,6 +108,8 @@ typedef struct noc_device_ops {
     /* Seconds that each op of the plan took, summed over all windows so far; an op that is computed as part
      * of a later one has 0. plan->op_count numbers that live with the network. */
     const double *(*network_seconds)(const noc_network *network);
+    /* Measures for about half a second with the threads of the device. */
+    noc_status (*limits)(noc_device *device, noc_device_limits *limits, noc_error *err);
 
     /* piece(argument, i, thread) for each i in [0, count), by the threads of the host that the device has for
      * its own work; returns when all are done. */

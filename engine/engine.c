@@ -139,7 +139,9 @@ int noc_engine_batch(const noc_engine *engine)
 size_t noc_engine_bytes(const noc_engine *engine)
 {
     size_t voxels = (size_t)(engine->window[0] * engine->window[1] * engine->window[2]);
-    return engine->ops->network_bytes(engine->network) + (engine->importance ? voxels * sizeof(float) : 0) +
+    noc_network_memory m;
+    engine->ops->network_memory(engine->network, &m);
+    return m.weights + m.arena + m.scratch + (engine->importance ? voxels * sizeof(float) : 0) +
            (size_t)engine->batch * engine->input_floats * sizeof(float);
 }
 
@@ -222,6 +224,16 @@ noc_status noc_engine_forward(noc_engine *engine, const float *input, float *log
     }
     noc_status status = engine->ops->network_run(engine->network, 1, &input, true, &engine->logits, &at, err);
     return status == NOC_OK ? gather_all(engine, logits, err) : status;
+}
+
+void noc_engine_network_memory(const noc_engine *engine, noc_network_memory *memory)
+{
+    engine->ops->network_memory(engine->network, memory);
+}
+
+noc_status noc_engine_limits(const noc_engine *engine, noc_device_limits *limits, noc_error *err)
+{
+    return engine->ops->limits(engine->device, limits, err);
 }
 
 const double *noc_engine_seconds(const noc_engine *engine)

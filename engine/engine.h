@@ -59,6 +59,10 @@ noc_status noc_engine_forward(noc_engine *engine, const float *input, float *log
 /* As noc_engine_open, with c1..c4 kept, to be read after noc_engine_forward. */
 noc_status noc_engine_open_stages(const noc_engine_options *options, const noc_model *model,
                                   noc_engine **engine, noc_error *err);
+/* What the network holds, of noc_engine_bytes. */
+void noc_engine_network_memory(const noc_engine *engine, noc_network_memory *memory);
+/* What the device can do at most: takes about half a second. */
+noc_status noc_engine_limits(const noc_engine *engine, noc_device_limits *limits, noc_error *err);
 /* Seconds of each op of the plan, summed over all windows so far (noc_device_ops.network_seconds). */
 const double *noc_engine_seconds(const noc_engine *engine);
 noc_status noc_engine_read_stage(noc_engine *engine, int stage, float *out, noc_error *err); /* stage 0..3 */

@@ -5,6 +5,7 @@
 #include "engine/base/file.h"
 #include "engine/base/memory.h"
 #include "pipeline/opening.h"
+#include "pipeline/profile.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -28,7 +29,10 @@ static int compare_doubles(const void *a, const void *b)
 typedef struct engine_bench {
     noc_engine *engine;
     float *input, *logits;
-    double *seconds; /* a window, one a repeat */
+    double *seconds; /* a window, one a repeat; ascending in the end */
+    double mean_s;
+    double *op_seconds;   /* of each op of the plan, in the warm-up */
+    noc_profile *profile; /* NULL: not wanted */
     int repeats, batch;
 } engine_bench;
 
@@ -50,7 +54,8 @@ static noc_status prepare_engine(const noc_settings *settings, const noc_model *
     b->input = noc_alloc(count, sizeof *b->input, err);
     b->logits = noc_alloc(logits, sizeof *b->logits, err);
     b->seconds = noc_alloc((size_t)b->repeats, sizeof *b->seconds, err);
-    if (!b->input || !b->logits || !b->seconds)
+    b->op_seconds = noc_alloc((size_t)plan->op_count, sizeof *b->op_seconds, err);
+    if (!b->input || !b->logits || !b->seconds || !b->op_seconds)
         return NOC_ENOMEMORY;
     for (size_t i = 0; i < count; i++)
         b->input[i] = (float)(i * 2654435761u % 65536) / 32768 - 1;
@@ -60,72 +65,90 @@ static noc_status prepare_engine(const noc_settings *settings, const noc_model *
 static noc_status measure_engine(engine_bench *b, noc_error *err)
 {
     noc_status status = noc_engine_forward(b->engine, b->input, b->logits, err); /* warm-up */
+    memcpy(b->op_seconds, noc_engine_seconds(b->engine),
+           (size_t)noc_engine_plan(b->engine)->op_count * sizeof *b->op_seconds);
     for (int i = 0; status == NOC_OK && i < b->repeats; i++) {
         double begin = noc_clock_monotonic();
         for (int w = 0; status == NOC_OK && w < b->batch; w++)
             status = noc_engine_forward(b->engine, b->input, b->logits, err);
         b->seconds[i] = (noc_clock_monotonic() - begin) / b->batch;
+        b->mean_s += b->seconds[i] / b->repeats;
     }
+    qsort(b->seconds, (size_t)b->repeats, sizeof *b->seconds, compare_doubles);
     return status;
 }
 
-static void print_engine(const noc_settings *settings, engine_bench *b)
+/* What one object says in JSON, but for its end. */
+static void add_json(const engine_bench *b, noc_text *text)
 {
     noc_device_info info;
+    noc_network_memory memory;
+    const noc_value *in = &noc_engine_plan(b->engine)->values[0];
+    noc_engine_describe(b->engine, &info);
+    noc_engine_network_memory(b->engine, &memory);
+    noc_text_add(text,
+                 "{\"seconds_per_window\":%.6f,\"median_seconds_per_window\":%.6f,"
+                 "\"mean_seconds_per_window\":%.9f,\"windows\":%d,\"batch\":%d,\"shape\":[%d,%d,%d,%d],"
+                 "\"device\":\"%s\",\"precision\":\"%s\",\"isa\":\"%s\",\"threads\":%d,"
+                 "\"arena_bytes\":%zu,\"scratch_bytes\":%zu,\"weight_bytes\":%zu",
+                 b->seconds[0], b->seconds[b->repeats / 2], b->mean_s, b->repeats * b->batch, b->batch,
+                 in->channels, in->grid[0], in->grid[1], in->grid[2], info.kind, info.precision, info.isa,
+                 info.threads, memory.arena, memory.scratch, memory.weights);
+}
+
+static void add_line(const engine_bench *b, noc_text *text)
+{
+    noc_device_info info;
+    noc_network_memory memory;
+    noc_plan_stats stats;
     const noc_plan *plan = noc_engine_plan(b->engine);
     const noc_value *in = &plan->values[0];
-    noc_plan_stats stats;
     noc_engine_describe(b->engine, &info);
+    noc_engine_network_memory(b->engine, &memory);
     noc_plan_stats_of(plan, &stats);
-    qsort(b->seconds, (size_t)b->repeats, sizeof *b->seconds, compare_doubles);
-    double best = b->seconds[0], median = b->seconds[b->repeats / 2];
-    if (settings->json)
-        printf("{\"seconds_per_window\":%.6f,\"median_seconds_per_window\":%.6f,\"windows\":%d,\"batch\":%d,"
-               "\"shape\":[%d,%d,%d,%d],"
-               "\"device\":\"%s\",\"precision\":\"%s\",\"isa\":\"%s\",\"threads\":%d,\"arena_bytes\":%zu}\n",
-               best, median, b->repeats * b->batch, b->batch, in->channels, in->grid[0], in->grid[1],
-               in->grid[2], info.kind, info.precision, info.isa, info.threads, stats.arena_bytes);
-    else
-        printf("%dx%dx%dx%d: %.1f ms a window (best of %d; median %.1f), %.0f GFLOP/s; %s, %s, %s, %d "
-               "threads, arena %.1f MiB\n",
-               in->channels, in->grid[0], in->grid[1], in->grid[2], best * 1e3, b->repeats, median * 1e3,
-               2e-9 * (double)stats.macs / best, info.name, info.isa, info.precision, info.threads,
-               (double)stats.arena_bytes / 1048576);
+    noc_text_add(
+        text,
+        "%dx%dx%dx%d: %.1f ms a window (best of %d; median %.1f), %.0f GFLOP/s; %s, %s, %s, %d threads; "
+        "MiB: arena %.1f, scratch %.1f, weights %.1f\n",
+        in->channels, in->grid[0], in->grid[1], in->grid[2], b->seconds[0] * 1e3, b->repeats,
+        b->seconds[b->repeats / 2] * 1e3, 2e-9 * (double)stats.macs / b->seconds[0], info.name, info.isa,
+        info.precision, info.threads, (double)memory.arena / 1048576, (double)memory.scratch / 1048576,
+        (double)memory.weights / 1048576);
 }
 
-/* Bytes that an op must at least move: its inputs, residual, weights and output, once each, in f32. */
-static double op_bytes(const noc_plan *plan, const noc_op *op)
-{
-    double floats = (double)(op->weight.count + op->bias.count);
-    for (int i = 0; i <= op->input_count + 1; i++) {
-        int value = i < op->input_count ? op->input[i] : i == op->input_count ? op->residual : op->output;
-        const noc_value *v = value >= 0 ? &plan->values[value] : NULL;
-        if (v)
-            floats += (double)v->grid[0] * v->grid[1] * v->grid[2] * v->channels;
-    }
-    return 4 * floats;
-}
-
-/* One line an op; what an op computes on the way of a later one is counted there. */
-static void print_profile(const engine_bench *b)
+static noc_status print_engine(const noc_settings *settings, const engine_bench *b, noc_error *err)
 {
     const noc_plan *plan = noc_engine_plan(b->engine);
-    const double *seconds = noc_engine_seconds(b->engine), windows = b->repeats * b->batch + 1;
-    double total = 0, macs = 0, bytes = 0;
-    printf("%-10s %-28s %9s %9s %8s\n", "op", "output", "ms", "GFLOP/s", "GB/s");
-    for (int i = 0; i < plan->op_count; i++) {
-        const noc_op *op = &plan->ops[i];
-        double s = seconds[i] / windows;
-        macs += (double)noc_op_macs(plan, op);
-        bytes += op_bytes(plan, op);
-        if (s <= 0)
-            continue;
-        printf("%-10s %-28s %9.3f %9.0f %8.1f\n", noc_op_name(op->kind), plan->values[op->output].name,
-               s * 1e3, 2e-9 * macs / s, 1e-9 * bytes / s);
-        total += s;
-        macs = bytes = 0;
+    noc_text text = {0};
+    settings->json ? add_json(b, &text) : add_line(b, &text);
+    if (b->profile && settings->json) {
+        noc_text_add(&text, ",");
+        noc_profile_add_json(b->profile, plan, &text);
+    } else if (b->profile) {
+        noc_profile_add_table(b->profile, plan, &text);
     }
-    printf("%-10s %-28s %9.3f\n", "", "all ops", total * 1e3);
+    if (settings->json)
+        noc_text_add(&text, "}\n");
+    noc_status status = noc_opening_print(&text, err);
+    noc_text_free(&text);
+    return status;
+}
+
+/* The steps of the measured windows, without those of the warm-up. */
+static noc_status make_profile(engine_bench *b, noc_error *err)
+{
+    const noc_plan *plan = noc_engine_plan(b->engine);
+    const double *now = noc_engine_seconds(b->engine);
+    noc_device_info info;
+    noc_device_limits limits;
+    noc_engine_describe(b->engine, &info);
+    bool is_f32 = strcmp(info.precision, noc_precision_name(NOC_PRECISION_F32)) == 0;
+    for (int i = 0; i < plan->op_count; i++)
+        b->op_seconds[i] = (now[i] - b->op_seconds[i]) / (b->repeats * b->batch);
+    noc_status status = noc_engine_limits(b->engine, &limits, err);
+    if (status == NOC_OK)
+        status = noc_profile_make(plan, is_f32 ? 4 : 2, &limits, b->op_seconds, b->mean_s, &b->profile, err);
+    return status;
 }
 
 static noc_status bench_engine(const noc_settings *settings, const noc_model *model, noc_error *err)
@@ -134,11 +157,13 @@ static noc_status bench_engine(const noc_settings *settings, const noc_model *mo
     noc_status status = prepare_engine(settings, model, &b, err);
     if (status == NOC_OK)
         status = measure_engine(&b, err);
-    if (status == NOC_OK)
-        print_engine(settings, &b);
     if (status == NOC_OK && settings->profile)
-        print_profile(&b);
+        status = make_profile(&b, err);
+    if (status == NOC_OK)
+        status = print_engine(settings, &b, err);
+    noc_profile_free(b.profile);
     noc_engine_close(b.engine);
+    free(b.op_seconds);
     free(b.input);
     free(b.logits);
     free(b.seconds);

@@ -137,7 +137,7 @@ static const setting settings_table[] = {
     {"sliding", 0, NULL, FLAG, AT(sliding), 0, 0, NULL, "false", "", FORWARD,
      "by windows, blended, cropped to the input's size"},
     {"profile", 0, NULL, FLAG, AT(profile), 0, 0, NULL, "false", "", BENCH,
-     "time, GFLOP/s, GB/s and share of the limit of each op"},
+     "engine: time, GFLOP/s, GB/s and share of the limit of each step"},
     {"repeats", 0, NULL, INTEGER, AT(repeats), 0, 100000, NULL, "0", "", BENCH, "of the measurement"},
 };
 
@@ -175,7 +175,12 @@ static const verb verbs[] = {
      "The network's operations with shapes, GMAC and bytes."},
     {"bench", BENCH, NULL, "engine -m MODEL | pipeline -m MODEL DIR|LIST...",
      "Measure: seconds a window, or studies an hour of those scans (in a catalog and a folder of their "
-     "own)."},
+     "own).\n"
+     "--profile shows the steps of a window beside what this machine can do, as measured at that moment "
+     "with\n"
+     "the same threads: arithmetic in registers (products, all other), and a copy beyond the caches of a\n"
+     "core. A step's limit is the larger of FLOP / peak and bytes / bandwidth; exponentials, norms and\n"
+     "activations count as no FLOP, and what lies in a cache may exceed 100 %."},
     {"doctor", DOCTOR, "only flags", "", "Devices, MPI, HDF5 and limits of this machine."},
 };
 

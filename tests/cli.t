@@ -282,8 +282,23 @@ holds "plan --json" 'sum(o["macs"] for o in d["ops"]) == d["macs"] and d["arena_
     all(len(o["shape"]) == 4 and o["output_bytes"] > 0 for o in d["ops"])'
 exits "bench engine --json" 0 "$NOC" bench engine -m two --json --repeats 2
 holds "bench engine --json: its keys" 'set(d) == {"seconds_per_window", "median_seconds_per_window", "windows",
-    "batch", "shape", "device", "precision", "isa", "threads", "arena_bytes"} and d["device"] == "cpu" and
-    d["batch"] == 1 and d["windows"] == 2 and d["seconds_per_window"] > 0 and len(d["shape"]) == 4'
+    "mean_seconds_per_window", "batch", "shape", "device", "precision", "isa", "threads", "arena_bytes", "scratch_bytes",
+    "weight_bytes"} and d["device"] == "cpu" and d["batch"] == 1 and d["windows"] == 2 and
+    d["seconds_per_window"] > 0 and len(d["shape"]) == 4 and d["arena_bytes"] > 0 and d["scratch_bytes"] > 0 and
+    d["weight_bytes"] > 0'
+"$NOC" plan -m two --json >plan.json
+for precision in f32 auto; do
+    exits "bench engine --profile --json, $precision" 0 "$NOC" bench engine -m two --json --profile --repeats 2 \
+        --precision $precision
+    holds "... shares, and steps that add up" 'all(v > 0 for v in d["limits"].values()) and len(d["limits"]) == 3 and
+        all(s["seconds"] > 0 and s["bytes"] > 0 and s["share_of_limit"] > 0 and s["limit"] in ("flop", "bytes") and
+            len(s["shape"]) == 4 and s["ops"] for s in d["steps"]) and
+        [o for s in d["steps"] for o in s["ops"]] == [o["op"] for o in json.load(open("plan.json"))["ops"]] and
+        sum(s["macs"] for s in d["steps"]) == json.load(open("plan.json"))["macs"] and d["rest_seconds"] > 0 and
+        abs(sum(s["seconds"] for s in d["steps"]) + d["rest_seconds"] - d["mean_seconds_per_window"]) < 1e-6'
+done
+exits "bench engine --profile" 0 "$NOC" bench engine -m two --profile --repeats 1
+for word in 'limits measured' 'GFLOP/s' 'GB/s' 'all steps' ' flop '; do says "profile: $word" "$word"; done
 exits "bench pipeline --json" 0 "$NOC" bench pipeline -m "$model" --workers 1 --json list.csv
 holds "bench pipeline --json" 'd["workers"] == 1 and d["studies"] == 2 and d["studies_per_hour"] > 0'
 exits "doctor" 0 "$NOC" doctor

@@ -168,7 +168,9 @@ static float *run_on(noc_device *device, const graph *g, const float *input)
     ck_assert_int_eq(noc_cpu_ops.network_read(network, g->plan.logits, out, &err), NOC_OK);
     check_planar(network, g, input, buffer, out);
     check_steps(g, noc_cpu_ops.network_seconds(network));
-    ck_assert_uint_ge(noc_cpu_ops.network_bytes(network), count * sizeof(float));
+    noc_network_memory memory;
+    noc_cpu_ops.network_memory(network, &memory);
+    ck_assert_uint_ge(memory.arena, count * sizeof(float));
     noc_cpu_ops.buffer_free(buffer);
     noc_cpu_ops.network_free(network);
     return out;
@@ -844,6 +846,23 @@ START_TEST(gather_ties)
 }
 END_TEST
 
+/* Measured for every set: numbers that a share can be taken of. */
+START_TEST(limits)
+{
+    for (int s = 0; s < SETS; s++) {
+        noc_device *device = open_device(sets[s], 2);
+        noc_device_limits l;
+        if (!device)
+            continue;
+        ck_assert_int_eq(noc_cpu_ops.limits(device, &l, NULL), NOC_OK);
+        ck_assert(isfinite(l.product_flops) && isfinite(l.vector_flops) && isfinite(l.bytes_per_second));
+        ck_assert(l.vector_flops > 0 && l.bytes_per_second > 0);
+        ck_assert(s == 0 ? l.product_flops > 0 : l.product_flops == l.vector_flops);
+        noc_cpu_ops.close(device);
+    }
+}
+END_TEST
+
 START_TEST(find)
 {
     const noc_device_ops *ops = NULL;
@@ -907,6 +926,7 @@ int main(void)
     tcase_set_timeout(rest, 300);
     tcase_add_test(rest, gather);
     tcase_add_test(rest, gather_ties);
+    tcase_add_test(rest, limits);
     tcase_add_test(rest, find);
     tcase_add_test(rest, choice);
     suite_add_tcase(suite, rest);

@@ -4,12 +4,14 @@
 #include "engine/device.h"
 #include "engine/safetensors.h"
 #include "engine/segformer3d.h"
+#include "tests/reference_weights.h"
 
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* amx computes in bf16. */
 static const char *const sets[] = {"amx", "avx512", "avx2", "portable"};
@@ -365,6 +367,65 @@ START_TEST(buffer_too_small)
 }
 END_TEST
 
+/* The published network with random weights and its window of 4 x 128^3, as the program plans it. */
+static noc_plan *published_plan(void)
+{
+    const golden *file = &files[7];
+    const noc_network_config config = config_of(file);
+    const char *base = getenv("TMPDIR");
+    char path[512];
+    noc_safetensors *weights = NULL;
+    noc_plan *plan = NULL;
+    noc_error err;
+    snprintf(path, sizeof path, "%s/test_network.XXXXXX", base ? base : "/tmp");
+    int fd = mkstemp(path);
+    ck_assert_int_ge(fd, 0);
+    close(fd);
+    ck_assert_msg(reference_weights_write(path, &config, 0, "", 7, &err) == NOC_OK, "%s", err.text);
+    ck_assert_int_eq(noc_safetensors_open(path, &weights, NULL), NOC_OK);
+    ck_assert_int_eq(unlink(path), 0);
+    ck_assert_int_eq(noc_segformer3d_build(&config, weights, file->window, &plan, NULL), NOC_OK);
+    ck_assert_int_eq(noc_plan_rewrite(plan, NOC_REWRITE_ALL, NULL), NOC_OK);
+    ck_assert_int_eq(noc_plan_arrange(plan, false, NULL), NOC_OK);
+    noc_safetensors_close(weights);
+    return plan;
+}
+
+/* What a window needs beside the weights. False when this machine lacks the instruction set. */
+static bool memory_of(const noc_plan *plan, const char *isa, int threads, noc_network_memory *memory)
+{
+    rig r;
+    if (!open_rig(&r, isa, threads, plan))
+        return false;
+    noc_cpu_ops.network_memory(r.network, memory);
+    close_rig(&r);
+    return true;
+}
+
+/* In f32, at one and two threads; and what each of many threads adds. */
+START_TEST(memory_of_the_published_network)
+{
+    enum { MANY = 64 };
+    noc_plan *plan = published_plan();
+    for (int s = 1; s < SETS; s++) {
+        noc_network_memory one, two, many;
+        if (!memory_of(plan, sets[s], 1, &one) || !memory_of(plan, sets[s], 2, &two) ||
+            !memory_of(plan, sets[s], MANY, &many))
+            continue;
+        ck_assert_uint_gt(one.scratch, 0);
+        ck_assert_uint_gt(two.scratch, one.scratch);
+        ck_assert_msg(two.arena + two.scratch <= 120000000, "%s: %zu + %zu bytes", sets[s], two.arena,
+                      two.scratch);
+        ck_assert_uint_lt(two.arena, plan->arena_floats * sizeof(float));
+        ck_assert_uint_eq(many.arena, one.arena);
+        ck_assert_uint_eq(many.weights, one.weights);
+        ck_assert_msg((many.scratch - one.scratch) / (MANY - 1) <= 4 << 20, "%s: %zu bytes for %d threads",
+                      sets[s], many.scratch, MANY);
+    }
+    noc_plan_free(plan);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("network");
@@ -374,6 +435,7 @@ int main(void)
     tcase_add_loop_test(tests, rewrites, 0, getenv("NOC_REFERENCE_DIR") ? FILES : COMMITTED);
     tcase_add_test(tests, batch_and_threads);
     tcase_add_test(tests, buffer_too_small);
+    tcase_add_test(tests, memory_of_the_published_network);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -109,11 +109,15 @@ noc_status noc_cpu_fill_axes(noc_network *network, const noc_op *op, noc_cpu_axi
 noc_status noc_cpu_network_create(noc_device *device, const noc_plan *plan, int max_batch,
                                   noc_network **network, noc_error *err);
 void noc_cpu_network_free(noc_network *network);
-size_t noc_cpu_network_bytes(const noc_network *network);
+void noc_cpu_network_memory(const noc_network *network, noc_network_memory *memory);
 noc_status noc_cpu_network_run(noc_network *network, int batch, const float *const input[], bool is_planar,
                                noc_buffer *const output[], const size_t offset[], noc_error *err);
 const double *noc_cpu_network_seconds(const noc_network *network);
 noc_status noc_cpu_network_read(noc_network *network, int value, float *out, noc_error *err);
+
+/* ---- limits.c ---- */
+
+noc_status noc_cpu_limits(noc_device *device, noc_device_limits *limits, noc_error *err);
 
 /* ---- gather.c ---- */
 

@@ -230,10 +230,12 @@ const noc_cpu_kernels KERNEL(kernels) = {
     .depth_step = 32,
     .enter = enter,
     .leave = leave,
+    .peak_products = KERNEL(peak_products),
 #else
     .rows = ROWS,
     .precision = NOC_PRECISION_F32,
     .depth_step = 1,
+    .peak_products = KERNEL(peak_vectors),
 #endif
     .packed_floats = KERNEL(packed_floats),
     .pack = KERNEL(pack),
@@ -258,4 +260,5 @@ const noc_cpu_kernels KERNEL(kernels) = {
     .divide = KERNEL(divide),
     .argmax = KERNEL(argmax),
     .threshold = KERNEL(threshold),
+    .peak_vectors = KERNEL(peak_vectors),
 };

@@ -176,6 +176,10 @@ typedef struct noc_cpu_kernels {
     void (*argmax)(const float *sums, size_t step, int classes, int count, uint32_t *labels, float *best);
     void (*threshold)(const float *sums, size_t step, int classes, int count, float threshold,
                       uint32_t *bits);
+    /* Nothing but the arithmetic of products, and of all else, in registers, from *sink into *sink. Returns
+     * the FLOP of one round. */
+    double (*peak_products)(int rounds, float *sink);
+    double (*peak_vectors)(int rounds, float *sink);
 } noc_cpu_kernels;
 
 extern const noc_cpu_kernels noc_cpu_portable_kernels;

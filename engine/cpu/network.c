@@ -231,9 +231,15 @@ void noc_cpu_network_free(noc_network *network)
     free(network);
 }
 
-size_t noc_cpu_network_bytes(const noc_network *network)
+void noc_cpu_network_memory(const noc_network *network, noc_network_memory *memory)
 {
-    return network->bytes;
+    size_t threads = (size_t)noc_pool_threads(network->device->pool), arena = network->arena_floats;
+    if (network->interleaved)
+        arena +=
+            (size_t)noc_cpu_tokens(&network->plan->values[0]) * (size_t)network->plan->values[0].channels;
+    memory->arena = arena * sizeof(float);
+    memory->scratch = (threads * network->scratch_floats + network->shared_floats) * sizeof(float);
+    memory->weights = network->bytes - memory->arena - memory->scratch;
 }
 
 /* ---- running ---- */

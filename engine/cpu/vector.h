@@ -58,6 +58,8 @@ void KERNEL(spread)(const noc_cpu_spread *spread);
 void KERNEL(divide)(float *sums, size_t step, const float *weights, int classes, int count);
 void KERNEL(argmax)(const float *sums, size_t step, int classes, int count, uint32_t *labels, float *best);
 void KERNEL(threshold)(const float *sums, size_t step, int classes, int count, float limit, uint32_t *bits);
+double KERNEL(peak_products)(int rounds, float *sink);
+double KERNEL(peak_vectors)(int rounds, float *sink);
 
 /* Where the line (d, h) of the input lies among the filled ones. */
 static inline size_t conv_line(const noc_cpu_conv *c, int d, int h)
