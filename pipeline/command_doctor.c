@@ -1,10 +1,12 @@
 /* nocturne doctor: what this machine offers, and what will be used. */
 #include "pipeline/command.h"
+#include "pipeline/placement.h"
 
 #include "engine/base/memory.h"
 #include "engine/base/text.h"
 
 #include <hdf5.h>
+#include <limits.h>
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,6 +44,29 @@ static void look_at_device(const noc_settings *settings, const noc_device_ops *o
     size_t used = strlen(f->text);
     snprintf(f->text + used, sizeof f->text - used, "; %s with %s", info.precision, info.isa);
     ops->close(device);
+}
+
+/* What the workers of a run on this node share out. */
+static void look_at_placement(finding *f)
+{
+    noc_topology t = {0};
+    noc_text cpus = {0};
+    char quota[64] = "no quota";
+    f->name = "numa";
+    f->is_fine = noc_topology_read(NOC_SYSTEM_DEVICES, &t, NULL) == NOC_OK;
+    if (!f->is_fine) {
+        snprintf(f->text, sizeof f->text, "the system does not say which CPUs may be used: give --threads");
+        return;
+    }
+    int workers = noc_topology_workers(&t), threads = noc_placement_of(&t, workers, 0).threads;
+    if (t.quota < INT_MAX)
+        snprintf(quota, sizeof quota, "a quota of %d", t.quota);
+    noc_placement_add_cpus(&cpus);
+    snprintf(f->text, sizeof f->text,
+             "CPUs %.100s, domains %d, %s; workers of a run here %d, threads each %d",
+             cpus.data ? cpus.data : "unknown", noc_topology_domains(&t), quota, workers, threads);
+    noc_text_free(&cpus);
+    noc_topology_free(&t);
 }
 
 static void look_at_mpi(finding *f)
@@ -102,13 +127,14 @@ static void print_json(const finding *findings, int count)
 
 int noc_command_doctor(const noc_settings *settings)
 {
-    finding findings[7] = {{0}};
-    int count = 7, bad = 0;
+    finding findings[8] = {{0}};
+    int count = 8, bad = 0;
     look_at_device(settings, &noc_cpu_ops, &findings[0]);
     look_at_device(settings, &noc_cuda_ops, &findings[1]);
-    look_at_mpi(&findings[2]);
-    look_at_hdf5(&findings[3]);
-    look_at_limits(settings, &findings[4], &findings[5], &findings[6]);
+    look_at_placement(&findings[2]);
+    look_at_mpi(&findings[3]);
+    look_at_hdf5(&findings[4]);
+    look_at_limits(settings, &findings[5], &findings[6], &findings[7]);
     if (settings->json)
         print_json(findings, count);
     for (int i = 0; i < count; i++) {

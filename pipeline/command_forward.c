@@ -110,7 +110,7 @@ static noc_status run_whole(forward *f, noc_error *err)
     noc_engine_options options = NOC_ENGINE_DEFAULTS;
     noc_device_info info;
 
-    noc_settings_engine(f->settings, 1, &options);
+    noc_settings_engine(f->settings, &options);
     memcpy(options.window, f->size, sizeof options.window);
     options.batch = 1;
     noc_status status = f->settings->stages ? noc_engine_open_stages(&options, f->model, &f->engine, err)

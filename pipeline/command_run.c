@@ -9,7 +9,7 @@
 #include "engine/base/memory.h"
 #include "worker/worker.h"
 
-#include <dirent.h>
+#include <limits.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -44,7 +44,7 @@ static noc_status make_configuration(const noc_settings *settings, const noc_mod
     snprintf(c.blend, sizeof c.blend, "%s", blend == NOC_BLEND_GAUSSIAN ? "gaussian" : "constant");
     noc_engine_options engine = NOC_ENGINE_DEFAULTS;
     noc_precision precision;
-    noc_settings_engine(settings, 1, &engine);
+    noc_settings_engine(settings, &engine);
     noc_status status = noc_engine_precision(&engine, &precision, err);
     if (status != NOC_OK)
         return status;
@@ -53,26 +53,15 @@ static noc_status make_configuration(const noc_settings *settings, const noc_mod
     return NOC_OK;
 }
 
-/* NUMA domains of this node, at least 1. */
-static int numa_domains(void)
-{
-    int count = 0;
-    DIR *folder = opendir("/sys/devices/system/node");
-    for (struct dirent *entry; folder && (entry = readdir(folder));)
-        count += strncmp(entry->d_name, "node", 4) == 0 && entry->d_name[4] >= '0' && entry->d_name[4] <= '9';
-    if (folder)
-        closedir(folder);
-    return count > 0 ? count : 1;
-}
-
-static noc_status count_ranks(const noc_settings *settings, int *ranks, noc_error *err)
+static noc_status count_ranks(const noc_settings *settings, const noc_topology *topology, int *ranks,
+                              noc_error *err)
 {
     if (settings->lease_s < 2 * settings->heartbeat_s)
         return noc_fail(err, NOC_EUSAGE,
                         "a lease of %g s is shorter than two heartbeats of %g s: every rank would seem lost",
                         settings->lease_s, settings->heartbeat_s);
     int writers = settings->writers > 0 ? settings->writers : 1;
-    int workers = settings->workers > 0 ? settings->workers : numa_domains();
+    int workers = settings->workers > 0 ? settings->workers : noc_topology_workers(topology);
     if (settings->ranks > 0 && settings->workers > 0 && settings->ranks >= 3 &&
         settings->ranks != 1 + writers + settings->workers)
         return noc_fail(
@@ -93,7 +82,7 @@ static noc_status run_alone(noc_rank_options *options, noc_verdict *verdict, noc
     if (status != NOC_OK)
         return status;
     options->group = MPI_COMM_NULL;
-    options->node_workers = 1;
+    options->node_workers = options->sharers = 1;
     status = noc_rank_run(options, verdict, err);
     noc_link_close(options->link);
     return status;
@@ -101,16 +90,30 @@ static noc_status run_alone(noc_rank_options *options, noc_verdict *verdict, noc
 
 /* ---- a rank among others ---- */
 
-/* [all] Worker ranks on each node, and the communicator of each group of writers. */
+/* [all] Worker ranks on this node; those among them that may use the same CPUs as this one, and which of them
+ * it is: a launcher that binds ranks has shared the CPUs out already. */
+static void count_workers(noc_rank_options *options, MPI_Comm node, int is_worker)
+{
+    MPI_Comm sharers;
+    int color = (int)(noc_topology_fingerprint(&options->topology) & INT_MAX);
+    MPI_Allreduce(&is_worker, &options->node_workers, 1, MPI_INT, MPI_SUM, node);
+    MPI_Comm_split(node, is_worker ? color : MPI_UNDEFINED, 0, &sharers);
+    if (sharers == MPI_COMM_NULL)
+        return;
+    MPI_Comm_size(sharers, &options->sharers);
+    MPI_Comm_rank(sharers, &options->share);
+    MPI_Comm_free(&sharers);
+}
+
+/* [all] What ranks of a node share, and the communicator of each group of writers. */
 static void split_world(noc_rank_options *options, int rank)
 {
     MPI_Comm node;
     int is_worker = noc_layout_is_worker(&options->layout, rank);
     int group = noc_layout_group_of(&options->layout, rank), size = 1;
     MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &node);
-    MPI_Allreduce(&is_worker, &options->node_workers, 1, MPI_INT, MPI_SUM, node);
-    if (options->node_workers < 1)
-        options->node_workers = 1;
+    count_workers(options, node, is_worker);
+    MPI_Comm_free(&node);
     MPI_Comm_split(MPI_COMM_WORLD, group >= 0 ? group : MPI_UNDEFINED, rank, &options->group);
     if (options->group == MPI_COMM_NULL)
         return;
@@ -187,7 +190,7 @@ static double time_window(const noc_settings *settings, const noc_model *model)
     noc_engine_options options = NOC_ENGINE_DEFAULTS;
     noc_engine *engine = NULL;
     double seconds = 0;
-    noc_settings_engine(settings, 1, &options);
+    noc_settings_engine(settings, &options);
     if (noc_engine_open(&options, model, &engine, NULL) != NOC_OK)
         return 0;
     const noc_plan *plan = noc_engine_plan(engine);
@@ -297,8 +300,9 @@ static noc_status run(const noc_settings *settings, int argc, char **argv, int *
     noc_rank_options rank = {.settings = settings, .group = MPI_COMM_NULL};
     int ranks = 0;
     noc_status status = noc_deadline_parse(settings->until, time(NULL), &rank.until_unix_s, err);
+    noc_topology_read(NOC_SYSTEM_DEVICES, &rank.topology, NULL); /* else empty: nothing is known, or pinned */
     if (status == NOC_OK)
-        status = count_ranks(settings, &ranks, err);
+        status = count_ranks(settings, &rank.topology, &ranks, err);
     if (status == NOC_OK && !settings->model)
         status = noc_fail(err, NOC_EUSAGE, "which model? give its folder with -m");
     if (status == NOC_OK)
@@ -333,6 +337,7 @@ static noc_status run(const noc_settings *settings, int argc, char **argv, int *
     if (is_rank && rank.link)
         leave_mpi(&rank, &verdict);
     noc_model_free(model);
+    noc_topology_free(&rank.topology);
     *exit_code = verdict.exit_code;
     return status;
 }

@@ -57,7 +57,7 @@ noc_status noc_opening_engine(const noc_settings *settings, const noc_model *mod
 {
     noc_engine_options options = NOC_ENGINE_DEFAULTS;
     noc_device_info info;
-    noc_settings_engine(settings, 1, &options);
+    noc_settings_engine(settings, &options);
     noc_status status = noc_engine_open(&options, model, engine, err);
     if (status != NOC_OK)
         return status;

@@ -92,6 +92,19 @@ static void say_hello(const rank *r, const noc_device_info *info, const noc_erro
 
 /* ---- worker ---- */
 
+/* Before any thread starts: threads and the memory that they touch first stay where this one is. Who asks for
+ * more threads than a share has CPUs gets no share. */
+static void place_worker(const noc_rank_options *o, noc_engine_options *engine)
+{
+    noc_error why;
+    noc_placement placement = noc_placement_of(&o->topology, o->sharers, o->share);
+    if (engine->host.threads == 0)
+        engine->host.threads = placement.threads;
+    if (engine->host.threads <= placement.count &&
+        noc_placement_pin(&o->topology, &placement, &why) != NOC_OK)
+        noc_log(NOC_LOG_WARN, "%s", why.text);
+}
+
 static noc_status open_worker(rank *r, noc_device_info *info, noc_error *err)
 {
     const noc_rank_options *o = r->options;
@@ -99,7 +112,8 @@ static noc_status open_worker(rank *r, noc_device_info *info, noc_error *err)
     noc_worker_options worker = {.memory = o->settings->memory,
                                  .study_timeout_s = o->settings->study_timeout_s,
                                  .assume_ras = o->settings->assume_ras};
-    noc_settings_engine(o->settings, o->node_workers, &engine);
+    noc_settings_engine(o->settings, &engine);
+    place_worker(o, &engine);
     if (worker.memory == 0)
         worker.memory = noc_memory_limit() / 10 * 8 / (size_t)o->node_workers;
     noc_status status = noc_engine_open(&engine, o->model, &r->engine, err);
@@ -116,6 +130,15 @@ static noc_status open_worker(rank *r, noc_device_info *info, noc_error *err)
     return NOC_OK;
 }
 
+static void say_place(const noc_device_info *info)
+{
+    noc_text cpus = {0};
+    noc_placement_add_cpus(&cpus);
+    noc_log(NOC_LOG_DEBUG, "worker on %s (%s), %s, %d threads on CPUs %s", info->name, info->isa,
+            info->precision, info->threads, cpus.data ? cpus.data : "unknown");
+    noc_text_free(&cpus);
+}
+
 /* A worker whose device does not open says so and stays, so that the coordinator hears the reason. */
 static void start_worker(rank *r)
 {
@@ -125,8 +148,7 @@ static void start_worker(rank *r)
     if (is_open && r->number == r->options->layout.first_worker) /* one for all: they compute alike */
         noc_opening_say_precision(r->options->settings, &info);
     if (is_open)
-        noc_log(NOC_LOG_DEBUG, "worker on %s (%s), %s, %d threads", info.name, info.isa, info.precision,
-                info.threads);
+        say_place(&info);
     say_hello(r, &info, &failure);
 }
 

@@ -4,6 +4,7 @@
 #define NOC_RANK_H
 
 #include "pipeline/coordinator.h"
+#include "pipeline/placement.h"
 
 typedef struct noc_rank_options {
     const noc_settings *settings;
@@ -11,10 +12,12 @@ typedef struct noc_rank_options {
     noc_configuration configuration;
     noc_layout layout;
     noc_link *link;
-    noc_control *control; /* rank 0 with a supervisor, else NULL */
-    MPI_Comm group;       /* of the writers that share a part with this one, else MPI_COMM_NULL */
-    int node_workers;     /* worker ranks on this node */
-    int64_t until_unix_s; /* stop then; 0: never */
+    noc_control *control;  /* rank 0 with a supervisor, else NULL */
+    MPI_Comm group;        /* of the writers that share a part with this one, else MPI_COMM_NULL */
+    int node_workers;      /* worker ranks on this node */
+    noc_topology topology; /* its CPUs that this rank may use */
+    int sharers, share;    /* worker ranks that share these CPUs, and the number of this one */
+    int64_t until_unix_s;  /* stop then; 0: never */
 } noc_rank_options;
 
 /* Runs until the coordinator ends the run. Rank 0's verdict is the run's; other ranks return exit code 0, or

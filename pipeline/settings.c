@@ -9,7 +9,6 @@
 
 #include <limits.h>
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,7 +64,7 @@ static const setting settings_table[] = {
     {"precision", 0, "precision", TEXT, AT(precision), 0, 0, "f32|bf16|f16|auto", "f32", "", EVERY,
      "arithmetic of products; bf16 on a CPU needs AMX; auto: the device's best choice"},
     {"threads", 0, "threads", INTEGER, AT(threads), 0, 4096, NULL, "0", "threads", EVERY,
-     "of one worker; 0: this node's CPUs shared among its workers"},
+     "of one worker; 0: its share of this node's CPUs, where it is pinned"},
     {"memory", 0, "memory", SIZE, AT(memory), 0, 0, NULL, "0", "bytes, or 1536MiB, 2GiB", EVERY,
      "bound of one worker's resident memory; 0: 80 % of the machine's, shared among the node's workers"},
     {"config", 'c', NULL, TEXT, AT(configuration_file), 0, 0, NULL, "", "file", EVERY,
@@ -595,21 +594,10 @@ void noc_settings_free(noc_settings *settings)
 
 /* ---- what the engine wants to know ---- */
 
-static int usable_cpus(void)
+void noc_settings_engine(const noc_settings *settings, noc_engine_options *options)
 {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0)
-        return 1;
-    return CPU_COUNT(&set);
-}
-
-void noc_settings_engine(const noc_settings *settings, int shares, noc_engine_options *options)
-{
-    int threads = settings->threads;
-    if (threads == 0 && shares > 1)
-        threads = usable_cpus() / shares > 0 ? usable_cpus() / shares : 1;
     options->device = settings->device;
-    options->host.threads = threads;
+    options->host.threads = settings->threads;
     options->host.isa = settings->isa;
     options->host.precision = NOC_PRECISION_AUTO;
     for (noc_precision p = NOC_PRECISION_F32; p < NOC_PRECISION_AUTO; p++)

@@ -53,10 +53,8 @@ noc_status noc_settings_parse(int argc, char **argv, noc_settings *settings, boo
 
 void noc_settings_free(noc_settings *settings);
 
-/* What the settings say about the engine (device, precision, threads, isa, batch, window, overlap, blend).
- * shares: workers that share this node's CPUs, when
- * --threads is not given. */
-void noc_settings_engine(const noc_settings *settings, int shares, noc_engine_options *options);
+/* What the settings say about the engine (device, precision, threads, isa, batch, window, overlap, blend). */
+void noc_settings_engine(const noc_settings *settings, noc_engine_options *options);
 
 /* The text of configs/default.yaml. */
 void noc_settings_print_yaml(void);

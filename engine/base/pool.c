@@ -6,11 +6,11 @@
  * then sleep. */
 #include "engine/base/pool.h"
 
+#include "engine/base/cpus.h"
 #include "engine/base/memory.h"
 
 #include <assert.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -122,13 +122,6 @@ static bool start_members(noc_pool *pool)
     return is_complete;
 }
 
-static int processors(void)
-{
-    cpu_set_t set;
-
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-}
-
 noc_status noc_pool_create(int threads, noc_pool **pool, noc_error *err)
 {
     assert(threads >= 1);
@@ -141,7 +134,7 @@ noc_status noc_pool_create(int threads, noc_pool **pool, noc_error *err)
     }
     made->members = members;
     made->threads = threads;
-    made->spins = threads <= processors() ? SPINS : 0;
+    made->spins = threads <= noc_cpus_count() ? SPINS : 0;
     pthread_mutex_init(&made->lock, NULL);
     pthread_cond_init(&made->has_work, NULL);
     pthread_cond_init(&made->is_done, NULL);

@@ -1,9 +1,9 @@
 /* The CPU device: a pool of threads and the kernels of one instruction set, chosen when it opens. */
 #include "engine/cpu/cpu.h"
 
+#include "engine/base/cpus.h"
 #include "engine/base/memory.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,57 +101,6 @@ static noc_precision cpu_precision(const noc_device_options *options)
                                                                                       : NOC_PRECISION_F32;
 }
 
-/* CPUs that the cgroup's quota amounts to, rounded up; `limit` without one. */
-static int quota_of(const char *path, const char *period_path, int limit)
-{
-    long long quota = 0, period = 0;
-    FILE *file = fopen(path, "r");
-    if (!file)
-        return limit;
-    int found = fscanf(file, "%lld %lld", &quota, &period);
-    fclose(file);
-    if (period_path && (file = fopen(period_path, "r"))) {
-        found += fscanf(file, "%lld", &period) == 1;
-        fclose(file);
-    }
-    if (found < 2 || quota <= 0 || period <= 0)
-        return limit;
-    long long cpus = (quota + period - 1) / period;
-    return cpus < limit ? (int)cpus : limit;
-}
-
-/* The folder of this process in the unified hierarchy, or "". */
-static void own_cgroup(char *folder, size_t size)
-{
-    char line[512];
-    folder[0] = '\0';
-    FILE *file = fopen("/proc/self/cgroup", "r");
-    if (!file)
-        return;
-    while (fgets(line, sizeof line, file))
-        if (strncmp(line, "0::", 3) == 0) {
-            line[strcspn(line, "\n")] = '\0';
-            snprintf(folder, size, "%s", line + 3);
-        }
-    fclose(file);
-}
-
-static int default_threads(void)
-{
-    cpu_set_t set;
-    int threads = 1;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        threads = CPU_COUNT(&set);
-    char folder[512], path[600];
-    own_cgroup(folder, sizeof folder);
-    snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", folder);
-    threads = quota_of(path, NULL, threads);
-    threads = quota_of("/sys/fs/cgroup/cpu.max", NULL, threads);
-    threads =
-        quota_of("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us", threads);
-    return threads > 0 ? threads : 1;
-}
-
 static void read_name(char *name, size_t size)
 {
     char line[256];
@@ -194,7 +143,7 @@ static noc_status cpu_open(const noc_device_options *options, noc_device **devic
         return NOC_ENOMEMORY;
     made->kernels = kernels;
     read_name(made->name, sizeof made->name);
-    int threads = options->threads > 0 ? options->threads : default_threads();
+    int threads = options->threads > 0 ? options->threads : noc_cpus_usable();
     status = noc_pool_create(threads < THREADS_MAX ? threads : THREADS_MAX, &made->pool, err);
     if (status != NOC_OK) {
         cpu_close(made);
