@@ -125,8 +125,8 @@ static void add_json_step(const noc_profile_step *step, const noc_plan *plan, no
     noc_text_add_json(text, out->name);
     noc_text_add(
         text,
-        ",\"shape\":[%d,%d,%d,%d],\"seconds\":%.9f,\"macs\":%llu,\"bytes\":%.0f,"
-        "\"flop_per_second\":%.6g,\"bytes_per_second\":%.6g,\"share_of_limit\":%.6f,\"limit\":\"%s\"}",
+        ",\"shape\":[%d,%d,%d,%d],\"seconds\":%.6g,\"macs\":%llu,\"bytes\":%.0f,"
+        "\"flop_per_second\":%.6g,\"bytes_per_second\":%.6g,\"share_of_limit\":%.6g,\"limit\":\"%s\"}",
         out->grid[0], out->grid[1], out->grid[2], out->channels, step->seconds,
         (unsigned long long)step->macs, step->bytes, step->flop / step->seconds, step->bytes / step->seconds,
         step->share, step->arithmetic_s > step->transfer_s ? "flop" : "bytes");
@@ -143,5 +143,5 @@ void noc_profile_add_json(const noc_profile *profile, const noc_plan *plan, noc_
         noc_text_add(text, "%s", i > 0 ? "," : "");
         add_json_step(&profile->steps[i], plan, text);
     }
-    noc_text_add(text, "],\"rest_seconds\":%.9f", profile->rest_s);
+    noc_text_add(text, "],\"rest_seconds\":%.9g", profile->rest_s);
 }

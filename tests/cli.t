@@ -298,7 +298,7 @@ for precision in f32 auto; do
         abs(sum(s["seconds"] for s in d["steps"]) + d["rest_seconds"] - d["mean_seconds_per_window"]) < 1e-6'
 done
 exits "bench engine --profile" 0 "$NOC" bench engine -m two --profile --repeats 1
-for word in 'limits measured' 'GFLOP/s' 'GB/s' 'all steps' ' flop '; do says "profile: $word" "$word"; done
+for word in 'limits measured' 'GFLOP/s' 'GB/s' 'all steps' ' attention'; do says "profile: $word" "$word"; done
 exits "bench pipeline --json" 0 "$NOC" bench pipeline -m "$model" --workers 1 --json list.csv
 holds "bench pipeline --json" 'd["workers"] == 1 and d["studies"] == 2 and d["studies_per_hour"] > 0'
 exits "doctor" 0 "$NOC" doctor
