@@ -1,7 +1,7 @@
 # make            build/nocturne                    make check     every test (SAN=address,undefined or SAN=thread)
 # make check-long  what takes ten minutes and more   make demo      install what is missing, build, show it at work
-# make info       parts, versions, flags            make bench-peers  speed beside other engines
-# make deps       the distribution's packages       make bench     speed of the engine on this machine
+# make info       parts, versions, flags            make bench     speed of the engine on this machine
+# make deps       the distribution's packages       make bench-peers bench-archive  beside other engines, beside PyTorch
 # make lint       clang-tidy, layers                make format    clang-format over the sources
 # make install    PREFIX=/usr/local DESTDIR=        make clean     removes the build folder
 # make uninstall  likewise
@@ -111,7 +111,7 @@ headers = $(wildcard $(patsubst %.c,%.h,$(1)))
 
 # --- building --------------------------------------------------------------------------------------------------------
 
-.PHONY: all archives tests info deps demo check check-all check-long bench bench-peers lint layers format install uninstall clean FORCE
+.PHONY: all archives tests info deps demo check check-all check-long bench bench-peers bench-archive peers lint layers format install uninstall clean FORCE
 
 all: $(BUILD)/nocturne
 
@@ -235,13 +235,21 @@ layers:
 bench: all
 	@NOC=$(abspath $(BUILD))/nocturne BUILD=$(abspath $(BUILD)) scripts/bench.sh
 
-# Other engines, from PyPI, in a folder of their own. BENCH_FLAGS: --threads 1, --peers NAME,...
-bench-peers: all
-	@[ -x $(BUILD)/peers/bin/python ] || { python3 -m venv $(BUILD)/peers && $(BUILD)/peers/bin/pip install -q numpy torch onnx \
-	    onnxruntime openvino; } || { rm -rf $(BUILD)/peers; exit 1; }
-	@[ -n "$(NOC_REFERENCE_DIR)" ] || $(BUILD)/peers/bin/python scripts/untrained_model.py $(BUILD)/untrained
-	@$(BUILD)/peers/bin/python scripts/bench_peers.py --nocturne $(BUILD)/nocturne $(BENCH_FLAGS) \
+# Other engines, from PyPI, in a folder of their own; PEERS=FOLDER takes another virtual environment.
+PEERS ?= $(BUILD)/peers
+peers:
+	@[ -x $(PEERS)/bin/python ] || python3 -m venv $(PEERS) || { rm -rf $(PEERS); exit 1; }
+	@$(PEERS)/bin/pip install -q --disable-pip-version-check numpy pyyaml nibabel torch onnx onnxruntime openvino
+
+# The tables of BENCHMARKS.md, into the build folder. BENCH_FLAGS: --threads 1, --rounds N, --peers NAME,...
+bench-peers: all peers
+	@[ -n "$(NOC_REFERENCE_DIR)" ] || $(PEERS)/bin/python scripts/untrained_model.py $(BUILD)/untrained
+	@$(PEERS)/bin/python scripts/bench_peers.py --nocturne $(BUILD)/nocturne --tables $(BUILD) $(BENCH_FLAGS) \
 	    $(if $(NOC_REFERENCE_DIR),$(NOC_REFERENCE_DIR)/models/brats-untrained,$(BUILD)/untrained)
+
+bench-archive: all peers
+	@$(PEERS)/bin/python scripts/bench_archive.py --nocturne $(BUILD)/nocturne --tables $(BUILD) $(BENCH_FLAGS) models/hippocampus \
+	    $(if $(NOC_REFERENCE_DIR),$(NOC_REFERENCE_DIR)/data/msd_hippocampus,demo/archive)
 
 # The kernels are written in GCC's vector extensions, which clang cannot read.
 TIDY := $(shell command -v clang-tidy 2>/dev/null)

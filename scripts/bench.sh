@@ -19,10 +19,10 @@ fi
 echo "One window of 4x128x128x128"
 "$NOC" bench engine -m "$model" --device cpu
 "$NOC" bench engine -m "$model" --device cpu --threads 1
-if "$PYTHON" -c 'import numpy, torch' 2>/dev/null; then
+if "$PYTHON" -c 'import numpy, torch, yaml' 2>/dev/null; then
     "$PYTHON" "$here/scripts/bench_peers.py" "$model" --nocturne "$NOC" --peers nocturne,eager
 else
-    echo "PyTorch is not installed for $PYTHON: no comparison (make bench-peers installs it in a folder of its own)"
+    echo "PyTorch or PyYAML is not installed for $PYTHON: no comparison (make bench-peers installs it in a folder of its own)"
 fi
 
 echo

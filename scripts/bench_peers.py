@@ -1,6 +1,6 @@
 """Seconds a window beside other engines that run the same network, all in one run and by turns.
 
-    python3 scripts/bench_peers.py MODEL [--nocturne PROGRAM] [--threads N] [--rounds N] [--peers NAME,...]
+    python3 scripts/bench_peers.py MODEL [--nocturne PROGRAM] [--threads N] [--rounds N] [--peers NAME,...] [--tables FOLDER]
 
 Every engine gets the same tensor; its logits are compared with PyTorch's in f32 before a time counts. What is not
 installed is left out and named. One window, batch 1, host memory to host memory; a figure is the best of all rounds.
@@ -16,25 +16,9 @@ import time
 
 import numpy
 
+import markdown_table
 import safetensors_file
-
-
-def read_network(model):
-    """The `network` map and the window of a manifest, and its tensors."""
-    config, window, weights, section = {}, None, None, ""
-    with open(os.path.join(model, "model.yaml"), encoding="utf-8") as file:
-        for line in file:
-            key, _, value = line.strip().partition(": ")
-            if line[:1] not in " #\n":
-                section = line.strip().split(":")[0]
-            if section == "weights":
-                weights = value
-                section = ""
-            elif section == "window" and key == "size":
-                window = json.loads(value)
-            elif section == "network" and value:
-                config[key] = json.loads(value) if value[0] in "[0123456789" else value
-    return config, window, safetensors_file.read(os.path.join(model, weights))[0]
+from model_folder import Model
 
 
 class Nocturne:
@@ -82,7 +66,7 @@ class Torch(Peer):
         self.job, self.torch, self.is_bf16 = job, torch, is_bf16
         self.name = f"PyTorch {torch.__version__.split('+')[0]} {'compiled' if is_compiled else 'eager'}"
         self.name += " bf16" if is_bf16 else " f32"
-        self.network = job.torch_network()
+        self.network = job.network.torch_network()
         if is_compiled:
             self.network = torch.compile(self.network, mode="max-autotune")
         self.input = torch.from_numpy(job.input[None])
@@ -135,21 +119,18 @@ class Job:
     def __init__(self, options, folder):
         self.model, self.nocturne, self.folder = options.model, options.nocturne, folder
         self.threads, self.repeats = options.threads, options.repeats
-        self.config, self.window, self.tensors = read_network(options.model)
+        self.network = Model(options.model)
+        self.window = self.network.manifest["window"]["size"]
         random = numpy.random.default_rng(1)
-        self.input = random.uniform(-1, 1, (self.config["in_channels"], *self.window)).astype("f4")
+        self.input = random.uniform(-1, 1, (self.network.manifest["network"]["in_channels"], *self.window)).astype("f4")
         self.input_file = os.path.join(folder, "input.safetensors")
         safetensors_file.write(self.input_file, {"input": self.input})
-
-    def torch_network(self):
-        import segformer3d_torch
-        return segformer3d_torch.load(self.config, self.tensors)
 
     def onnx_file(self):
         import torch
         path = os.path.join(self.folder, "network.onnx")
         if not os.path.exists(path):
-            torch.onnx.export(self.torch_network(), (torch.from_numpy(self.input[None]),), path, dynamo=False,
+            torch.onnx.export(self.network.torch_network(), (torch.from_numpy(self.input[None]),), path, dynamo=False,
                               opset_version=17, input_names=["input"], output_names=["logits"])
         return path
 
@@ -189,12 +170,13 @@ def measure(job, engines, rounds):
     return best
 
 
-def print_table(engines, best, errors):
-    print("| engine | ms a window | Nocturne is faster by | difference of logits |\n|---|---|---|---|")
+def table(engines, best, errors):
+    rows = []
     for engine in engines:
         own = next((e for e in engines if isinstance(e, Nocturne) and e.precision in engine.name), engines[0])
         ratio = "" if isinstance(engine, Nocturne) else f"{best[engine] / best[own]:.2f}x"
-        print(f"| {engine.name} | {best[engine] * 1e3:.1f} | {ratio} | {errors[engine]:.1e} |")
+        rows.append([engine.name, f"{best[engine] * 1e3:.1f}", ratio, f"{errors[engine]:.1e}"])
+    return markdown_table.text(["engine", "ms a window", "Nocturne is faster by", "difference of logits"], rows)
 
 
 def main():
@@ -205,12 +187,16 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peers", default=",".join(ENGINES), help="of: " + ", ".join(ENGINES))
+    parser.add_argument("--tables", metavar="FOLDER", help="write the table to FOLDER/peers-N-threads.md too")
     options = parser.parse_args()
+    caption = markdown_table.machine(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         job = Job(options, folder)
         engines = open_engines(job, options.peers.split(","))
         errors = check(job, engines)
-        print_table(engines, measure(job, engines, options.rounds), errors)
+        best = measure(job, engines, options.rounds)
+        markdown_table.publish([f"One window; {caption}\n", table(engines, best, errors)],
+                               options.tables, f"peers-{options.threads}-threads")
 
 
 if __name__ == "__main__":
