@@ -45,7 +45,7 @@ class Torch:
 
     def __init__(self, job, precision):
         self.job, self.precision, self.best, self.dice = job, precision, Best(), {}
-        self.name = f"PyTorch {precision}" + (" (autocast)" if precision == "bf16" else "")
+        self.name = f"PyTorch {precision}"
         self.masks, self.tensors = (os.path.join(job.folder, "torch-" + precision, d) for d in ("masks", "tensors"))
         os.makedirs(self.tensors)
 
@@ -55,6 +55,7 @@ class Torch:
                         "--part", f"{number}/{self.job.rounds}"], check=True, stdout=subprocess.DEVNULL)
         with open(os.path.join(self.masks, "result.json"), encoding="utf-8") as file:
             result = json.load(file)
+        self.name = f"PyTorch {result['version']} {self.precision}" + (" (autocast)" if self.precision == "bf16" else "")
         self.dice.update(result["dice"])
         self.best.add(len(result["dice"]), result["seconds"], result["cpu_seconds"])
 
@@ -121,6 +122,7 @@ class Job:
     def measure(self):
         for number in range(self.rounds):
             for engine in self.engines:
+                print(f"round {number + 1} of {self.rounds}: {engine.name}", file=sys.stderr)
                 engine.round(number)
             for key in self.keys[number::self.rounds]:
                 self.compare_logits(key)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 
 import numpy
 
@@ -130,8 +131,10 @@ class Job:
         import torch
         path = os.path.join(self.folder, "network.onnx")
         if not os.path.exists(path):
-            torch.onnx.export(self.network.torch_network(), (torch.from_numpy(self.input[None]),), path, dynamo=False,
-                              opset_version=17, input_names=["input"], output_names=["logits"])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the tracer's: this file is for one size of input
+                torch.onnx.export(self.network.torch_network(), (torch.from_numpy(self.input[None]),), path, dynamo=False,
+                                  opset_version=17, input_names=["input"], output_names=["logits"])
         return path
 
 
@@ -155,6 +158,7 @@ def check(job, engines):
     wanted = reference.logits() if reference else engines[0].logits()
     errors = {}
     for engine in engines:
+        print(f"logits: {engine.name}", file=sys.stderr)
         errors[engine] = float(numpy.abs(engine.logits() - wanted).max() / numpy.abs(wanted).max())
         bound = 0.1 if "bf16" in engine.name else 1e-4
         if errors[engine] > bound:
@@ -164,8 +168,9 @@ def check(job, engines):
 
 def measure(job, engines, rounds):
     best = {engine: float("inf") for engine in engines}
-    for _ in range(rounds):
+    for number in range(rounds):
         for engine in engines:
+            print(f"round {number + 1} of {rounds}: {engine.name}", file=sys.stderr)
             best[engine] = min(best[engine], engine.seconds())
     return best
 

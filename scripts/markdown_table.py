@@ -8,7 +8,7 @@ def machine(threads):
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         name = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), "unknown processor")
     load = os.getloadavg()[0]
-    return f"{datetime.date.today()}, {name}, {threads} threads of {os.cpu_count()} CPUs, load average before {load:.1f}"
+    return f"{datetime.date.today()}, {name}, {os.cpu_count()} CPUs, threads: {threads}, load average before: {load:.1f}"
 
 
 def text(head, rows):

@@ -143,7 +143,7 @@ def main():
     todo = list(studies(options.archive))[first::step]
     os.makedirs(options.out, exist_ok=True)
     segmenter = load(options)
-    result = {"seconds": 0, "cpu_seconds": 0, "dice": {}}
+    result = {"version": segmenter.torch.__version__.split("+")[0], "seconds": 0, "cpu_seconds": 0, "dice": {}}
     for study in todo:
         begin, cpu = time.perf_counter(), time.process_time()
         result["dice"][study[0]], volume, logits = segment(segmenter, study, options.out)
