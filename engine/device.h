@@ -119,6 +119,9 @@ typedef struct noc_device_ops {
     noc_status (*buffer_create)(noc_device *device, size_t bytes, noc_buffer **buffer, noc_error *err);
     void (*buffer_free)(noc_buffer *buffer);
     noc_status (*gather)(noc_device *device, const noc_gather *gather, noc_error *err);
+    /* Room, kept by the device, for gathers with these classes, grid, upsample, and a box not wider along W:
+     * those allocate nothing. */
+    noc_status (*gather_reserve)(noc_device *device, const noc_gather *widest, noc_error *err);
 } noc_device_ops;
 
 /* "cpu", "cuda", "cuda:1", "auto" -> the table and index. "auto" is the best that opens, CPU at the end.

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_BATCH = 1, SPARE_BYTES = 64 << 20 };
+enum { DEFAULT_BATCH = 1 };
 
 static noc_status open_device(noc_engine *e, const noc_engine_options *options, noc_error *err)
 {
@@ -35,7 +35,10 @@ static noc_status make_staging(noc_engine *e, noc_error *err)
     e->input_floats = grid_floats(&e->plan->values[0]);
     e->logits_floats = grid_floats(&e->plan->values[e->plan->logits]);
     e->inputs = noc_alloc_zeroed((size_t)e->batch, sizeof *e->inputs, err);
-    if (!e->inputs)
+    e->left = noc_alloc((size_t)e->batch, sizeof *e->left, err);
+    e->outputs = noc_alloc((size_t)e->batch, sizeof *e->outputs, err);
+    e->offsets = noc_alloc((size_t)e->batch, sizeof *e->offsets, err);
+    if (!e->inputs || !e->left || !e->outputs || !e->offsets)
         return NOC_ENOMEMORY;
     for (int b = 0; b < e->batch; b++)
         if (!(e->inputs[b] = noc_alloc(e->input_floats, sizeof(float), err)))
@@ -101,12 +104,6 @@ void noc_engine_close(noc_engine *engine)
 {
     if (!engine)
         return;
-    while (engine->spare) {
-        spare_buffer *s = engine->spare;
-        engine->spare = s->next;
-        engine->ops->buffer_free(s->buffer);
-        free(s);
-    }
     if (engine->logits)
         engine->ops->buffer_free(engine->logits);
     if (engine->network)
@@ -116,6 +113,9 @@ void noc_engine_close(noc_engine *engine)
     for (int b = 0; engine->inputs && b < engine->batch; b++)
         free(engine->inputs[b]);
     free(engine->inputs);
+    free(engine->left);
+    free(engine->outputs);
+    free(engine->offsets);
     free(engine->importance);
     noc_plan_free(engine->plan);
     free(engine);
@@ -155,33 +155,6 @@ void noc_engine_window(const noc_engine *engine, int64_t window[3], double *over
 const noc_plan *noc_engine_plan(const noc_engine *engine)
 {
     return engine->plan;
-}
-
-/* ---- buffers ---- */
-
-noc_status engine_take_buffer(noc_engine *engine, noc_buffer **buffer, noc_error *err)
-{
-    spare_buffer *s = engine->spare;
-    if (!s)
-        return engine->ops->buffer_create(engine->device, engine->logits_floats * sizeof(float), buffer, err);
-    engine->spare = s->next;
-    engine->spare_count--;
-    *buffer = s->buffer;
-    free(s);
-    return NOC_OK;
-}
-
-void engine_give_buffer(noc_engine *engine, noc_buffer *buffer)
-{
-    size_t kept = (size_t)engine->spare_count * engine->logits_floats * sizeof(float);
-    spare_buffer *s = kept < SPARE_BYTES ? malloc(sizeof *s) : NULL;
-    if (!s) {
-        engine->ops->buffer_free(buffer);
-        return;
-    }
-    *s = (spare_buffer){.next = engine->spare, .buffer = buffer};
-    engine->spare = s;
-    engine->spare_count++;
 }
 
 void engine_fill_gather(const noc_engine *engine, noc_gather *gather)

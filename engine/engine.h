@@ -101,7 +101,8 @@ int64_t noc_segmentation_windows_done(const noc_segmentation *segmentation);
 /* False when every window was handed out. */
 bool noc_segmentation_next(noc_segmentation *segmentation, noc_window_task *task);
 /* Computes up to noc_engine_batch tasks and gathers what became complete. On failure none of the tasks counts
- * as done and they may be run again. */
+ * as done and they may be run again. Windows are run in the order in which they were handed out; the room for
+ * them is made with the segmentation, and running allocates nothing. */
 noc_status noc_engine_run(noc_engine *engine, const noc_window_task *tasks, int count, noc_error *err);
 bool noc_segmentation_is_done(const noc_segmentation *segmentation);
 /* Moves the result out; only when done. */

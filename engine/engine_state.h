@@ -4,11 +4,6 @@
 
 #include "engine/engine.h"
 
-typedef struct spare_buffer {
-    struct spare_buffer *next;
-    noc_buffer *buffer;
-} spare_buffer;
-
 struct noc_engine {
     const noc_model *model;
     const noc_device_ops *ops;
@@ -24,13 +19,11 @@ struct noc_engine {
     size_t input_floats;  /* of one window */
     size_t logits_floats; /* of one window on the decoder's grid */
     noc_buffer *logits;   /* of noc_engine_forward */
-    spare_buffer *spare;  /* logits buffers for reuse */
-    int spare_count;
+    /* Of the batch that runs: windows not computed before, and where the logits of each go. */
+    const noc_window_task **left;
+    noc_buffer **outputs;
+    size_t *offsets; /* in floats */
 };
-
-/* A buffer for one window's logits; give it back after use. */
-noc_status engine_take_buffer(noc_engine *engine, noc_buffer **buffer, noc_error *err);
-void engine_give_buffer(noc_engine *engine, noc_buffer *buffer);
 
 /* What every gather of this engine shares. */
 void engine_fill_gather(const noc_engine *engine, noc_gather *gather);

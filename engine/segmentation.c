@@ -26,14 +26,19 @@ struct noc_segmentation {
     tile *tiles;
     int tile_count;
     int64_t task_count, next_task, done_count;
-    noc_buffer **logits;           /* of each task, while needed */
-    bool *is_computed;             /* of each task: it is not computed again when its batch is run again */
+    noc_buffer *logits;  /* room for the windows that are kept at once, in slots */
+    int64_t *slot;       /* of each task: where its logits lie; NOT_COMPUTED, NOT_NEEDED */
+    int64_t *free_slots; /* a stack */
+    int64_t free_count;
+    noc_gather_window *reaching;   /* of the rows that are gathered */
     int gather_tile, gather_layer; /* what is gathered next */
     void *voxels;
     size_t bytes;
     int64_t origin, step[3]; /* of the output, in elements */
     int64_t class_step;      /* LOGITS */
 };
+
+enum { NOT_COMPUTED = -1, NOT_NEEDED = -2 /* any more */ };
 
 /* ---- tiles and memory ---- */
 
@@ -182,9 +187,49 @@ static noc_status make_tiles(noc_segmentation *s, noc_error *err)
         t->first_task = s->task_count;
         s->task_count += (int64_t)s->windows.count[0] * t->count[0] * t->count[1];
     }
-    s->logits = noc_alloc_zeroed((size_t)s->task_count, sizeof *s->logits, err);
-    s->is_computed = noc_alloc_zeroed((size_t)s->task_count, sizeof *s->is_computed, err);
-    return s->logits && s->is_computed ? NOC_OK : NOC_ENOMEMORY;
+    return NOC_OK;
+}
+
+static noc_status make_slots(noc_segmentation *s, int64_t count, noc_error *err)
+{
+    const noc_engine *e = s->engine;
+    s->slot = noc_alloc((size_t)s->task_count, sizeof *s->slot, err);
+    s->free_slots = noc_alloc((size_t)count, sizeof *s->free_slots, err);
+    if (!s->slot || !s->free_slots)
+        return NOC_ENOMEMORY;
+    for (int64_t i = 0; i < s->task_count; i++)
+        s->slot[i] = NOT_COMPUTED;
+    while (s->free_count < count) { /* the lowest is taken first: pages of the others may never be touched */
+        s->free_slots[s->free_count] = count - 1 - s->free_count;
+        s->free_count++;
+    }
+    return e->ops->buffer_create(e->device, (size_t)count * e->logits_floats * sizeof(float), &s->logits,
+                                 err);
+}
+
+/* All that running windows needs beside the engine's own, so that nothing is allocated from window to window:
+ * logits of as many windows as are kept at once (bytes_with), the list of those that a gather reaches, and
+ * the device's room for the widest box. */
+static noc_status make_room(noc_segmentation *s, noc_error *err)
+{
+    const noc_engine *e = s->engine;
+    noc_gather widest = {.kind = s->kind, .element_bytes = s->element_bytes, .to = {1, 1, 0}};
+    int64_t most[2] = {0, 0};
+    for (int i = 0; i < s->tile_count; i++) {
+        const tile *t = &s->tiles[i];
+        for (int a = 0; a < 2; a++)
+            most[a] = t->count[a] > most[a] ? t->count[a] : most[a];
+        widest.to[2] = t->to[1] - t->from[1] > widest.to[2] ? t->to[1] - t->from[1] : widest.to[2];
+    }
+    int64_t kept = layers_kept(&s->windows) * most[0] * most[1];
+    s->reaching = noc_alloc((size_t)kept, sizeof *s->reaching, err);
+    if (!s->reaching)
+        return NOC_ENOMEMORY;
+    engine_fill_gather(e, &widest);
+    noc_status status = e->ops->gather_reserve(e->device, &widest, err);
+    if (status != NOC_OK)
+        return status;
+    return make_slots(s, kept + e->batch < s->task_count ? kept + e->batch : s->task_count, err);
 }
 
 /* ---- life ---- */
@@ -229,6 +274,8 @@ static noc_status create(noc_engine *engine, const noc_prepared *prepared, noc_g
         status = choose_cuts(engine, &s->windows, s->bytes, memory, s->cuts, &bytes, err);
     if (status == NOC_OK)
         status = make_tiles(s, err);
+    if (status == NOC_OK)
+        status = make_room(s, err);
     if (status != NOC_OK) {
         noc_segmentation_free(s);
         return status;
@@ -255,11 +302,10 @@ void noc_segmentation_free(noc_segmentation *segmentation)
 {
     if (!segmentation)
         return;
-    for (int64_t i = 0; segmentation->logits && i < segmentation->task_count; i++)
-        if (segmentation->logits[i])
-            engine_give_buffer(segmentation->engine, segmentation->logits[i]);
-    free(segmentation->logits);
-    free(segmentation->is_computed);
+    segmentation->engine->ops->buffer_free(segmentation->logits);
+    free(segmentation->slot);
+    free(segmentation->free_slots);
+    free(segmentation->reaching);
     free(segmentation->tiles);
     free(segmentation->voxels);
     free(segmentation);
@@ -325,7 +371,7 @@ static bool layer_is_complete(const noc_segmentation *s, const tile *t, int laye
 {
     int64_t first = t->first_task + layer * per_layer(t);
     for (int64_t n = first; n < first + per_layer(t); n++)
-        if (!s->logits[n])
+        if (s->slot[n] < 0)
             return false;
     return true;
 }
@@ -355,16 +401,14 @@ static noc_status gather_rows(noc_segmentation *s, const tile *t, int layer, int
     const noc_windows *w = &s->windows;
     int first = first_layer_reaching(w, from, layer);
     int64_t begin = t->first_task + first * per_layer(t), count = (layer - first + 1) * per_layer(t);
-    noc_gather_window *windows = noc_alloc((size_t)count, sizeof *windows, err);
-    if (!windows)
-        return NOC_ENOMEMORY;
     for (int64_t i = 0; i < count; i++) {
-        windows[i] = (noc_gather_window){.logits = s->logits[begin + i]};
-        task_start(s, t, begin + i, windows[i].start);
+        s->reaching[i] = (noc_gather_window){.logits = s->logits,
+                                             .offset = (size_t)s->slot[begin + i] * s->engine->logits_floats};
+        task_start(s, t, begin + i, s->reaching[i].start);
     }
     double p = s->engine->model->manifest->threshold;
     noc_gather gather = {.kind = s->kind,
-                         .windows = windows,
+                         .windows = s->reaching,
                          .window_count = (int)count,
                          .threshold = (float)log(p / (1 - p)), /* sigmoid(logit) >= p */
                          .element_bytes = s->element_bytes,
@@ -378,9 +422,7 @@ static noc_status gather_rows(noc_segmentation *s, const tile *t, int layer, int
         at += (gather.from[a] - w->pad_low[a]) * s->step[a];
     }
     gather.out = (char *)s->voxels + at * s->element_bytes;
-    noc_status status = s->engine->ops->gather(s->engine->device, &gather, err);
-    free(windows);
-    return status;
+    return s->engine->ops->gather(s->engine->device, &gather, err);
 }
 
 /* Logits of layers that end before the rows of the next one are not needed any more. */
@@ -390,9 +432,9 @@ static void release_layers(noc_segmentation *s, const tile *t, int layer)
     bool is_last = layer + 1 == w->count[0];
     int keep = is_last ? w->count[0] : first_layer_reaching(w, noc_windows_start(w, 0, layer + 1), layer + 1);
     for (int64_t n = t->first_task; n < t->first_task + keep * per_layer(t); n++)
-        if (s->logits[n]) {
-            engine_give_buffer(s->engine, s->logits[n]);
-            s->logits[n] = NULL;
+        if (s->slot[n] >= 0) {
+            s->free_slots[s->free_count++] = s->slot[n];
+            s->slot[n] = NOT_NEEDED;
         }
 }
 
@@ -448,43 +490,47 @@ static void cut_input(noc_engine *engine, const noc_window_task *task, float *ou
     engine->ops->host_loop(engine->device, (int)engine->window[0], cut_piece, &job);
 }
 
-static noc_status take_buffers(noc_engine *engine, int count, noc_buffer **buffers, noc_error *err)
+/* The last taken first, so that the stacks are as they were. */
+static void give_slots(const noc_engine *e, const noc_window_task *const tasks[], int count)
+{
+    while (count-- > 0) {
+        noc_segmentation *s = tasks[count]->segmentation;
+        s->free_slots[s->free_count++] = (int64_t)(e->offsets[count] / e->logits_floats);
+    }
+}
+
+/* Slots for the logits of `count` windows; their segmentations know of them only when those are there. */
+static noc_status take_slots(noc_engine *e, const noc_window_task *const tasks[], int count, noc_error *err)
 {
     for (int i = 0; i < count; i++) {
-        noc_status status = engine_take_buffer(engine, &buffers[i], err);
-        if (status == NOC_OK)
-            continue;
-        while (i-- > 0)
-            engine_give_buffer(engine, buffers[i]);
-        return status;
+        noc_segmentation *s = tasks[i]->segmentation;
+        if (s->free_count == 0) {
+            give_slots(e, tasks, i);
+            return noc_fail(err, NOC_EINTERNAL, "windows are run in another order than they were handed out");
+        }
+        e->outputs[i] = s->logits;
+        e->offsets[i] = (size_t)s->free_slots[--s->free_count] * e->logits_floats;
     }
     return NOC_OK;
 }
 
 /* Computes `count` windows, whose logits go to their segmentations only when all of them are there. */
-static noc_status compute(noc_engine *engine, const noc_window_task *const tasks[], int count, noc_error *err)
+static noc_status compute(noc_engine *e, const noc_window_task *const tasks[], int count, noc_error *err)
 {
-    noc_buffer **buffers = noc_alloc((size_t)count, sizeof *buffers, err);
-    size_t *offsets = noc_alloc_zeroed((size_t)count, sizeof *offsets, err);
-    noc_status status = buffers && offsets ? take_buffers(engine, count, buffers, err) : NOC_ENOMEMORY;
+    noc_status status = take_slots(e, tasks, count, err);
     if (status != NOC_OK)
-        goto out;
+        return status;
     for (int i = 0; i < count; i++)
-        cut_input(engine, tasks[i], engine->inputs[i]);
-    status = engine->ops->network_run(engine->network, count, (const float *const *)engine->inputs, false,
-                                      buffers, offsets, err);
-    for (int i = 0; i < count; i++) {
-        if (status != NOC_OK) {
-            engine_give_buffer(engine, buffers[i]);
-            continue;
-        }
-        tasks[i]->segmentation->logits[tasks[i]->number] = buffers[i];
-        tasks[i]->segmentation->is_computed[tasks[i]->number] = true;
+        cut_input(e, tasks[i], e->inputs[i]);
+    status = e->ops->network_run(e->network, count, (const float *const *)e->inputs, false, e->outputs,
+                                 e->offsets, err);
+    if (status != NOC_OK) {
+        give_slots(e, tasks, count);
+        return status;
     }
-out:
-    free(buffers);
-    free(offsets);
-    return status;
+    for (int i = 0; i < count; i++)
+        tasks[i]->segmentation->slot[tasks[i]->number] = (int64_t)(e->offsets[i] / e->logits_floats);
+    return NOC_OK;
 }
 
 /* A batch that failed while gathering may be run again, and in parts: what is computed then stays. */
@@ -492,15 +538,11 @@ noc_status noc_engine_run(noc_engine *engine, const noc_window_task *tasks, int 
 {
     if (count < 0 || count > engine->batch)
         return noc_fail(err, NOC_EINTERNAL, "%d windows for a batch of %d", count, engine->batch);
-    const noc_window_task **left = noc_alloc((size_t)count, sizeof *left, err);
-    int left_count = 0;
-    if (!left)
-        return NOC_ENOMEMORY;
+    int left = 0;
     for (int i = 0; i < count; i++)
-        if (!tasks[i].segmentation->is_computed[tasks[i].number])
-            left[left_count++] = &tasks[i];
-    noc_status status = left_count > 0 ? compute(engine, left, left_count, err) : NOC_OK;
-    free(left);
+        if (tasks[i].segmentation->slot[tasks[i].number] == NOT_COMPUTED)
+            engine->left[left++] = &tasks[i];
+    noc_status status = left > 0 ? compute(engine, engine->left, left, err) : NOC_OK;
     for (int i = 0; status == NOC_OK && i < count; i++)
         status = gather_ready(tasks[i].segmentation, err);
     for (int i = 0; status == NOC_OK && i < count; i++)

@@ -421,7 +421,17 @@ static const struct {
             {{45, 50, 58}, {24, 24, 24}, true},
             {{17, 83, 70}, {17, 17, 17}, false}};
 
-/* Ever less memory: more and more tiles along H and W, more windows, the same bits; at last a refusal. */
+/* Bytes of the last buffer. */
+static size_t buffer_bytes;
+
+static noc_status noting_buffer_create(noc_device *device, size_t bytes, noc_buffer **buffer, noc_error *why)
+{
+    buffer_bytes = bytes;
+    return noc_cpu_ops.buffer_create(device, bytes, buffer, why);
+}
+
+/* Ever less memory: more and more tiles along H and W, more windows, the same bits; at last a refusal. Logits
+ * and mask take no more than was estimated. */
 START_TEST(cut_by_memory)
 {
     enum { STEPS = 60 };
@@ -436,6 +446,9 @@ START_TEST(cut_by_memory)
 
     options.batch = 2;
     noc_engine *engine = open_engine(&options);
+    noc_device_ops ops = *engine->ops;
+    ops.buffer_create = noting_buffer_create;
+    engine->ops = &ops;
     ck_assert_int_eq(noc_segmentation_bytes(engine, size, voxels, 0, &whole, &err), NOC_OK);
     noc_segmentation_result wanted = segment(engine, prepared, 0, &least_windows);
     ck_assert(has_labels(&wanted, CLASSES));
@@ -448,6 +461,7 @@ START_TEST(cut_by_memory)
         if (bytes == last_bytes) /* the same tiles */
             continue;
         noc_segmentation_result mask = segment(engine, prepared, memory, &windows);
+        ck_assert_uint_le(buffer_bytes + mask.bytes, bytes);
         ck_assert_mem_eq(mask.voxels, wanted.voxels, mask.bytes);
         free(mask.voxels);
         ck_assert_int_ge(windows, last);
@@ -464,6 +478,7 @@ START_TEST(cut_by_memory)
     free(wanted.voxels);
     free(values);
     noc_prepared_free(prepared);
+    engine->ops = &noc_cpu_ops;
     noc_engine_close(engine);
 }
 END_TEST

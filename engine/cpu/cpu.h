@@ -14,6 +14,8 @@
 struct noc_device {
     noc_pool *pool;
     const noc_cpu_kernels *kernels;
+    float *gather_room; /* tables and scratch of a gather */
+    size_t gather_floats;
     char name[96];
 };
 
@@ -122,6 +124,7 @@ noc_status noc_cpu_limits(noc_device *device, noc_device_limits *limits, noc_err
 /* ---- gather.c ---- */
 
 noc_status noc_cpu_gather(noc_device *device, const noc_gather *gather, noc_error *err);
+noc_status noc_cpu_gather_reserve(noc_device *device, const noc_gather *widest, noc_error *err);
 
 /* ---- between steps ---- */
 

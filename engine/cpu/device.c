@@ -125,6 +125,7 @@ static void cpu_close(noc_device *device)
     if (!device)
         return;
     noc_pool_free(device->pool);
+    free(device->gather_room);
     free(device);
 }
 
@@ -242,4 +243,5 @@ const noc_device_ops noc_cpu_ops = {
     .buffer_create = cpu_buffer_create,
     .buffer_free = cpu_buffer_free,
     .gather = noc_cpu_gather,
+    .gather_reserve = noc_cpu_gather_reserve,
 };

@@ -14,10 +14,9 @@ typedef struct gather_job {
     const noc_cpu_kernels *kernels;
     const noc_gather *gather;
     noc_cpu_axis axes[3]; /* of a window's voxels; W: from the base of each block of lanes */
-    int *base;
-    void *tables;
-    float *scratch; /* of each thread: lines, sums, weights, best, labels */
-    size_t scratch_floats, line_step, sum_step;
+    int *base, blocks;    /* of lanes along W */
+    float *scratch;       /* of each thread: lines, sums, weights, best, labels */
+    size_t table_ints, scratch_floats, line_step, sum_step;
     int width;    /* of the box */
     bool is_only; /* logits of one window with constant weights: they are written as they are */
 } gather_job;
@@ -128,33 +127,65 @@ static void gather_piece(void *argument, int piece, int thread)
     }
 }
 
-/* Positions within a window; those along W are kept from the first sample of each block of lanes, a vector's
- * reach. */
-static noc_status fill_tables(gather_job *job, noc_error *err)
+/* What a gather needs, by its shape: sizes, but no memory yet. */
+static gather_job job_of(const noc_device *device, const noc_gather *g)
 {
-    const noc_gather *g = job->gather;
-    int lanes = job->kernels->lanes, size[3], blocks;
+    gather_job job = {.kernels = device->kernels, .gather = g, .width = (int)(g->to[2] - g->from[2])};
+    size_t lanes = (size_t)job.kernels->lanes, classes = (size_t)g->classes;
+    int size[3];
     for (int a = 0; a < 3; a++)
         size[a] = g->grid[a] * g->upsample[a];
-    blocks = (size[2] + lanes - 1) / lanes;
-    size_t count = 3 * ((size_t)size[0] + (size_t)size[1] + (size_t)blocks * (size_t)lanes) + (size_t)blocks;
-    int *table = job->tables = noc_alloc_zeroed(count, sizeof *table, err);
-    if (!table)
-        return NOC_ENOMEMORY;
+    job.blocks = noc_cpu_parts(size[2], job.kernels->lanes);
+    job.table_ints =
+        3 * ((size_t)size[0] + (size_t)size[1] + (size_t)job.blocks * lanes) + (size_t)job.blocks;
+    job.table_ints = (job.table_ints + 15) / 16 * 16;
+    job.line_step = (size_t)g->grid[2] + lanes;
+    job.sum_step = (size_t)job.width + 2 * lanes;
+    job.scratch_floats = (classes * (job.line_step + job.sum_step) + 3 * job.sum_step + 31) / 16 * 16;
+    return job;
+}
+
+/* The tables, and behind them the scratch of each thread. */
+static noc_status take_room(noc_device *device, gather_job *job, noc_error *err)
+{
+    size_t floats = job->table_ints + (size_t)noc_pool_threads(device->pool) * job->scratch_floats;
+    if (floats > device->gather_floats) {
+        free(device->gather_room);
+        device->gather_floats = 0;
+        device->gather_room = noc_alloc(floats, sizeof(float), err);
+        if (!device->gather_room)
+            return NOC_ENOMEMORY;
+        device->gather_floats = floats;
+    }
+    job->scratch = device->gather_room + job->table_ints;
+    return NOC_OK;
+}
+
+/* Positions within a window; those along W are kept from the first sample of each block of lanes, a vector's
+ * reach. */
+static void fill_tables(gather_job *job, void *room)
+{
+    const noc_gather *g = job->gather;
+    int *table = memset(room, 0, job->table_ints * sizeof *table), lanes = job->kernels->lanes;
     for (int a = 0; a < 3; a++) {
-        int n = a == 2 ? blocks * lanes : size[a];
+        int size = g->grid[a] * g->upsample[a], n = a == 2 ? job->blocks * lanes : size;
         job->axes[a] = (noc_cpu_axis){.low = table, .high = table + n, .fraction = (float *)(table + 2 * n)};
-        noc_cpu_axis_fill(g->grid[a], size[a], &job->axes[a]);
+        noc_cpu_axis_fill(g->grid[a], size, &job->axes[a]);
         table += 3 * n;
     }
     job->base = table;
-    for (int i = 0; i < size[2]; i++) {
+    for (int i = 0; i < g->grid[2] * g->upsample[2]; i++) {
         if (i % lanes == 0)
             job->base[i / lanes] = job->axes[2].low[i];
         job->axes[2].low[i] -= job->base[i / lanes];
         job->axes[2].high[i] -= job->base[i / lanes];
     }
-    return NOC_OK;
+}
+
+noc_status noc_cpu_gather_reserve(noc_device *device, const noc_gather *widest, noc_error *err)
+{
+    gather_job job = job_of(device, widest);
+    return take_room(device, &job, err);
 }
 
 static noc_status check(const noc_gather *g, noc_error *err)
@@ -181,26 +212,14 @@ noc_status noc_cpu_gather(noc_device *device, const noc_gather *gather, noc_erro
     for (int a = 0; a < 3; a++)
         if (gather->from[a] >= gather->to[a])
             return NOC_OK;
-    gather_job job = {.kernels = device->kernels,
-                      .gather = gather,
-                      .is_only = gather->kind == NOC_GATHER_LOGITS && gather->window_count == 1 &&
-                                 !gather->importance && gather->out_step[2] == 1 &&
-                                 gather->from[2] == gather->windows[0].start[2]};
-    size_t lanes = (size_t)job.kernels->lanes, classes = (size_t)gather->classes;
-    int64_t rows = (gather->to[0] - gather->from[0]) * (gather->to[1] - gather->from[1]);
-    job.width = (int)(gather->to[2] - gather->from[2]);
-    job.line_step = (size_t)gather->grid[2] + lanes;
-    job.sum_step = (size_t)job.width + 2 * lanes;
-    job.scratch_floats = (classes * (job.line_step + job.sum_step) + 3 * job.sum_step + 31) / 16 * 16;
-    status = fill_tables(&job, err);
+    gather_job job = job_of(device, gather);
+    job.is_only = gather->kind == NOC_GATHER_LOGITS && gather->window_count == 1 && !gather->importance &&
+                  gather->out_step[2] == 1 && gather->from[2] == gather->windows[0].start[2];
+    status = take_room(device, &job, err);
     if (status != NOC_OK)
         return status;
-    job.scratch = noc_alloc((size_t)noc_pool_threads(device->pool), job.scratch_floats * sizeof(float), err);
-    if (job.scratch)
-        noc_cpu_run(device, (int)((rows + ROWS_PER_PIECE - 1) / ROWS_PER_PIECE), gather_piece, &job);
-    else
-        status = NOC_ENOMEMORY;
-    free(job.scratch);
-    free(job.tables);
-    return status;
+    fill_tables(&job, device->gather_room);
+    int64_t rows = (gather->to[0] - gather->from[0]) * (gather->to[1] - gather->from[1]);
+    noc_cpu_run(device, noc_cpu_parts(rows, ROWS_PER_PIECE), gather_piece, &job);
+    return NOC_OK;
 }
