@@ -6,7 +6,8 @@ set -u
 build='gcc libc6-dev make pkg-config libopenmpi-dev libhdf5-openmpi-dev libsqlite3-dev libnifti2-dev zlib1g-dev
     libdeflate-dev libyaml-dev libjansson-dev libssl-dev'
 run='openmpi-bin util-linux procps'
-check='check perl hdf5-tools sqlite3 python3 python3-numpy python3-h5py python3-nibabel'
+check='check perl hdf5-tools sqlite3 python3 python3-numpy python3-h5py python3-nibabel
+    qemu-user'
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
     echo 'deps: no Debian here; the build will name what it does not find' >&2

@@ -5,6 +5,7 @@
 
 #include <check.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -816,6 +817,159 @@ START_TEST(gather)
 }
 END_TEST
 
+#if defined(__x86_64__)
+/* MXCSR of this thread without the flags that any operation may raise. */
+static unsigned mode_here(void)
+{
+    return __builtin_ia32_stmxcsr() & ~0x3fU;
+}
+
+/* Ops whose every product or input is denormal: flushed to zero, nothing is left. */
+static void add_tiny_op(graph *g, int kind)
+{
+    static const noc_op_kind kinds[] = {NOC_OP_LINEAR, NOC_OP_CONV, NOC_OP_DWCONV, NOC_OP_AFFINE,
+                                        NOC_OP_ACTIVATION};
+    if (kinds[kind] == NOC_OP_LINEAR)
+        add_linear(g, 0, 19, 0);
+    else if (kinds[kind] == NOC_OP_CONV)
+        add_conv(g, 0, 19, 3, 2, 1);
+    else
+        add_like(g, kinds[kind], 0);
+    noc_op *op = &g->ops[0];
+    if (kinds[kind] == NOC_OP_DWCONV || kinds[kind] == NOC_OP_AFFINE) {
+        op->weight = weights_of((size_t)g->values[0].channels * (kinds[kind] == NOC_OP_AFFINE ? 1 : 27), 1);
+        op->bias = weights_of((size_t)g->values[0].channels, 1);
+    }
+    for (int a = 0; kinds[kind] == NOC_OP_DWCONV && a < 3; a++) {
+        op->kernel[a] = 3;
+        op->stride[a] = op->padding[a] = 1;
+    }
+    op->activation = kinds[kind] == NOC_OP_ACTIVATION ? NOC_ACTIVATION_GELU : NOC_ACTIVATION_NONE;
+}
+enum { TINY_OPS = 5 };
+
+/* 1e-39 is denormal itself: times 1e9 it would be seen. 1e-30 becomes so times 1e-10. */
+static const struct {
+    float input;
+    double weight;
+} tiny_values[] = {{1e-39F, 1e9}, {1e-30F, 1e-10}};
+
+START_TEST(denormals_are_zeros)
+{
+    const unsigned own = mode_here();
+    for (int kind = 0; kind < TINY_OPS; kind++)
+        for (int v = 0; v < 2; v++) {
+            graph g;
+            start_graph(&g, 3, 5, 7, 6);
+            add_tiny_op(&g, kind);
+            size_t count = value_count(&g.values[0]), out_count = value_count(&g.values[1]);
+            float *input = malloc(count * sizeof *input);
+            for (size_t i = 0; i < count; i++)
+                input[i] = g.ops[0].kind == NOC_OP_ACTIVATION && v == 1 ? 1.3e-38F : tiny_values[v].input;
+            for (size_t i = 0; i < g.ops[0].weight.count; i++)
+                g.ops[0].weight.data[i] = tiny_values[v].weight;
+            for (size_t i = 0; i < g.ops[0].bias.count; i++)
+                g.ops[0].bias.data[i] = 0;
+            for (int s = 0; s < SETS; s++) {
+                noc_device *device = open_device(sets[s], 2);
+                if (!device)
+                    continue;
+                float *out = run_on(device, &g, input);
+                for (size_t i = 0; i < out_count; i++)
+                    ck_assert_msg(out[i] == 0, "%s, %s: [%zu] is %g", sets[s], noc_op_name(g.ops[0].kind), i,
+                                  (double)out[i]);
+                free(out);
+                noc_cpu_ops.close(device);
+            }
+            free(input);
+            free(g.ops[0].weight.data);
+            free(g.ops[0].bias.data);
+        }
+    ck_assert_uint_eq(mode_here(), own);
+}
+END_TEST
+
+/* The mode of each thread of a pool: every thread waits in its one piece for the others. */
+typedef struct modes {
+    pthread_barrier_t all_are_here;
+    unsigned of_thread[THREADS];
+} modes;
+
+static void note_mode(void *argument, int i, int thread)
+{
+    modes *m = argument;
+    (void)i;
+    m->of_thread[thread] = mode_here();
+    pthread_barrier_wait(&m->all_are_here);
+}
+
+static void check_modes(noc_device *device, unsigned wanted)
+{
+    modes m = {.of_thread = {0}};
+    pthread_barrier_init(&m.all_are_here, NULL, THREADS);
+    noc_cpu_ops.host_loop(device, THREADS, note_mode, &m);
+    pthread_barrier_destroy(&m.all_are_here);
+    for (int t = 0; t < THREADS; t++)
+        ck_assert_uint_eq(m.of_thread[t], wanted);
+}
+
+typedef struct rounded {
+    graph graph;
+    float input[40 * 50 * 4];
+    noc_network *network;
+    noc_buffer *buffer;
+} rounded;
+
+/* Logits by a caller in a mode of its own. */
+static void run_in_mode(rounded *r, unsigned mode, float *out)
+{
+    const unsigned own = mode_here();
+    const float *input = r->input;
+    const size_t offset = 0;
+    __builtin_ia32_ldmxcsr(mode);
+    noc_status status = noc_cpu_ops.network_run(r->network, 1, &input, false, &r->buffer, &offset, NULL);
+    if (status == NOC_OK)
+        status = noc_cpu_ops.network_read(r->network, r->graph.plan.logits, out, NULL);
+    const unsigned after = mode_here();
+    __builtin_ia32_ldmxcsr(own);
+    ck_assert_int_eq(status, NOC_OK);
+    ck_assert_uint_eq(after, mode);
+}
+
+/* A caller that rounds upwards and flushes nothing: no bit of it reaches the results, no thread's mode
+ * changes. */
+START_TEST(modes_are_their_threads_own)
+{
+    const unsigned own = mode_here(), upwards = (own | 0x4000U) & ~0x8040U;
+    rounded r;
+    start_graph(&r.graph, 1, 40, 50, 4);
+    add_linear(&r.graph, 0, 70, 0);
+    for (size_t i = 0; i < value_count(&r.graph.values[0]); i++)
+        r.input[i] = (float)uniform();
+    size_t bytes = value_count(&r.graph.values[1]) * sizeof(float);
+    float *wanted = malloc(bytes), *out = malloc(bytes);
+    for (int s = 0; s < SETS; s++) {
+        noc_device *device = open_device(sets[s], THREADS);
+        if (!device)
+            continue;
+        ck_assert_int_eq(noc_cpu_ops.network_create(device, &r.graph.plan, 1, &r.network, NULL), NOC_OK);
+        ck_assert_int_eq(noc_cpu_ops.buffer_create(device, bytes, &r.buffer, NULL), NOC_OK);
+        run_in_mode(&r, own, wanted);
+        run_in_mode(&r, upwards, out);
+        ck_assert_msg(memcmp(out, wanted, bytes) == 0, "%s: other bits", sets[s]);
+        check_modes(device, own);
+        noc_cpu_ops.buffer_free(r.buffer);
+        noc_cpu_ops.network_free(r.network);
+        noc_cpu_ops.close(device);
+    }
+    free(wanted);
+    free(out);
+    free(r.graph.ops[0].weight.data);
+    free(r.graph.ops[0].bias.data);
+}
+END_TEST
+#endif
+
 START_TEST(gather_ties)
 {
     noc_device *device = open_device("portable", 1);
@@ -927,6 +1081,10 @@ int main(void)
     tcase_add_test(rest, gather);
     tcase_add_test(rest, gather_ties);
     tcase_add_test(rest, limits);
+#if defined(__x86_64__)
+    tcase_add_test(rest, denormals_are_zeros);
+    tcase_add_test(rest, modes_are_their_threads_own);
+#endif
     tcase_add_test(rest, find);
     tcase_add_test(rest, choice);
     suite_add_tcase(suite, rest);

@@ -4,6 +4,7 @@
 #include "engine/base/cpus.h"
 #include "engine/base/memory.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,16 +26,33 @@ static const noc_cpu_kernels *const instruction_sets[] = {
 };
 enum { INSTRUCTION_SETS = sizeof instruction_sets / sizeof instruction_sets[0], THREADS_MAX = 1024 };
 
+/* CPUID leaf 7: bit 22 of EDX is AMX-BF16, bit 24 AMX-TILE. */
+static bool has_tiles(void)
+{
 #if defined(__x86_64__)
-/* The system gives tiles to those who ask, once a process; it may refuse, or not know them. CPUID leaf 7: bit
- * 22 of EDX is AMX-BF16, bit 24 AMX-TILE. */
-static bool may_use_tiles(void)
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 22 & 1 && d >> 24 & 1;
+#else
+    return false;
+#endif
+}
+
+#if defined(__x86_64__)
+static bool tiles_are_granted;
+
+static void ask_for_tiles(void)
 {
     enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
-    unsigned a, b, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 22 & 1) || !(d >> 24 & 1))
-        return false;
-    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+    tiles_are_granted = has_tiles() && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+
+/* The system gives tiles to a process that asks, and it may refuse, or not know them. One answer holds for
+ * the process, so that all its devices choose alike. */
+static bool may_use_tiles(void)
+{
+    static pthread_once_t is_asked = PTHREAD_ONCE_INIT;
+    pthread_once(&is_asked, ask_for_tiles);
+    return tiles_are_granted;
 }
 #endif
 
@@ -74,6 +92,8 @@ static noc_status refuse(const char *isa, noc_error *err)
 {
     static const char *const known[][2] = {
         {"amx", "AMX with bf16"}, {"avx512", "AVX-512 (F, BW, VL and DQ)"}, {"avx2", "AVX2 with FMA"}};
+    if (strcmp(isa, "amx") == 0 && has_tiles())
+        return noc_fail(err, NOC_EUNAVAILABLE, "the system does not let this process use AMX");
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strcmp(isa, known[i][0]) == 0)
             return noc_fail(err, NOC_EUNAVAILABLE, "this CPU has no %s", known[i][1]);
@@ -171,13 +191,15 @@ typedef struct flushed {
     void *argument;
 } flushed;
 
-/* Denormals cost a hundred times a normal product; the thread's own mode comes back afterwards. */
+/* Denormals cost a hundred times a normal product. Bits must not depend on the thread: within a piece all of
+ * MXCSR is set (exceptions masked, rounding to nearest, FTZ, DAZ), and the thread's own mode comes back
+ * afterwards. */
 static void flushed_piece(void *argument, int i, int thread)
 {
     const flushed *f = argument;
 #if defined(__x86_64__)
     unsigned mode = __builtin_ia32_stmxcsr();
-    __builtin_ia32_ldmxcsr(mode | 0x8040);
+    __builtin_ia32_ldmxcsr(0x9fc0);
     if (f->kernels->enter)
         f->kernels->enter();
     f->piece(f->argument, i, thread);
@@ -196,6 +218,8 @@ void noc_cpu_run(noc_device *device, int count, void (*piece)(void *argument, in
     noc_pool_run(device->pool, count, flushed_piece, &f);
 }
 
+/* Not flushed: this is preparation, which promises the reference's bits. It computes in double, where nothing
+ * that a scan holds is denormal; only the rounding to f32 of values under 1e-38 could be. */
 static void cpu_host_loop(noc_device *device, int count, void (*piece)(void *argument, int i, int thread),
                           void *argument)
 {
