@@ -1,5 +1,6 @@
 # make            build/nocturne                    make check     every test (SAN=address,undefined or SAN=thread)
 # make check-long  what takes ten minutes and more   make demo      install what is missing, build, show it at work
+# make check-aarch64  the engine for aarch64, emulated
 # make info       parts, versions, flags            make bench     speed of the engine on this machine
 # make deps       the distribution's packages       make bench-peers bench-archive  beside other engines, beside PyTorch
 # make lint       clang-tidy, layers                make format    clang-format over the sources
@@ -36,7 +37,7 @@ Q := $(if $(V),,@)
 say = $(if $(V),,@echo "  $(1) $(2)")
 
 # What needs neither the libraries nor a compiler: everything else reads what find_parts.sh found.
-PLAIN_GOALS := deps demo check clean format layers uninstall
+PLAIN_GOALS := deps demo check check-aarch64 clean format layers uninstall
 ifneq ($(filter-out $(PLAIN_GOALS),$(or $(MAKECMDGOALS),all)),)
 include $(BUILD)/config.mk
 endif
@@ -111,7 +112,7 @@ headers = $(wildcard $(patsubst %.c,%.h,$(1)))
 
 # --- building --------------------------------------------------------------------------------------------------------
 
-.PHONY: all archives tests info deps demo check check-all check-long bench bench-peers bench-archive peers lint layers format install uninstall clean FORCE
+.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 bench bench-peers bench-archive peers lint layers format install uninstall clean FORCE
 
 all: $(BUILD)/nocturne
 
@@ -206,7 +207,8 @@ info:
 deps:
 	@scripts/deps.sh
 
-demo: deps
+demo:
+	@scripts/deps.sh demo
 	@$(MAKE) --no-print-directory all
 	@NOC="$(abspath $(BUILD))/nocturne" BUILD="$(abspath $(BUILD))" scripts/demo.sh
 
@@ -228,6 +230,10 @@ check-all: all tests layers
 # What takes too long for every check, and needs the larger reference values: NOC_REFERENCE_DIR.
 check-long: all
 	$(call prove_all,$(LONG_TESTS))
+
+# base and engine on another processor, emulated.
+check-aarch64:
+	@scripts/check_aarch64.sh $(BUILD)/aarch64
 
 layers:
 	@scripts/check_layers.sh

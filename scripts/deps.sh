@@ -1,13 +1,15 @@
 #!/bin/sh
 # Installs what the build, the tests and the demo need from the distribution's packages (Debian 12 and 13). Uses no network
 # when nothing is missing; without the right to install it prints the line to run and exits 1.
+#
+#   scripts/deps.sh [demo]      demo: without the emulator of other CPUs, which only tests need and which is large
 set -u
 
 build='gcc libc6-dev make pkg-config libopenmpi-dev libhdf5-openmpi-dev libsqlite3-dev libnifti2-dev zlib1g-dev
     libdeflate-dev libyaml-dev libjansson-dev libssl-dev'
 run='openmpi-bin util-linux procps'
-check='check perl hdf5-tools sqlite3 python3 python3-numpy python3-h5py python3-nibabel
-    qemu-user'
+check='check perl hdf5-tools sqlite3 python3 python3-numpy python3-h5py python3-nibabel'
+[ "${1:-}" = demo ] || check="$check qemu-user"
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
     echo 'deps: no Debian here; the build will name what it does not find' >&2

@@ -333,21 +333,24 @@ static bool has_labels(const noc_segmentation_result *mask, int labels)
     return true;
 }
 
-static const char *const sets[] = {"avx512", "avx2", "portable"};
+/* amx computes in bf16. */
+static const char *const sets[] = {"amx", "avx512", "avx2", "portable"};
+enum { SETS = sizeof sets / sizeof sets[0] };
 
-/* Batches 1, 3 and 7, one thread and two, for every instruction set of this machine; sets differ in a few
- * voxels at most, where two classes are next to equal. */
+/* Batches 1, 3 and 7, one thread and two, for every instruction set of this machine; those in f32 differ in a
+ * few voxels at most, where two classes are next to equal. */
 START_TEST(batches_and_threads)
 {
-    noc_segmentation_result of_set[3] = {{0}};
+    noc_segmentation_result of_set[SETS] = {{0}};
     float *values = values_of(study, 1);
     noc_prepared *prepared = prepared_of(study, values, true, NULL);
     noc_segmentation_result *first_set = NULL;
 
-    for (int set = 0; set < 3; set++) {
+    for (int set = 0; set < SETS; set++) {
         for (int n = 0; n < 6; n++) {
             noc_engine_options options = options_of(24, 32, 24);
             options.host.isa = sets[set];
+            options.host.precision = set == 0 ? NOC_PRECISION_BF16 : NOC_PRECISION_F32;
             options.host.threads = n % 2 + 1;
             options.batch = (const int[]){1, 3, 7}[n / 2];
             noc_engine *engine = open_engine(&options);
@@ -365,6 +368,8 @@ START_TEST(batches_and_threads)
             ck_assert_mem_eq(mask.voxels, of_set[set].voxels, mask.bytes);
             free(mask.voxels);
         }
+        if (set == 0)
+            continue;
         size_t unequal = 0;
         for (size_t i = 0; first_set && i < of_set[set].bytes; i++)
             unequal += ((uint8_t *)of_set[set].voxels)[i] != ((uint8_t *)first_set->voxels)[i];
@@ -372,7 +377,7 @@ START_TEST(batches_and_threads)
         first_set = of_set[set].voxels ? &of_set[set] : first_set;
     }
     ck_assert_ptr_nonnull(first_set);
-    for (int set = 0; set < 3; set++)
+    for (int set = 0; set < SETS; set++)
         free(of_set[set].voxels);
     noc_prepared_free(prepared);
     free(values);
