@@ -528,27 +528,35 @@ END_TEST
 START_TEST(decoder_end)
 {
     static const int shapes[][6] = {/* D, H, W, channels of the fine map, width, classes */
-                                    {8, 8, 8, 16, 64, 3},
-                                    {9, 7, 33, 8, 40, 14},
-                                    {5, 3, 29, 32, 256, 2},
-                                    {12, 4, 14, 24, 33, 1},
-                                    {2, 2, 2, 3, 5, 4}};
+                                    {8, 8, 8, 16, 64, 3},   {9, 7, 33, 8, 40, 14}, {5, 3, 29, 32, 256, 2},
+                                    {12, 4, 14, 24, 33, 1}, {2, 2, 2, 3, 5, 4},    {3, 19, 75, 7, 48, 17},
+                                    {1, 6, 40, 40, 96, 33}, {5, 1, 9, 64, 17, 40}, {4, 11, 1, 33, 100, 3},
+                                    {2, 1, 130, 5, 31, 16}, {6, 17, 6, 12, 32, 32}};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         for (int tail = 0; tail < 2; tail++) {
-            const int *s = shapes[i];
+            const int *s = shapes[i], terms = 2 + (int)i % 3, fine_at = (int)(i + 2) % terms;
             graph g;
             start_graph(&g, s[0], s[1], s[2], s[3]);
-            int coarse = add_conv(&g, 0, s[4], 3, 2, 1);
+            int inputs[4];
+            for (int t = 0; t < terms; t++) {
+                if (t == fine_at)
+                    continue;
+                inputs[t] = add_conv(&g, 0, s[4], 3, 2 << (t < fine_at ? t : t - 1), 1);
+                end_step(&g);
+            }
+            /* leaves something where the decoder works */
+            add_op(&g, NOC_OP_SUM, inputs[fine_at == 0], add_value(&g, s[0], s[1], s[2], s[4]));
             end_step(&g);
-            int coarser = add_conv(&g, 0, s[4], 3, 4, 1);
-            end_step(&g);
-            int fine = add_linear(&g, 0, s[4], tail ? s[3] : 0), sum = add_value(&g, s[0], s[1], s[2], s[4]);
-            noc_op *op = add_op(&g, NOC_OP_SUM, coarser, sum);
-            op->input[1] = coarse;
-            op->input[2] = fine;
-            op->input_count = 3;
-            op->bias = weights_of((size_t)s[4], 1);
-            op->activation = NOC_ACTIVATION_RELU;
+            inputs[fine_at] = add_linear(&g, 0, s[4], tail ? s[3] : 0);
+            int sum = add_value(&g, s[0], s[1], s[2], s[4]);
+            noc_op *op = add_op(&g, NOC_OP_SUM, 0, sum);
+            memcpy(op->input, inputs, sizeof inputs);
+            op->input_count = terms;
+            if (i % 4 != 2)
+                op->bias = weights_of((size_t)s[4], 1);
+            op->activation = i % 4 == 3   ? NOC_ACTIVATION_GELU
+                             : i % 4 == 2 ? NOC_ACTIVATION_NONE
+                                          : NOC_ACTIVATION_RELU;
             add_linear(&g, sum, s[5], 0);
             end_step(&g);
             bf16_tolerance = 0.02;

@@ -5,8 +5,8 @@
 #include "engine/cpu/vector.h"
 
 /* Sums of `rows` rows from `row` on, one panel. factor: of each row, or NULL. */
-static void finish_rows(const noc_cpu_product *p, int row, int rows, int panel, const float *factor,
-                        float (*y)[COLUMNS])
+static inline void finish_rows(const noc_cpu_product *p, int row, int rows, int panel, const float *factor,
+                               float (*y)[COLUMNS])
 {
     for (int r = 0; r < rows; r++)
         for (int c = panel * COLUMNS, i = 0; c < p->columns && i < COLUMNS; c += LANES, i += LANES) {

@@ -152,15 +152,6 @@ static void blend(const float *const rows[4], const float weight[4], size_t coun
     }
 }
 
-static void lerp(const float *low, const float *high, float fraction, size_t count, float *out)
-{
-    vec f = splat(fraction), e = splat(1 - fraction);
-    for (size_t i = 0; i < count; i += LANES) {
-        int n = count - i < LANES ? (int)(count - i) : LANES;
-        store_part(out + i, e * load_part(low + i, n) + f * load_part(high + i, n), n);
-    }
-}
-
 /* One token of `count` (a constant at every call) terms; low and high are the samples on either side of it.
  */
 INLINE void mix_token(int count, const noc_cpu_mix *m, const float *const low[], const float *const high[],
@@ -178,7 +169,7 @@ INLINE void mix_token(int count, const noc_cpu_mix *m, const float *const low[],
     }
 }
 
-static void mix(const noc_cpu_mix *m)
+void KERNEL(mix)(const noc_cpu_mix *m)
 {
     for (int w = m->from; w < m->to; w++) {
         const float *low[NOC_OP_INPUTS], *high[NOC_OP_INPUTS];
@@ -254,8 +245,9 @@ const noc_cpu_kernels KERNEL(kernels) = {
     .expand = KERNEL(expand),
     .mix_strip = KERNEL(mix_strip),
     .blend = blend,
-    .lerp = lerp,
-    .mix = mix,
+    .mix = KERNEL(mix),
+    .decoder_floats = KERNEL(decoder_floats),
+    .decode = KERNEL(decode),
     .spread = KERNEL(spread),
     .divide = KERNEL(divide),
     .argmax = KERNEL(argmax),

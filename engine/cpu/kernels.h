@@ -109,6 +109,26 @@ typedef struct noc_cpu_mix {
     size_t out_step;
 } noc_cpu_mix;
 
+/* A term of a decoder's sum on a grid of its own; axes (of D, H and W) NULL: the fine map's term. */
+typedef struct noc_cpu_term {
+    const float *in; /* [D][H][W][channels] */
+    int grid[3];
+    const noc_cpu_axis *axes;
+} noc_cpu_term;
+
+/* The end of a decoder: classes(activation(bias + fine(in) + sum of the other terms resized to the fine
+ * grid)). */
+typedef struct noc_cpu_decoder {
+    int grid[3], channels; /* of the sum */
+    int lines;             /* that a call takes at the most */
+    noc_cpu_product fine;  /* of the whole map to `channels`, without activation; out is not used */
+    noc_cpu_term terms[NOC_OP_INPUTS];
+    int count;
+    const float *bias; /* NULL: none */
+    noc_activation activation;
+    noc_cpu_product classes; /* to the whole output, without tail; in is not used */
+} noc_cpu_decoder;
+
 /* One row of one window's logits, added to sums, or written there when it is the only one: without weights.
  * Columns count from the window's start. */
 typedef struct noc_cpu_spread {
@@ -167,9 +187,10 @@ typedef struct noc_cpu_kernels {
                       float *out);
     /* out = sum of weight[i] * rows[i] */
     void (*blend)(const float *const rows[4], const float weight[4], size_t count, float *out);
-    /* out = (1 - fraction) * low + fraction * high */
-    void (*lerp)(const float *low, const float *high, float fraction, size_t count, float *out);
     void (*mix)(const noc_cpu_mix *mix);
+    /* Lines [h_from, h_to) of plane d of the output; room: decoder_floats of it. */
+    size_t (*decoder_floats)(const noc_cpu_decoder *decoder);
+    void (*decode)(const noc_cpu_decoder *decoder, int d, int h_from, int h_to, float *room);
     void (*spread)(const noc_cpu_spread *spread);
     /* sums /= weights, in place */
     void (*divide)(float *sums, size_t step, const float *weights, int classes, int count);

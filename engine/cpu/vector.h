@@ -54,6 +54,9 @@ void KERNEL(conv)(const noc_cpu_conv *conv, int line, int first, int last);
 void KERNEL(expand)(const noc_cpu_mixffn *mixffn, const float *in, int rows, int slot, int token);
 void KERNEL(mix_strip)(const noc_cpu_mixffn *mixffn, const noc_cpu_strip *strip, const float *residual,
                        float *out);
+void KERNEL(mix)(const noc_cpu_mix *mix);
+size_t KERNEL(decoder_floats)(const noc_cpu_decoder *decoder);
+void KERNEL(decode)(const noc_cpu_decoder *decoder, int d, int h_from, int h_to, float *room);
 void KERNEL(spread)(const noc_cpu_spread *spread);
 void KERNEL(divide)(float *sums, size_t step, const float *weights, int classes, int count);
 void KERNEL(argmax)(const float *sums, size_t step, int classes, int count, uint32_t *labels, float *best);
@@ -65,6 +68,13 @@ double KERNEL(peak_vectors)(int rounds, float *sink);
 static inline size_t conv_line(const noc_cpu_conv *c, int d, int h)
 {
     return (size_t)(d % c->planes) * (size_t)c->ring_lines + (size_t)(h - c->first_line);
+}
+
+/* Most lines of a term that a call of a decoder reads. */
+static inline int term_lines(const noc_cpu_decoder *d, const noc_cpu_term *term)
+{
+    int lines = d->lines * term->grid[1] / d->grid[1] + 3;
+    return lines < term->grid[1] ? lines : term->grid[1];
 }
 
 #define LOG2_E 1.44269504f
