@@ -60,7 +60,8 @@ static bool cpu_has(const noc_cpu_kernels *kernels)
 {
 #if defined(__x86_64__)
     if (kernels == &noc_cpu_amx_kernels)
-        return cpu_has(&noc_cpu_avx512_kernels) && __builtin_cpu_supports("avx512bf16") && may_use_tiles();
+        return cpu_has(&noc_cpu_avx512_kernels) && __builtin_cpu_supports("avx512bf16") &&
+               __builtin_cpu_supports("avx512vbmi") && may_use_tiles();
     if (kernels == &noc_cpu_avx512_kernels)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");

@@ -1,10 +1,12 @@
-/* As kernels_attention.c, in bf16. Scores, exponentials and their sums are f32; the weights are rounded to
- * bf16 for the product with the values. Keys come in an order that is fixed, so the bits do not depend on who
- * computes.
+/* As kernels_attention.c, in bf16: the products' factors and the weights of softmax; sums are f32. Keys come
+ * in an order that is fixed, so the bits do not depend on who computes.
  *
- * Keys, times log2(e) so that softmax takes powers of 2: [16 keys][step of 32 dims][16 pairs of dims][16
- * keys][2]; values: [32 keys][16 dims][16 pairs of keys][16 dims][2]; zeros behind the last key and dim;
- * behind them, f32, the squared length of each key and its own score (0: none).
+ * A score s comes out of the products as 128 (s log2(e) + 127), which, rounded, is the bf16 of the weight e^s
+ * already, but for the curve of 2^x between two powers of 2: a table corrects it (weight_pairs).
+ *
+ * Keys, times 128 log2(e): [16 keys][step of 32 dims][16 pairs of dims][16 keys][2]; values: [32 keys, in the
+ * order of their weights][16 dims][16 pairs of keys][16 dims][2]; zeros behind the last key and dim; behind
+ * them, f32, the squared length of each key, in units of log2, and what its scores begin with.
  *
  * Heads of up to 32 dims, those of the published network: 16 queries meet 32 keys at a time, and the products
  * of the next keys and of the last weights run beside the exponentials of these. By Cauchy and Schwarz a
@@ -28,9 +30,13 @@ enum {
     NARROW_ROWS = 128   /* queries that take a chunk in turn */
 };
 
-/* Scores of up to this, either way, need no maximum: their powers of 2, times values and summed over keys,
- * stay far from the ends of f32. */
-static const float SAFE_SCORE = 60;
+/* Of scores: 128 times what is a power of 2, and this for 2^0. */
+#define UNIT 128.0f
+#define ZERO (127 * UNIT)
+
+/* Powers of 2 up to this, either way, need no maximum: times values and summed over keys, they stay far from
+ * the ends of f32. */
+static const float SAFE_POWER = 60;
 
 static int padded_keys(int keys)
 {
@@ -51,7 +57,7 @@ size_t KERNEL(score_floats)(const noc_cpu_heads *h)
 /* Where a head's parts lie. */
 typedef struct packed_head {
     bf16 *keys, *values;
-    float *squares, *own; /* of each key: squared length, and score of its own */
+    float *squares, *own; /* of each key: squared length, and what its scores begin with */
 } packed_head;
 
 static packed_head packed_of(const noc_cpu_heads *h, const float *packed)
@@ -98,22 +104,31 @@ static void pack_key(const float *key, int dim, float scale, int j, bf16 *keys)
     }
 }
 
+/* Where key j stands among values, as weight_pairs orders the weights: of 32, four of the first 16 and four
+ * of the others by turns. An even j and the next stay neighbours. */
+INLINE int place_of(int j)
+{
+    return j / STEP * STEP + j % TILE / 4 * 8 + j % STEP / TILE * 4 + j % 4;
+}
+
 /* The value of key j, alone: that of the key it is paired with may be another thread's. */
 static void pack_value(const float *value, int dim, int j, bf16 *values)
 {
+    const int at = place_of(j);
     for (int c = 0; c < dim; c++)
-        values[((j / STEP * 2 * steps_of(dim) + c / TILE) * TILE + j % STEP / 2) * STEP + c % TILE * 2 +
-               j % 2] = round_bf16(value[c]);
+        values[((at / STEP * 2 * steps_of(dim) + c / TILE) * TILE + at % STEP / 2) * STEP + c % TILE * 2 +
+               at % 2] = round_bf16(value[c]);
 }
 
 /* The values of keys j, which is even, and j + 1. */
 static void pack_values(const float *value, const float *next, int dim, int j, bf16 *values)
 {
+    const int at = place_of(j);
     for (int c = 0; c < dim; c += TILE) {
         const int n = least(TILE, dim - c);
         bf16 *row =
             values +
-            ((size_t)(j / STEP * 2 * steps_of(dim) + c / TILE) * TILE + (size_t)(j % STEP / 2)) * STEP;
+            ((size_t)(at / STEP * 2 * steps_of(dim) + c / TILE) * TILE + (size_t)(at % STEP / 2)) * STEP;
         _mm512_storeu_si512(row, _mm512_or_si512(widened_bf16(value + c, n),
                                                  _mm512_slli_epi32(widened_bf16(next + c, n), 16)));
     }
@@ -134,24 +149,31 @@ void KERNEL(pack_keys)(const noc_cpu_heads *h, const float *kv, int first, int r
             else
                 pack_value(value, h->dim, j, p.values);
             for (int i = 0; i < n; i++) {
-                pack_key(key + (size_t)i * step, h->dim, scale * LOG2_E, j + i, p.keys);
+                pack_key(key + (size_t)i * step, h->dim, scale * LOG2_E * UNIT, j + i, p.keys);
                 p.squares[j + i] =
                     square_of(key + (size_t)i * step, h->dim) * (scale * LOG2_E) * (scale * LOG2_E);
+                p.own[j + i] = ZERO;
                 if (h->kv_columns > 2 * h->channels)
-                    p.own[j + i] = row[(size_t)i * step + (size_t)(2 * h->channels)] * LOG2_E;
+                    p.own[j + i] += row[(size_t)i * step + (size_t)(2 * h->channels)] * (LOG2_E * UNIT);
             }
         }
     }
 }
 
-/* 2^x to 1.1e-4 relative, which rounding to bf16 hides. */
-INLINE vec exp2_coarse(vec x)
+/* 128 (1 + f - 2^f) for f from 0 to 1 in 64 steps, rounded. */
+static const uint8_t bends[64] __attribute__((aligned(64))) = {
+    0,  1,  1,  2,  2,  3,  4,  4,  5,  5,  5,  6,  6,  7,  7,  8,  8,  8,  9,  9,  9,  9,
+    10, 10, 10, 10, 10, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 11, 10, 10, 10,
+    10, 10, 9,  9,  9,  8,  8,  8,  7,  7,  6,  6,  5,  5,  4,  3,  3,  2,  1,  1};
+
+/* The weights of two times 16 scores of a row, at least 0, as bf16: four of the first and four of the others
+ * by turns. To half a per cent, of which rounding to bf16 is 0.4. */
+INLINE __m512i weight_pairs(vec first, vec second, __m512i bend)
 {
-    vec f = (vec)_mm512_reduce_ps((__m512)x, 0x09), p = splat(7.8024521e-2f);
-    p = p * f + 2.2606716e-1f;
-    p = p * f + 6.9583354e-1f;
-    p = p * f + 9.9989270e-1f;
-    return (vec)_mm512_scalef_ps((__m512)p, (__m512)x);
+    const __m512i linear =
+        _mm512_packs_epi32(_mm512_cvtps_epi32((__m512)first), _mm512_cvtps_epi32((__m512)second));
+    return _mm512_sub_epi16(
+        linear, _mm512_maskz_permutexvar_epi8(0x5555555555555555, _mm512_srli_epi16(linear, 1), bend));
 }
 
 /* ---- heads of up to 32 dims ---- */
@@ -165,7 +187,7 @@ typedef struct sums {
 typedef struct narrow {
     bf16 queries[NARROW_ROWS][STEP] __attribute__((aligned(64)));
     sums sums[NARROW_ROWS / TILE] __attribute__((aligned(64)));
-    float top[NARROW_ROWS] __attribute__((aligned(64))); /* of the scores, whole numbers; 0: none needed */
+    float top[NARROW_ROWS] __attribute__((aligned(64))); /* how far the largest score is above ZERO */
     bool is_shifted[NARROW_ROWS / TILE];
     float scores[2][2][TILE][TILE] __attribute__((aligned(64))); /* [turn] */
     bf16 weights[2][TILE][STEP] __attribute__((aligned(64)));    /* [turn] */
@@ -199,15 +221,15 @@ static void weigh_narrow(bf16 weights[TILE][STEP], const bf16 *values, const bf1
 }
 
 /* is_shifted is a constant at every call. What stands behind the last key may be above the maximum. */
-INLINE void soften_row(float scores[2][TILE][TILE], int r, bool is_shifted, const float *top,
+INLINE void soften_row(float scores[2][TILE][TILE], int r, bool is_shifted, const float *top, __m512i bend,
                        bf16 weights[TILE][STEP])
 {
     vec a = load(scores[0][r]), b = load(scores[1][r]);
     if (is_shifted) {
-        a = smaller(a - top[r], splat(0));
-        b = smaller(b - top[r], splat(0));
+        a = larger(smaller(a - top[r], splat(ZERO)), splat(0));
+        b = larger(smaller(b - top[r], splat(ZERO)), splat(0));
     }
-    store_bf16(weights[r], exp2_coarse(a), exp2_coarse(b));
+    _mm512_store_si512(weights[r], weight_pairs(a, b, bend));
 }
 
 /* The queries of a block and a chunk of keys and values, in steps: all of the chunk for one tile of queries,
@@ -255,13 +277,14 @@ INLINE void narrow_step(narrow *n, const chunk *c, int g, int i, int tiles, int 
     float(*scores)[TILE][TILE] = n->scores[turn % 2], (*next)[TILE][TILE] = n->scores[(turn + 1) % 2];
     bf16(*weights)[STEP] = n->weights[turn % 2], (*last)[STEP] = n->weights[(turn + 1) % 2];
     const float *top = n->top + g * TILE;
+    const __m512i bend = _mm512_load_si512(bends);
     const int next_step = i + 1 < c->steps ? i + 1 : 0, last_step = i > 0 ? i - 1 : c->steps - 1;
     const bool has_next = i + 1 < c->steps || g + 1 < tiles, has_last = turn > 0;
     const bf16 *keys = c->keys + next_step * KEYS_STEP, *values = c->values + last_step * KEYS_STEP;
     const float *own = c->own + next_step * STEP;
     TILES_READ();
 #define ROW(r, condition, instructions)                                                                      \
-    soften_row(scores, r, is_shifted, top, weights);                                                         \
+    soften_row(scores, r, is_shifted, top, bend, weights);                                                   \
     if (condition) {                                                                                         \
         instructions;                                                                                        \
     }
@@ -310,7 +333,7 @@ INLINE vec keep_lanes(vec v, int n, float other)
                : (vec)_mm512_mask_blend_ps((__mmask16)((1u << n) - 1), (__m512)splat(other), (__m512)v);
 }
 
-/* The maxima of the scores of tile g, rounded up: a power of 2 in every weight, which changes no bit. */
+/* How far the scores of tile g reach above ZERO. */
 static void find_tops(narrow *n, int g, const packed_head *p, int keys)
 {
     vec most[TILE];
@@ -323,11 +346,10 @@ static void find_tops(narrow *n, int g, const packed_head *p, int keys)
             for (int i = 0; i < 2 && j + i * TILE < keys; i++)
                 most[r] = larger(most[r], keep_lanes(load(n->scores[0][i][r]), keys - j - i * TILE, -3e38f));
     }
-    store(n->top + g * TILE, (vec)_mm512_roundscale_ps((__m512)lanes_maxima(most), _MM_FROUND_TO_POS_INF));
+    store(n->top + g * TILE, lanes_maxima(most) - ZERO);
 }
 
-/* Rounds the queries and finds out whether their scores need a maximum; reach: the largest square of a key,
- * and its own score. */
+/* Rounds the queries and finds out whether their scores need a maximum; reach: see find_reach. */
 static void take_queries(const noc_cpu_attention *a, int row, int rows, const float reach[2],
                          const packed_head *p, narrow *n)
 {
@@ -346,7 +368,7 @@ static void take_queries(const noc_cpu_attention *a, int row, int rows, const fl
             square[i] = low * low + high * high;
         }
         float most = sqrtf(_mm512_reduce_max_ps((__m512)lanes_sums(square)) * reach[0]) + reach[1];
-        n->is_shifted[g] = !(most <= SAFE_SCORE); /* not a number: shifted */
+        n->is_shifted[g] = !(most <= SAFE_POWER); /* not a number: shifted */
         if (n->is_shifted[g])
             find_tops(n, g, p, a->heads->keys);
     }
@@ -375,10 +397,11 @@ static void fill_ones(int keys, narrow *n)
 {
     const uint32_t first = 0x3f80, both = 0x3f803f80; /* of a pair of keys */
     const int last = (keys - 1) % STEP + 1;
-    for (int pair = 0; pair < TILE; pair++) {
-        const uint32_t some = 2 * pair + 1 < last ? both : 2 * pair < last ? first : 0;
-        store((float *)(n->ones[0] + pair * STEP), (vec)((bits){0} + both));
-        store((float *)(n->ones[1] + pair * STEP), (vec)((bits){0} + some));
+    for (int j = 0; j < STEP; j += 2) {
+        const uint32_t some = j + 1 < last ? both : j < last ? first : 0;
+        const int row = place_of(j) / 2 * STEP;
+        store((float *)(n->ones[0] + row), (vec)((bits){0} + both));
+        store((float *)(n->ones[1] + row), (vec)((bits){0} + some));
     }
 }
 
@@ -399,17 +422,17 @@ static void attend_narrow(const noc_cpu_attention *a, int row, int rows, const f
     give_rows(a, row, rows, n);
 }
 
-/* The largest square of a key, and the largest of the scores of their own, whatever its sign. */
+/* The largest square of a key, and how far its scores begin from 2^0 at most, in powers of 2. */
 static void find_reach(const packed_head *p, int keys, float reach[2])
 {
     vec square = {0}, own = {0};
-    for (int j = 0; j < padded_keys(keys); j += LANES) {
-        vec score = load(p->own + j);
+    for (int j = 0; j < keys; j += LANES) {
+        vec score = keep_lanes(load(p->own + j), keys - j, ZERO) - ZERO;
         square = larger(load(p->squares + j), square); /* a NaN stays */
         own = larger(larger(score, -score), own);
     }
     reach[0] = _mm512_reduce_max_ps((__m512)square);
-    reach[1] = _mm512_reduce_max_ps((__m512)own);
+    reach[1] = _mm512_reduce_max_ps((__m512)own) / UNIT;
 }
 
 static void attention_narrow(const noc_cpu_attention *a)
@@ -474,7 +497,7 @@ static void mask_scores(state *s, int count)
 static void rescale(state *s, int g, int dim_tiles, vec before, vec after)
 {
     float factor[TILE];
-    store(factor, exp2_of(before - after));
+    store(factor, exp2_of((before - after) / UNIT));
     for (int r = 0; r < TILE; r++) {
         s->sum[g * TILE + r] *= factor[r];
         for (int t = 0; t < dim_tiles; t++)
@@ -497,14 +520,15 @@ static void soften(state *s, int g, int dim_tiles, bool is_first)
     if (!is_first && _mm512_cmp_ps_mask((__m512)after, (__m512)before, _CMP_GT_OQ))
         rescale(s, g, dim_tiles, before, after);
     for (int r = 0; r < TILE; r++) {
-        vec top = splat(s->top[g * TILE + r]), a = {0}, b = {0};
+        vec top = splat(s->top[g * TILE + r] - ZERO), a = {0}, b = {0};
 #pragma GCC unroll 4
         for (int j = 0; j < KEY_TILES; j += 2) {
-            vec p0 = exp2_coarse(load(s->scores[g][j][r]) - top),
-                p1 = exp2_coarse(load(s->scores[g][j + 1][r]) - top);
-            a += p0;
-            b += p1;
-            store_bf16(s->weights[g][j / 2][r], p0, p1);
+            const __m512i pairs =
+                weight_pairs(larger(load(s->scores[g][j][r]) - top, splat(0)),
+                             larger(load(s->scores[g][j + 1][r]) - top, splat(0)), _mm512_load_si512(bends));
+            a += (vec)_mm512_slli_epi32(pairs, 16);
+            b += (vec)_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000));
+            _mm512_store_si512(s->weights[g][j / 2][r], pairs);
         }
         s->sum[g * TILE + r] = is_first ? a + b : s->sum[g * TILE + r] + (a + b);
     }
