@@ -58,7 +58,7 @@ CPU_FLAGS := -O3 $(if $(X86),-DNOC_HAVE_X86)
 ISA_portable := -DNOC_ISA_PORTABLE
 ISA_avx2 := -DNOC_ISA_AVX2 -mavx2 -mfma
 ISA_avx512 := -DNOC_ISA_AVX512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma
-ISA_amx := -DNOC_ISA_AMX $(filter -m%,$(ISA_avx512)) -mavx512bf16 -mavx512vbmi -mamx-tile -mamx-bf16
+ISA_amx := -DNOC_ISA_AMX $(filter -m%,$(ISA_avx512)) -mavx512bf16 -mavx512fp16 -mavx512vbmi -mamx-tile -mamx-bf16
 ISAS := portable $(if $(X86),avx2 avx512)
 
 VERSION := $(shell cat VERSION)

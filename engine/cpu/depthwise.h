@@ -39,7 +39,7 @@ INLINE void strip_sums(const noc_cpu_mixffn *m, const noc_cpu_strip *s, int coun
             if (at < 0 || at >= s->filled)
                 continue;
             const float *in =
-                m->ring +
+                (const float *)m->ring +
                 ((size_t)((s->slot[a] * m->groups + g) * m->lines + at) * (size_t)m->width + (size_t)w) *
                     LANES;
             line_taps(sum, count, in, m->dw + (size_t)(g * 27 + a * 9 + b * 3) * LANES, w == 0,

@@ -54,6 +54,13 @@ static bool may_use_tiles(void)
     pthread_once(&is_asked, ask_for_tiles);
     return tiles_are_granted;
 }
+
+/* AVX512-FP16, which every CPU with AMX has: bit 23 of EDX. */
+static bool has_f16(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 23 & 1);
+}
 #endif
 
 static bool cpu_has(const noc_cpu_kernels *kernels)
@@ -61,7 +68,7 @@ static bool cpu_has(const noc_cpu_kernels *kernels)
 #if defined(__x86_64__)
     if (kernels == &noc_cpu_amx_kernels)
         return cpu_has(&noc_cpu_avx512_kernels) && __builtin_cpu_supports("avx512bf16") &&
-               __builtin_cpu_supports("avx512vbmi") && may_use_tiles();
+               __builtin_cpu_supports("avx512vbmi") && has_f16() && may_use_tiles();
     if (kernels == &noc_cpu_avx512_kernels)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
@@ -91,9 +98,10 @@ static bool fits(const noc_cpu_kernels *kernels, const char *isa, noc_precision 
 
 static noc_status refuse(const char *isa, noc_error *err)
 {
-    static const char *const known[][2] = {
-        {"amx", "AMX with bf16"}, {"avx512", "AVX-512 (F, BW, VL and DQ)"}, {"avx2", "AVX2 with FMA"}};
-    if (strcmp(isa, "amx") == 0 && has_tiles())
+    static const char *const known[][2] = {{"amx", "AMX with bf16 and AVX-512 with f16"},
+                                           {"avx512", "AVX-512 (F, BW, VL and DQ)"},
+                                           {"avx2", "AVX2 with FMA"}};
+    if (strcmp(isa, "amx") == 0 && has_tiles() && !may_use_tiles())
         return noc_fail(err, NOC_EUNAVAILABLE, "the system does not let this process use AMX");
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (strcmp(isa, known[i][0]) == 0)

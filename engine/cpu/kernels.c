@@ -219,6 +219,7 @@ const noc_cpu_kernels KERNEL(kernels) = {
     .rows = 2 * LANES,
     .precision = NOC_PRECISION_BF16,
     .depth_step = 32,
+    .hidden_bytes = 2,
     .enter = enter,
     .leave = leave,
     .peak_products = KERNEL(peak_products),
@@ -226,6 +227,7 @@ const noc_cpu_kernels KERNEL(kernels) = {
     .rows = ROWS,
     .precision = NOC_PRECISION_F32,
     .depth_step = 1,
+    .hidden_bytes = sizeof(float),
     .peak_products = KERNEL(peak_vectors),
 #endif
     .packed_floats = KERNEL(packed_floats),

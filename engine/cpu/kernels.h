@@ -71,7 +71,8 @@ typedef struct noc_cpu_depthwise {
     noc_activation activation;
 } noc_cpu_depthwise;
 
-/* A MixFFN block on a ring of three planes of its hidden tensor: [slot][group][line][token][lanes]. */
+/* A MixFFN block on a ring of three planes of its hidden tensor: [slot][group][line][token][lanes] in f32, or
+ * [slot][panel][line][token][columns] in f16. */
 typedef struct noc_cpu_mixffn {
     int width, lines;            /* tokens of a line, lines of a slot */
     int channels;                /* of in and out */
@@ -80,9 +81,9 @@ typedef struct noc_cpu_mixffn {
     const float *dw, *dw_bias;   /* [group][27][lanes] */
     const float *fc2, *fc2_bias; /* panels of channels, groups * lanes deep */
     noc_activation activation;
-    float *ring;
-    float *activated; /* room for groups * lanes floats of each token of a strip */
-    void *room;       /* 32 rows of channels, in bf16 */
+    void *ring;
+    void *activated; /* room for groups * lanes hidden values of each token of a strip */
+    void *room;      /* 32 rows of channels, in bf16 */
 } noc_cpu_mixffn;
 
 /* Lines [from, to) of the ring's lines, of which `filled` hold something. slot[a]: of plane d + a - 1; -1:
@@ -152,6 +153,7 @@ typedef struct noc_cpu_kernels {
     int columns;             /* of a panel */
     noc_precision precision; /* of products: F32, or BF16 with sums in f32 */
     int depth_step;          /* runs of packed weights are filled up to it */
+    int hidden_bytes;        /* of a hidden value of a MixFFN block */
     /* Around the pieces of a thread; NULL: nothing to do. */
     void (*enter)(void);
     void (*leave)(void);

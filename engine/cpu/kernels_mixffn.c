@@ -34,7 +34,7 @@ INLINE void expand_tile(int rows, const float *in, int depth, const float *panel
 void KERNEL(expand)(const noc_cpu_mixffn *m, const float *in, int rows, int slot, int token)
 {
     const size_t group = (size_t)(m->lines * m->width) * LANES;
-    float *plane = m->ring + (size_t)(slot * m->groups) * group + (size_t)token * LANES;
+    float *plane = (float *)m->ring + (size_t)(slot * m->groups) * group + (size_t)token * LANES;
     for (int j = 0; j < m->groups / 2; j++) {
         const float *panel = m->fc1 + (size_t)j * COLUMNS * (size_t)m->channels,
                     *bias = m->fc1_bias + j * COLUMNS;
@@ -145,8 +145,9 @@ static void contract(const noc_cpu_mixffn *m, const float *in, int tokens, const
 
 void KERNEL(mix_strip)(const noc_cpu_mixffn *m, const noc_cpu_strip *s, const float *residual, float *out)
 {
+    float *activated_tokens = m->activated;
     int tokens = (s->to - s->from) * m->width;
     for (int g = 0; g < m->groups; g++)
-        depthwise_group(m, s, g, m->activated + (size_t)(g * tokens) * LANES);
-    contract(m, m->activated, tokens, residual, out);
+        depthwise_group(m, s, g, activated_tokens + (size_t)(g * tokens) * LANES);
+    contract(m, activated_tokens, tokens, residual, out);
 }

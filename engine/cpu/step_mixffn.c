@@ -3,17 +3,17 @@
  * A piece is a range of planes and of lines. It walks along D with a ring of three planes of the hidden
  * tensor (and one line more on either side), which fits in L2: plane d + 1 is normalised and expanded, then
  * plane d is finished, a strip of lines at a time. What lies at the border of two pieces is expanded by both,
- * with the same bits; so pieces are as large as the threads allow. A hidden tensor that is small anyway stays
- * in cache by itself: there the ops run one by one. Which of the two it is depends on the shape alone, as the
- * two differ in their rounding. */
+ * with the same bits; so pieces are as large as the threads allow. A hidden tensor in f32 that is small
+ * anyway stays in cache by itself: there the ops run one by one. Which of the two it is depends on the shape
+ * alone, as the two differ in their rounding. */
 #include "engine/cpu/cpu.h"
 
 #include <unistd.h>
 
 enum {
-    LEAST_FLOATS = 1 << 19, /* of a hidden tensor that is worth it: 2 MiB */
+    LEAST_FLOATS = 1 << 19, /* of a hidden tensor in f32 that is worth it: 2 MiB */
     STRIP_LINES = 4,
-    BLOCK_TOKENS = 112, /* normalised at a time */
+    BLOCK_TOKENS = 112, /* normalised at a time, at least */
     ROOM_ROWS = 16,     /* floats: 32 of bf16 */
     DEFAULT_L2_BYTES = 1 << 20,
 };
@@ -31,17 +31,24 @@ static int groups_of(const noc_network *network, int hidden)
     return 2 * noc_cpu_parts(hidden, network->device->kernels->columns);
 }
 
-static size_t line_floats(const noc_network *network, const noc_value *hidden)
+/* Whole tiles of rows. */
+static int block_tokens(const noc_cpu_kernels *kernels)
 {
-    return (size_t)(groups_of(network, hidden->channels) * network->device->kernels->lanes) *
+    return noc_cpu_parts(BLOCK_TOKENS, kernels->rows) * kernels->rows;
+}
+
+/* Of a line of the hidden tensor. */
+static size_t line_bytes(const noc_network *network, const noc_value *hidden)
+{
+    const noc_cpu_kernels *kernels = network->device->kernels;
+    return (size_t)(groups_of(network, hidden->channels) * kernels->lanes * kernels->hidden_bytes) *
            (size_t)hidden->grid[2];
 }
 
 static cut cut_of(const noc_network *network, const noc_value *hidden)
 {
     long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
-    size_t bytes = (size_t)(l2 > 0 ? l2 : DEFAULT_L2_BYTES) / 10 * 8,
-           line = line_floats(network, hidden) * sizeof(float);
+    size_t bytes = (size_t)(l2 > 0 ? l2 : DEFAULT_L2_BYTES) / 10 * 8, line = line_bytes(network, hidden);
     int threads = noc_pool_threads(network->device->pool), height = hidden->grid[1];
     int lines = (int)(bytes / (3 * line)) - 2;
     cut c = {.lines = height, .along_h = 1};
@@ -70,7 +77,8 @@ static int match(const noc_network *network, int first)
         if (!noc_cpu_follows(network, &op[i], &op[i - 1]))
             return 0;
     const noc_value *hidden = noc_cpu_value_of(network, op[1].output);
-    return noc_cpu_tokens(hidden) * hidden->channels >= LEAST_FLOATS ? 4 : 0;
+    bool is_f32 = network->device->kernels->hidden_bytes == (int)sizeof(float);
+    return !is_f32 || noc_cpu_tokens(hidden) * hidden->channels >= LEAST_FLOATS ? 4 : 0;
 }
 
 static noc_status prepare(noc_network *network, noc_cpu_step *step, noc_error *err)
@@ -78,10 +86,9 @@ static noc_status prepare(noc_network *network, noc_cpu_step *step, noc_error *e
     const noc_value *hidden = noc_cpu_value_of(network, step->ops[1].output);
     cut c = cut_of(network, hidden);
     size_t channels = (size_t)noc_cpu_value_of(network, step->ops->output)->channels;
-    size_t line = line_floats(network, hidden);
-    noc_cpu_want(
-        network,
-        line * (size_t)(3 * (c.lines + 2) + STRIP_LINES) + (BLOCK_TOKENS + ROOM_ROWS) * (channels + 32), 0);
+    size_t lines = line_bytes(network, hidden) / sizeof(float) * (size_t)(3 * (c.lines + 2) + STRIP_LINES),
+           rows = (size_t)(block_tokens(network->device->kernels) + ROOM_ROWS);
+    noc_cpu_want(network, lines + rows * (channels + 32), 0);
     noc_status status = noc_cpu_pack(network, &step->ops[1], 0, &step->panels[PANELS_FC1], err);
     if (status == NOC_OK)
         status = noc_cpu_pack_depthwise(network, &step->ops[2], &step->weight, &step->bias, err);
@@ -107,11 +114,11 @@ static void fill_plane(const mixffn_job *job, const noc_cpu_mixffn *m, int d, in
                        float *normed)
 {
     const noc_cpu_kernels *kernels = job->network->device->kernels;
-    int tokens = filled * m->width;
+    int tokens = filled * m->width, block = block_tokens(kernels);
     const float *in =
         job->in + ((size_t)d * (size_t)job->height + (size_t)lo) * (size_t)(m->width * m->channels);
     for (int t = 0, n; t < tokens; t += n) {
-        n = noc_cpu_min(BLOCK_TOKENS, tokens - t);
+        n = noc_cpu_min(block, tokens - t);
         kernels->layer_norm(in + (size_t)(t * m->channels), normed, n, m->channels, NULL, NULL,
                             (float)job->step->ops->eps);
         kernels->expand(m, normed, n, d % 3, t);
@@ -121,16 +128,19 @@ static void fill_plane(const mixffn_job *job, const noc_cpu_mixffn *m, int d, in
 static void mixffn_piece(void *argument, int i, int thread)
 {
     const mixffn_job *job = argument;
+    const noc_cpu_kernels *kernels = job->network->device->kernels;
     noc_cpu_mixffn m = job->mixffn;
     int d0 = i / job->cut.along_h * job->cut.planes, d1 = noc_cpu_min(d0 + job->cut.planes, job->depth);
     int h0 = i % job->cut.along_h * job->cut.lines, h1 = noc_cpu_min(h0 + job->cut.lines, job->height);
     int lo = h0 > 0 ? h0 - 1 : 0, filled = noc_cpu_min(h1 + 1, job->height) - lo;
-    size_t line = (size_t)(m.groups * job->network->device->kernels->lanes) * (size_t)m.width;
+    size_t line =
+        (size_t)(m.groups * kernels->lanes * kernels->hidden_bytes) / sizeof(float) * (size_t)m.width;
+    float *ring = noc_cpu_scratch(job->network, thread), *activated = ring + 3 * (size_t)filled * line,
+          *normed = activated + STRIP_LINES * line;
     m.lines = filled;
-    m.ring = noc_cpu_scratch(job->network, thread);
-    m.activated = m.ring + 3 * (size_t)filled * line;
-    float *normed = m.activated + STRIP_LINES * line;
-    m.room = normed + BLOCK_TOKENS * m.channels;
+    m.ring = ring;
+    m.activated = activated;
+    m.room = normed + block_tokens(kernels) * m.channels;
     for (int d = d0 > 0 ? d0 - 1 : 0; d <= d0; d++)
         fill_plane(job, &m, d, lo, filled, normed);
     for (int d = d0; d < d1; d++) {
@@ -141,8 +151,7 @@ static void mixffn_piece(void *argument, int i, int thread)
             for (int a = 0; a < 3; a++)
                 s.slot[a] = d + a - 1 < 0 || d + a - 1 >= job->depth ? -1 : (d + a - 1) % 3;
             size_t at = ((size_t)d * (size_t)job->height + (size_t)h) * (size_t)(m.width * m.channels);
-            job->network->device->kernels->mix_strip(&m, &s, job->residual ? job->residual + at : NULL,
-                                                     job->out + at);
+            kernels->mix_strip(&m, &s, job->residual ? job->residual + at : NULL, job->out + at);
         }
     }
 }
