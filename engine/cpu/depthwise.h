@@ -16,6 +16,7 @@ INLINE void line_taps(vec sum[8], int count, const float *line, const float *wei
         if ((i < 0 && is_first) || (i == count && is_last))
             continue;
         vec x = load(line + i * LANES);
+        IN_REGISTER(x);
         if (i + 1 < count)
             sum[i + 1] += x * k0;
         if (i >= 0 && i < count)

@@ -104,6 +104,7 @@ INLINE void depthwise_run(const noc_cpu_depthwise *p, int count, int d, int h, i
                 if ((i < 0 && w == 0) || (i == count && w + i == p->grid[2]))
                     continue;
                 vec x = load_part(line + (ptrdiff_t)i * p->channels, n);
+                IN_REGISTER(x);
                 if (i + 1 < count)
                     sum[i + 1] += x * k0;
                 if (i >= 0 && i < count)

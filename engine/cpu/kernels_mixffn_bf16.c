@@ -148,9 +148,6 @@ INLINE void fetch(fetches *out)
     out->next += 64;
 }
 
-/* Loaded once, not by each of the instructions that use it: the loads would decide. */
-#define IN_REGISTER(x) __asm__("" : "+v"(x))
-
 /* `count` (a constant at every call) outputs from token w of a line of `width` on. */
 INLINE void depthwise_run(int count, const line_taps *l, halves bias, int w, int width,
                           noc_activation activation, fetches *fetched, bf16 *out)

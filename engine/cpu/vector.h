@@ -157,8 +157,23 @@ INLINE vec larger(vec a, vec b)
 
 INLINE vec smaller(vec a, vec b)
 {
+#if defined(NOC_ISA_AVX512)
+    return (vec)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(NOC_ISA_AVX2)
+    return (vec)_mm256_min_ps((__m256)a, (__m256)b);
+#else
     return -larger(-a, -b);
+#endif
 }
+
+/* x is loaded once, not again by each instruction that uses it: where those are many, the loads decide. */
+#if defined(NOC_ISA_AVX512)
+#define IN_REGISTER(x) __asm__("" : "+v"(x))
+#elif defined(NOC_ISA_AVX2)
+#define IN_REGISTER(x) __asm__("" : "+x"(x))
+#else
+#define IN_REGISTER(x) (void)0
+#endif
 
 /* `rows` rows of sums into the columns from c on (of `columns`) of out; residual is laid out as out, or NULL.
  */
