@@ -61,6 +61,11 @@ static bool has_f16(void)
     unsigned a, b, c, d;
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 23 & 1);
 }
+#else
+static bool may_use_tiles(void)
+{
+    return false;
+}
 #endif
 
 static bool cpu_has(const noc_cpu_kernels *kernels)
