@@ -13,7 +13,7 @@
 
 #include <string.h>
 
-enum { QUERY_TILES = 4 };
+enum { QUERY_TILES = 4 /* of a piece at most */ };
 
 static noc_cpu_heads heads_of(const noc_network *network, const noc_op *op)
 {
@@ -36,6 +36,16 @@ static noc_status check_heads(const noc_cpu_heads *h, noc_error *err)
                ? NOC_OK
                : noc_fail(err, NOC_EUNSUPPORTED, "heads of %d channels; the CPU device takes up to %d",
                           h->dim, NOC_CPU_HEAD_DIM);
+}
+
+/* Of a piece: fewer where threads would have none. `heads`: those that are pieces of their own. */
+static int rows_per_piece(const noc_network *network, int rows, int heads)
+{
+    const int tile = network->device->kernels->rows, threads = noc_pool_threads(network->device->pool);
+    int tiles = QUERY_TILES;
+    while (tiles > 1 && noc_cpu_parts(rows, tile * tiles) * heads < 2 * threads)
+        tiles /= 2;
+    return tile * tiles;
 }
 
 /* Rows of queries of one head against all keys; queries, residual (or NULL) and out are rows of all channels.
@@ -114,8 +124,8 @@ static void run(noc_network *network, const noc_cpu_step *step)
     attention_job job = {.network = network,
                          .op = step->ops,
                          .heads = heads_of(network, step->ops),
-                         .rows = (int)noc_cpu_tokens(noc_cpu_value_of(network, step->ops->output)),
-                         .rows_per_piece = tile * QUERY_TILES};
+                         .rows = (int)noc_cpu_tokens(noc_cpu_value_of(network, step->ops->output))};
+    job.rows_per_piece = rows_per_piece(network, job.rows, job.heads.count);
     clear_shared(network, &job.heads);
     noc_cpu_run(network->device, noc_cpu_parts(job.heads.keys, tile), pack_piece, &job);
     noc_cpu_run(network->device, noc_cpu_parts(job.rows, job.rows_per_piece) * job.heads.count,
@@ -256,7 +266,7 @@ typedef struct block_job {
     noc_cpu_heads heads;
     const float *in;
     float *out;
-    int rows, patch, keys_per_piece;
+    int rows, rows_per_piece, patch, keys_per_piece;
 } block_job;
 
 /* The normalised tokens of a line of reduced tokens, each one's as one row: they are runs along W of the
@@ -325,7 +335,7 @@ static void attend_projected(const block_job *job, const float *normed, int row,
 {
     const noc_cpu_kernels *kernels = job->network->device->kernels;
     const noc_cpu_heads *h = &job->heads;
-    const size_t channels = (size_t)h->channels, floats = (size_t)(kernels->rows * QUERY_TILES) * channels;
+    const size_t channels = (size_t)h->channels, floats = (size_t)job->rows_per_piece * channels;
     float *queries = room, *attended = queries + floats, *scores = attended + floats;
     noc_cpu_product q = noc_cpu_product_of(job->ops.query, &job->step->panels[PANELS_QUERY], normed, channels,
                                            rows, queries, channels);
@@ -344,9 +354,10 @@ static void queries_piece(void *argument, int i, int thread)
 {
     const block_job *job = argument;
     const noc_cpu_kernels *kernels = job->network->device->kernels;
-    const int channels = job->heads.channels, most = kernels->rows * QUERY_TILES, row = i * most,
-              rows = noc_cpu_min(most, job->rows - row);
-    float *normed = noc_cpu_scratch(job->network, thread), *room = normed + (size_t)(most * channels);
+    const int channels = job->heads.channels, row = i * job->rows_per_piece,
+              rows = noc_cpu_min(job->rows_per_piece, job->rows - row);
+    float *normed = noc_cpu_scratch(job->network, thread),
+          *room = normed + (size_t)(job->rows_per_piece * channels);
     kernels->layer_norm(job->in + (size_t)row * (size_t)channels, normed, rows, channels, NULL, NULL,
                         (float)job->ops.norm->eps);
     if (job->ops.query)
@@ -366,11 +377,11 @@ static void run_block(noc_network *network, const noc_cpu_step *step)
     job.out = noc_cpu_value(network, out);
     job.rows = (int)noc_cpu_tokens(noc_cpu_value_of(network, out));
     job.patch = patch_floats(network, &job.ops);
+    job.rows_per_piece = rows_per_piece(network, job.rows, 1);
     job.keys_per_piece = keys_per_piece(network, &job.ops);
-    int tile = network->device->kernels->rows;
     clear_shared(network, &job.heads);
     noc_cpu_run(network->device, noc_cpu_parts(job.heads.keys, job.keys_per_piece), keys_piece, &job);
-    noc_cpu_run(network->device, noc_cpu_parts(job.rows, tile * QUERY_TILES), queries_piece, &job);
+    noc_cpu_run(network->device, noc_cpu_parts(job.rows, job.rows_per_piece), queries_piece, &job);
 }
 
 const noc_cpu_step_kind noc_cpu_attention_block_step = {match_block, prepare_block, run_block};

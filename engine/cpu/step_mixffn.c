@@ -45,22 +45,44 @@ static size_t line_bytes(const noc_network *network, const noc_value *hidden)
            (size_t)hidden->grid[2];
 }
 
+/* Planes or lines that a piece of them expands, with those that it shares. */
+static int with_borders(int count, int of)
+{
+    int pieces = noc_cpu_parts(of, count);
+    return count + (pieces > 2 ? 2 : pieces - 1);
+}
+
+static cut cut_in(int along_h, int depth, int height, int threads)
+{
+    cut c = {.lines = noc_cpu_parts(noc_cpu_parts(height, along_h), STRIP_LINES) * STRIP_LINES};
+    c.along_h = noc_cpu_parts(height, c.lines);
+    c.lines = noc_cpu_min(c.lines, height);
+    c.along_d = noc_cpu_parts(threads, c.along_h);
+    c.planes = noc_cpu_parts(depth, c.along_d);
+    c.along_d = noc_cpu_parts(depth, c.planes);
+    return c;
+}
+
+/* The cut that keeps rings in L2 and is done first, when all threads expand alike. */
 static cut cut_of(const noc_network *network, const noc_value *hidden)
 {
     long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
     size_t bytes = (size_t)(l2 > 0 ? l2 : DEFAULT_L2_BYTES) / 10 * 8, line = line_bytes(network, hidden);
-    int threads = noc_pool_threads(network->device->pool), height = hidden->grid[1];
-    int lines = (int)(bytes / (3 * line)) - 2;
-    cut c = {.lines = height, .along_h = 1};
-    if (lines < height) {
-        c.along_h = noc_cpu_parts(height, lines > STRIP_LINES ? lines : STRIP_LINES);
-        c.lines = noc_cpu_parts(noc_cpu_parts(height, c.along_h), STRIP_LINES) * STRIP_LINES;
-        c.along_h = noc_cpu_parts(height, c.lines);
+    int threads = noc_pool_threads(network->device->pool), height = hidden->grid[1], depth = hidden->grid[0];
+    int lines = (int)(bytes / (3 * line)) - 2, most = noc_cpu_parts(height, STRIP_LINES);
+    int least = noc_cpu_min(noc_cpu_parts(height, lines > STRIP_LINES ? lines : STRIP_LINES), most);
+    cut best = {0};
+    int64_t best_work = INT64_MAX;
+    for (int along_h = least; along_h <= most; along_h++) {
+        cut c = cut_in(along_h, depth, height, threads);
+        int64_t work = (int64_t)noc_cpu_parts(c.along_d * c.along_h, threads) *
+                       with_borders(c.planes, depth) * with_borders(c.lines, height);
+        if (work < best_work) {
+            best = c;
+            best_work = work;
+        }
     }
-    c.along_d = noc_cpu_parts(threads, c.along_h);
-    c.planes = noc_cpu_parts(hidden->grid[0], c.along_d);
-    c.along_d = noc_cpu_parts(hidden->grid[0], c.planes);
-    return c;
+    return best;
 }
 
 static int match(const noc_network *network, int first)
