@@ -5,7 +5,7 @@
 # make deps       the distribution's packages       make bench-peers bench-archive  beside other engines, beside PyTorch
 # make lint       clang-tidy, layers                make format    clang-format over the sources
 # make install    PREFIX=/usr/local DESTDIR=        make clean     removes the build folder
-# make uninstall  likewise
+# make uninstall  likewise                          make fuzz      SECONDS=60: fuzzing, so long each reader
 #
 # Each floor is an archive of all *.c in its folder; each tests/test_*.c is a program linked with the floors it includes, and
 # so is each tests/prog_*.c, which the program tests (tests/*.t) start.
@@ -37,7 +37,7 @@ Q := $(if $(V),,@)
 say = $(if $(V),,@echo "  $(1) $(2)")
 
 # What needs neither the libraries nor a compiler: everything else reads what find_parts.sh found.
-PLAIN_GOALS := deps demo check check-aarch64 clean format layers uninstall
+PLAIN_GOALS := deps demo check check-aarch64 clean format layers fuzz uninstall
 ifneq ($(filter-out $(PLAIN_GOALS),$(or $(MAKECMDGOALS),all)),)
 include $(BUILD)/config.mk
 endif
@@ -96,29 +96,32 @@ TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)
 TEST_PROGRAMS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/prog_*.c)))
 PROGRAM_TESTS := $(sort $(wildcard tests/*.t))
 LONG_TESTS := $(sort $(wildcard tests/*.lt))
-SOURCES := $(sort $(foreach d,engine engine/base engine/volume engine/cpu catalog worker pipeline tests,\
+FUZZERS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(filter-out tests/fuzz/fuzz.c,$(sort $(wildcard tests/fuzz/*.c))))
+SOURCES := $(sort $(foreach d,engine engine/base engine/volume engine/cpu catalog worker pipeline tests tests/fuzz,\
     $(wildcard $(d)/*.c) $(wildcard $(d)/*.h)))
 
 # What the includes of a test reach: the sources that it shares with other tests, and the floors, highest first, so that a
 # test waits for no floor above it.
 shared = $(sort $(wildcard $(patsubst %.h,%.c,$(shell sed -n 's|^\#include "\(tests/.*\)".*|\1|p' $(1)))))
-reached = $(shell if grep -q '^\#include "pipeline/' $(1); then echo pipeline worker catalog engine cpu volume base; \
+reached = $(filter-out $(NO_FLOOR),$(shell if grep -q '^\#include "pipeline/' $(1); then echo pipeline worker catalog engine cpu volume base; \
     elif grep -q '^\#include "worker/' $(1); then echo worker catalog engine cpu volume base; \
     elif grep -q '^\#include "catalog/' $(1); then echo catalog volume base; \
     elif grep -q '^\#include "engine/[a-z0-9_]*\.h"\|^\#include "engine/cpu/' $(1); then echo engine cpu volume base; \
     elif grep -q '^\#include "engine/volume/' $(1); then echo volume base; \
-    else echo base; fi)
+    else echo base; fi))
 headers = $(wildcard $(patsubst %.c,%.h,$(1)))
 
 # --- building --------------------------------------------------------------------------------------------------------
 
-.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 bench bench-peers bench-archive peers lint layers format install uninstall clean FORCE
+.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 bench bench-peers bench-archive peers lint layers format install uninstall clean fuzzers fuzz FORCE
 
 all: $(BUILD)/nocturne
 
 archives: $(ARCHIVES)
 
-tests: $(TESTS) $(TEST_PROGRAMS)
+tests: $(TESTS) $(TEST_PROGRAMS) $(FUZZERS)
+
+fuzzers: $(FUZZERS)
 
 # A change of flags rebuilds everything; a change of the commit only what says the version.
 define write_if_changed
@@ -171,7 +174,7 @@ $(BUILD)/nocturne: $(OBJ)/pipeline/main.o $(ARCHIVES)
 define test_rule
 $(BUILD)/tests/$(1): $(OBJ)/tests/$(1).o $(patsubst %.c,$(OBJ)/%.o,$(2)) $(patsubst %,$(BUILD)/lib%.a,$(3))
 	@mkdir -p $$(@D)
-	@$(if $(4)$(filter prog_%,$(1)),:,echo 'make: Check not found: apt-get install check  (or: make deps)' >&2; exit 1)
+	@$(if $(4)$(filter prog_% fuzz/%,$(1)),:,echo 'make: Check not found: apt-get install check  (or: make deps)' >&2; exit 1)
 	$$(call say,link,$$@)
 	$$(Q)$(LINK) $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $(4) \
 	    $(foreach floor,$(3),$(LIBS_$(floor))) -lm -o $$@
@@ -180,7 +183,7 @@ define add_test
 $(eval $(call test_rule,$(1),$(call shared,tests/$(1).c),$(call reached,tests/$(1).c $(call \
     shared,tests/$(1).c) $(call headers,$(call shared,tests/$(1).c))),$(if $(filter test_%,$(1)),$(CHECK_LIBS))))
 endef
-$(foreach test,$(notdir $(TESTS) $(TEST_PROGRAMS)),$(call add_test,$(test)))
+$(foreach test,$(notdir $(TESTS) $(TEST_PROGRAMS)) $(FUZZERS:$(BUILD)/tests/%=%),$(call add_test,$(test)))
 
 -include $(shell find $(OBJ) -name '*.d' 2>/dev/null)
 
@@ -223,6 +226,11 @@ define prove_all
     TSAN_OPTIONS="suppressions='$(abspath tests/races.supp)':second_deadlock_stack=1" \
     $(PROVE) $(PROVE_FLAGS) --exec scripts/run_test.sh $(1)
 endef
+
+# Each entry for that long, with what earlier ones found in $(BUILD)/fuzz/corpus. FUZZ: names instead of all.
+SECONDS := 60
+fuzz:
+	@BUILD='$(abspath $(BUILD))/fuzz' MAKE='$(MAKE)' scripts/fuzz.sh '$(SECONDS)' $(FUZZ)
 
 check-all: all tests layers
 	$(call prove_all,$(TESTS) $(PROGRAM_TESTS))

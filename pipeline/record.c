@@ -9,8 +9,9 @@
 enum {
     MAGIC = 0x4e4f4352,
     VERSION = 1,
-    HEADER = 24
-}; /* magic u32, version u32, type u32, 0 u32, length u64 */
+    HEADER = 24, /* magic u32, version u32, type u32, 0 u32, length u64 */
+    MAX_METRICS = 1 << 16
+};
 
 void noc_record_put(noc_record *record, const void *data, size_t size)
 {
@@ -192,6 +193,14 @@ void noc_record_put_study(noc_record *record, const noc_study *study)
     noc_record_put_text(record, study->fingerprint);
 }
 
+/* Where NULL is not a text. */
+static char *get_needed_text(noc_record *record)
+{
+    char *text = noc_record_get_text(record);
+    record->failed |= !text;
+    return text;
+}
+
 noc_status noc_record_get_study(noc_record *record, noc_study *study, noc_error *err)
 {
     memset(study, 0, sizeof *study);
@@ -202,13 +211,13 @@ noc_status noc_record_get_study(noc_record *record, noc_study *study, noc_error 
     if (channels > NOC_STUDY_CHANNELS)
         record->failed = true;
     for (uint64_t i = 0; i < channels && !record->failed; i++)
-        study->channels[study->channel_count++] = noc_record_get_text(record);
+        study->channels[study->channel_count++] = get_needed_text(record);
     study->truth = noc_record_get_text(record);
     study->has_shape = noc_record_get_u64(record) != 0;
     noc_record_get(record, study->size, sizeof study->size);
     noc_record_get(record, study->spacing_mm, sizeof study->spacing_mm);
     study->voxel_bytes = (int64_t)noc_record_get_u64(record);
-    study->fingerprint = noc_record_get_text(record);
+    study->fingerprint = get_needed_text(record);
     if (!record->failed)
         return NOC_OK;
     noc_study_clear(study);
@@ -238,23 +247,57 @@ void noc_record_put_outcome(noc_record *record, const noc_outcome *outcome, bool
     noc_record_put_block(record, outcome->regions, with_voxels ? voxels * (size_t)outcome->region_bytes : 0);
 }
 
-/* The voxels, when they came along, must be as many as the grid says. */
+/* Bytes of `count` voxels of 1, 2 or 4 bytes each. */
+static bool has_bytes(size_t bytes, size_t count, int voxel_bytes)
+{
+    size_t wanted;
+    return voxel_bytes >= 0 && voxel_bytes <= 4 && noc_size_mul(count, (size_t)voxel_bytes, &wanted) &&
+           bytes == wanted;
+}
+
+static bool count_voxels(const noc_grid *grid, size_t *count)
+{
+    *count = 1;
+    for (int axis = 0; axis < 3; axis++)
+        if (grid->size[axis] < 1 || !noc_size_mul(*count, (size_t)grid->size[axis], count) ||
+            *count > PTRDIFF_MAX)
+            return false;
+    return true;
+}
+
+/* The voxels, when they came along, must be all, and as many as the grid says. */
 static void get_voxels(noc_record *record, noc_outcome *outcome)
 {
-    size_t voxels = outcome->failure.status == NOC_OK ? noc_grid_voxels(&outcome->grid) : 0;
-    size_t mask, regions;
+    size_t voxels = 0, mask, regions;
+    if (outcome->failure.status == NOC_OK && !count_voxels(&outcome->grid, &voxels))
+        record->failed = true;
     outcome->mask_bytes = (int)noc_record_get_u64(record);
     outcome->region_bytes = (int)noc_record_get_u64(record);
     outcome->mask = noc_record_get_block(record, &mask);
     outcome->regions = noc_record_get_block(record, &regions);
-    if ((mask > 0 && mask != voxels * (size_t)outcome->mask_bytes) ||
-        (regions > 0 && regions != voxels * (size_t)outcome->region_bytes))
+    if ((mask > 0 || regions > 0) &&
+        !(has_bytes(mask, voxels, outcome->mask_bytes) && has_bytes(regions, voxels, outcome->region_bytes)))
         record->failed = true;
+}
+
+/* Metrics travel as they lie in memory: their texts must end, and a truth value must be one. */
+static void get_metrics(noc_record *record, noc_outcome *outcome)
+{
+    size_t size;
+    outcome->metrics = noc_record_get_block(record, &size);
+    outcome->metric_count = (int)(size / sizeof *outcome->metrics);
+    if (size % sizeof *outcome->metrics != 0 || size / sizeof *outcome->metrics > MAX_METRICS)
+        record->failed = true;
+    for (int i = 0; i < outcome->metric_count && !record->failed; i++) {
+        const noc_metric *metric = &outcome->metrics[i];
+        record->failed = !memchr(metric->label, 0, sizeof metric->label) ||
+                         !memchr(metric->name, 0, sizeof metric->name) ||
+                         *(const unsigned char *)&metric->has_truth > 1;
+    }
 }
 
 noc_status noc_record_get_outcome(noc_record *record, noc_outcome **outcome, noc_error *err)
 {
-    size_t size;
     noc_outcome *out = calloc(1, sizeof *out);
     if (!out)
         return noc_fail(err, NOC_ENOMEMORY, "no memory for an outcome");
@@ -271,8 +314,7 @@ noc_status noc_record_get_outcome(noc_record *record, noc_outcome **outcome, noc
     out->seconds_prepare = noc_record_get_f64(record);
     out->seconds_compute = noc_record_get_f64(record);
     out->seconds_score = noc_record_get_f64(record);
-    out->metrics = noc_record_get_block(record, &size);
-    out->metric_count = (int)(size / sizeof *out->metrics);
+    get_metrics(record, out);
     get_voxels(record, out);
     if (!record->failed) {
         *outcome = out;

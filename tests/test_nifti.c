@@ -939,6 +939,29 @@ START_TEST(masks_carry_the_space_of_their_scan)
 }
 END_TEST
 
+/* A slice has no third edge, its mask has three axes all the same. */
+START_TEST(a_mask_of_a_slice_can_be_read)
+{
+    static const int16_t voxels[12] = {0};
+    static const uint8_t labels[12] = {1};
+    const noc_nifti_options assume = {.assume_ras = true};
+    nifti_sample s = nifti_sample_of(_i % 2 + 1, 4, 3, 1);
+    s.dim[0] = 2;
+    s.pixdim[3] = 0;
+    s.qform_code = _i / 2;
+    s.sform_code = 0;
+    write_scan("scan.nii", &s, voxels, 12, 2);
+    noc_image scan = read_scan("scan.nii", &assume);
+    ck_assert_msg(noc_nifti_write_labels(at("mask.nii"), &scan.grid, NOC_VOXEL_U8, labels, "test", &err) ==
+                      NOC_OK,
+                  "%s", err.text);
+    noc_image mask = read_scan("mask.nii", &assume);
+    ck_assert(noc_grid_is_same(&mask.grid, &scan.grid, 0));
+    noc_image_clear(&mask);
+    noc_image_clear(&scan);
+}
+END_TEST
+
 static int64_t integer_at(const unsigned char *bytes, size_t size)
 {
     int64_t value = 0;
@@ -1101,6 +1124,7 @@ static Suite *nifti_suite(void)
     tcase_add_test(reading, any_byte_changed);
     tcase_add_test(reading, voxels_that_are_no_numbers);
     tcase_add_loop_test(writing, masks_carry_the_space_of_their_scan, 0, 4);
+    tcase_add_loop_test(writing, a_mask_of_a_slice_can_be_read, 0, 4);
     tcase_add_test(writing, written_headers);
     tcase_add_test(writing, long_axes_need_nifti_2);
     tcase_add_test(writing, disk_full);

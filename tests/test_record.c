@@ -156,6 +156,49 @@ START_TEST(a_study_comes_out_as_it_went_in)
 }
 END_TEST
 
+/* Its receiver goes by the paths. */
+START_TEST(a_study_without_a_path_is_refused)
+{
+    noc_study in = {.key = "k", .layout = "list", .channel_count = 1}, out;
+    noc_record r, block;
+    uint32_t type;
+    in.channels[0] = _i == 0 ? NULL : (char *)"/1.nii";
+    in.fingerprint = _i == 0 ? (char *)"1:2" : NULL;
+    noc_record_begin(&block, NOC_SAY_GRANT);
+    noc_record_put_study(&block, &in);
+    ck_assert_int_eq(noc_record_end(&block, NULL), NOC_OK);
+    ck_assert_int_eq(noc_record_open(&r, block.data, block.size, &type, NULL), NOC_OK);
+    ck_assert_int_eq(noc_record_get_study(&r, &out, NULL), NOC_EINTERNAL);
+    noc_record_free(&block);
+}
+END_TEST
+
+/* Where the other end would read beyond what came. */
+START_TEST(a_spoilt_outcome_is_refused)
+{
+    noc_record r, block;
+    noc_outcome o = sample_outcome(), spoilt = o, *out = NULL;
+    uint32_t type;
+    if (_i == 0) /* half of the voxels */
+        spoilt.regions = NULL, spoilt.region_bytes = 0;
+    else if (_i == 1) /* an endless text */
+        memset(o.metrics[1].label, 'x', sizeof o.metrics[1].label);
+    else if (_i == 2) /* what is neither true nor false */
+        memset(&o.metrics[0].has_truth, 2, 1);
+    noc_record_begin(&block, NOC_SAY_MASK);
+    noc_record_put_outcome(&block, &spoilt, true);
+    ck_assert_int_eq(noc_record_end(&block, NULL), NOC_OK);
+    if (_i == 0) { /* before the two blocks: their lengths, the mask, and the bytes of a region's voxel */
+        uint64_t bytes = 2;
+        memcpy(block.data + block.size - 24 - 8 - 8 - 8, &bytes, sizeof bytes);
+    }
+    ck_assert_int_eq(noc_record_open(&r, block.data, block.size, &type, NULL), NOC_OK);
+    ck_assert_int_eq(noc_record_get_outcome(&r, &out, NULL), NOC_EINTERNAL);
+    noc_record_free(&block);
+    clear(&o);
+}
+END_TEST
+
 START_TEST(the_local_link_delivers_in_order)
 {
     noc_link *link;
@@ -189,6 +232,8 @@ int main(void)
     tcase_add_test(cases, a_foreign_version_is_refused);
     tcase_add_test(cases, a_mask_of_another_size_than_its_grid_is_refused);
     tcase_add_test(cases, a_study_comes_out_as_it_went_in);
+    tcase_add_loop_test(cases, a_study_without_a_path_is_refused, 0, 2);
+    tcase_add_loop_test(cases, a_spoilt_outcome_is_refused, 0, 3);
     tcase_add_test(cases, the_local_link_delivers_in_order);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);

@@ -28,7 +28,7 @@ typedef struct noc_nifti_geometry {
     double qoffset[3]; /* x, y, z */
     double qfac;       /* pixdim[0]: -1 or 1 (0 as stored) */
     double srow[3][4]; /* srow_x, srow_y, srow_z */
-    double pixdim[3];  /* pixdim[1..3] as stored */
+    double pixdim[3]; /* pixdim[1..3] as stored; 1 for a missing axis that the affine needs and that says 0 */
     int xyzt_units;
 } noc_nifti_geometry;
 

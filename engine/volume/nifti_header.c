@@ -205,16 +205,13 @@ static void take_geometry(const nifti_2_header *h, int version, noc_nifti_geomet
         g->srow[1][j] = h->srow_y[j];
         g->srow[2][j] = h->srow_z[j];
     }
+    /* An axis that the file does not have may leave its edge 0. A mask has all three, and needs one. */
+    for (int i = (int)h->dim[0]; i < 3; i++)
+        if (g->pixdim[i] == 0 && g->sform_code <= 0)
+            g->pixdim[i] = 1;
 }
 
-/* The voxel's edge along an axis; an axis that the file does not have may leave it 0. */
-static double edge(const noc_nifti_geometry *g, int axis, int64_t axes)
-{
-    return g->pixdim[axis] == 0 && axis >= axes ? 1 : fabs(g->pixdim[axis]);
-}
-
-static noc_status affine_of_qform(const noc_nifti_geometry *g, int64_t axes, double affine[4][4],
-                                  noc_error *err)
+static noc_status affine_of_qform(const noc_nifti_geometry *g, double affine[4][4], noc_error *err)
 {
     const double *q = g->quatern, squares = q[0] * q[0] + q[1] * q[1] + q[2] * q[2];
 
@@ -224,11 +221,11 @@ static noc_status affine_of_qform(const noc_nifti_geometry *g, int64_t axes, dou
                                                           g->qoffset[2], 1, 1, 1, g->qfac < 0 ? -1 : 1);
     for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++)
-            affine[i][j] = rotation.m[i][j] * (i < 3 && j < 3 ? edge(g, j, axes) : 1);
+            affine[i][j] = rotation.m[i][j] * (i < 3 && j < 3 ? fabs(g->pixdim[j]) : 1);
     return NOC_OK;
 }
 
-static noc_status find_affine(const noc_nifti_geometry *g, int64_t axes, bool assume_ras, double affine[4][4],
+static noc_status find_affine(const noc_nifti_geometry *g, bool assume_ras, double affine[4][4],
                               noc_error *err)
 {
     noc_status status = NOC_OK;
@@ -240,11 +237,11 @@ static noc_status find_affine(const noc_nifti_geometry *g, int64_t axes, bool as
         memcpy(affine, g->srow, sizeof g->srow);
     } else if (g->qform_code > 0) {
         source = "qform";
-        status = affine_of_qform(g, axes, affine, err);
+        status = affine_of_qform(g, affine, err);
     } else if (assume_ras) {
         source = "pixdim";
         for (int i = 0; i < 3; i++)
-            affine[i][i] = edge(g, i, axes);
+            affine[i][i] = fabs(g->pixdim[i]);
     } else {
         return noc_fail(err, NOC_EGEOMETRY, "no orientation: qform_code and sform_code are both 0");
     }
@@ -257,7 +254,7 @@ static noc_status take_space(const nifti_2_header *h, int version, const noc_nif
                              noc_grid *grid, noc_error *err)
 {
     take_geometry(h, version, &grid->nifti);
-    const noc_status status = find_affine(&grid->nifti, h->dim[0], options->assume_ras, grid->affine, err);
+    const noc_status status = find_affine(&grid->nifti, options->assume_ras, grid->affine, err);
     if (status != NOC_OK)
         return status;
     for (int i = 0; i < 3; i++) {
