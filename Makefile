@@ -65,11 +65,11 @@ VERSION := $(shell cat VERSION)
 COMMIT := $(or $(shell git -c 'safe.directory=*' rev-parse --short=12 HEAD 2>/dev/null),unknown)
 VERSION_FLAGS := -DNOC_VERSION='"$(VERSION)"' -DNOC_COMMIT='"$(COMMIT)"'
 
-LIBS_base := -lcrypto -lyaml
+LIBS_base := -lcrypto -lyaml -ljansson
 LIBS_volume := -lnifti2 -lznz -lz -lm -ldeflate
 LIBS_cpu := -lm
-LIBS_engine := -ljansson -lm
-LIBS_catalog := -lsqlite3 -ljansson
+LIBS_engine := -lm
+LIBS_catalog := -lsqlite3
 LIBS_pipeline := $(HDF5_LIBS) $(MPI_LIBS)
 ALL_LIBS := $(LIBS_pipeline) $(LIBS_catalog) $(LIBS_engine) $(LIBS_volume) $(LIBS_base) -lm
 

@@ -4,8 +4,8 @@
 #include "catalog/source.h"
 
 #include "engine/base/file.h"
+#include "engine/base/json.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,13 +123,16 @@ noc_status noc_msd_read(const char *path, noc_source *source, noc_error *err)
     char *data = NULL;
     size_t size = 0;
     json_error_t at;
+    bool is_memory;
     noc_status status = noc_file_read(path, MAX_BYTES, &data, &size, err);
     if (status != NOC_OK)
         return status;
     size_t mark = size >= 3 && memcmp(data, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
-    json_t *root = json_loadb(data + mark, size - mark, 0, &at);
+    json_t *root = noc_json_load(data + mark, size - mark, 0, &at, &is_memory);
     char *folder = noc_path_folder(path, err);
-    if (!root)
+    if (!root && is_memory)
+        status = noc_fail(err, NOC_ENOMEMORY, "%s: no memory to read it", path);
+    else if (!root)
         status = noc_fail(err, NOC_EDATA, "%s:%d: %s", path, at.line, at.text);
     else if (!folder)
         status = NOC_ENOMEMORY;

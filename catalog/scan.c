@@ -83,13 +83,13 @@ static void take_fingerprint(noc_study *study)
         add_fingerprint(&text, study->channels[i]);
     if (study->truth)
         add_fingerprint(&text, study->truth);
-    free(study->fingerprint);
     study->fingerprint = text.failed ? NULL : text.data;
     if (text.failed)
         noc_text_free(&text);
 }
 
-static void read_headers(noc_study *study)
+/* NOC_ENOMEMORY only: what else is wrong with a file is the run's question. */
+static noc_status read_headers(noc_study *study)
 {
     /* Whether a missing affine is accepted is the run's question; the shape is known either way. */
     const noc_nifti_options options = {.assume_ras = true};
@@ -97,7 +97,10 @@ static void read_headers(noc_study *study)
     study->voxel_bytes = 0;
     for (int i = 0; i < study->channel_count && study->has_shape; i++) {
         noc_nifti_header header;
-        study->has_shape = noc_nifti_read_header(study->channels[i], &options, &header, NULL) == NOC_OK;
+        noc_status status = noc_nifti_read_header(study->channels[i], &options, &header, NULL);
+        if (status == NOC_ENOMEMORY)
+            return status;
+        study->has_shape = status == NOC_OK;
         if (!study->has_shape)
             break;
         study->voxel_bytes += (int64_t)header.voxel_bytes;
@@ -111,14 +114,18 @@ static void read_headers(noc_study *study)
         memset(study->size, 0, sizeof(study->size));
         memset(study->spacing_mm, 0, sizeof(study->spacing_mm));
     }
+    return NOC_OK;
 }
 
+/* Without memory the study has no fingerprint. */
 static void look_at(void *argument, int i, int thread)
 {
-    noc_study *studies = argument;
+    noc_study *study = (noc_study *)argument + i;
     (void)thread;
-    read_headers(&studies[i]);
-    take_fingerprint(&studies[i]);
+    free(study->fingerprint);
+    study->fingerprint = NULL;
+    if (read_headers(study) == NOC_OK)
+        take_fingerprint(study);
 }
 
 static noc_status look_at_all(noc_source *source, noc_error *err)

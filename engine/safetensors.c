@@ -3,13 +3,13 @@
 #include "engine/safetensors.h"
 
 #include "engine/base/file.h"
+#include "engine/base/json.h"
 #include "engine/base/memory.h"
 #include "engine/base/text.h"
 
 #include <assert.h>
 #include <endian.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -202,7 +202,10 @@ static noc_status read_header(const char *path, noc_safetensors *file, noc_error
                         length, mapping->size);
     json_error_t json_error;
     const char *text = (const char *)mapping->data + LENGTH_BYTES;
-    file->header = json_loadb(text, (size_t)length, JSON_REJECT_DUPLICATES, &json_error);
+    bool is_memory;
+    file->header = noc_json_load(text, (size_t)length, JSON_REJECT_DUPLICATES, &json_error, &is_memory);
+    if (!file->header && is_memory)
+        return noc_fail(err, NOC_ENOMEMORY, "%s: header: no memory to read it", path);
     if (!file->header)
         return noc_fail(err, NOC_EDATA, "%s: header: %s (byte %d)", path, json_error.text,
                         json_error.position);

@@ -37,6 +37,13 @@ static void pack(size_t from, size_t to, size_t *size)
     free(member);
 }
 
+static size_t peek(const void *data, size_t size, void *to, size_t capacity)
+{
+    size_t have = 0;
+    ck_assert_int_eq(noc_gzip_peek(data, size, to, capacity, &have, &err), NOC_OK);
+    return have;
+}
+
 static void expect_plain(size_t bytes)
 {
     ck_assert_mem_eq(out, plain, bytes);
@@ -66,7 +73,7 @@ START_TEST(members)
         ck_assert_int_eq(noc_gzip_inflate(packed, size, out, PLAIN, PLAIN + 1, &err), NOC_OK);
         expect_plain(PLAIN);
         memset(out, GUARD, sizeof out);
-        ck_assert_uint_eq(noc_gzip_peek(packed, size, out, 540), 540);
+        ck_assert_uint_eq(peek(packed, size, out, 540), 540);
         expect_plain(540);
     }
 }
@@ -112,9 +119,9 @@ START_TEST(cut_short)
                          NOC_EUNREADABLE);
         ck_assert_ptr_nonnull(strstr(err.text, "damaged or cut short"));
     }
-    ck_assert_uint_eq(noc_gzip_peek(packed, 0, out, 540), 0);
-    ck_assert_uint_eq(noc_gzip_peek(packed, first, out, 2000), 1000);
-    ck_assert_uint_lt(noc_gzip_peek(packed, 40, out, 540), 540);
+    ck_assert_uint_eq(peek(packed, 0, out, 540), 0);
+    ck_assert_uint_eq(peek(packed, first, out, 2000), 1000);
+    ck_assert_uint_lt(peek(packed, 40, out, 540), 540);
 }
 END_TEST
 

@@ -21,7 +21,7 @@ static noc_status open_regular(const char *path, int *file, size_t *size, noc_er
     int opened = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
     if (opened < 0)
-        return noc_fail(err, NOC_ENOINPUT, "%s: %s", path, strerror(errno));
+        return noc_fail(err, errno == ENOMEM ? NOC_ENOMEMORY : NOC_ENOINPUT, "%s: %s", path, strerror(errno));
     if (fstat(opened, &info) != 0 || !S_ISREG(info.st_mode)) {
         close(opened);
         return noc_fail(err, NOC_ENOINPUT, "%s: %s", path,

@@ -4,6 +4,7 @@
 
 #include "engine/base/memory.h"
 
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <stdlib.h>
 
@@ -14,6 +15,15 @@ struct noc_sha256 {
     bool failed;
 };
 
+/* Every libcrypto has SHA-256; what else it says of a failure comes along. */
+static noc_status fail_without_memory(noc_error *err)
+{
+    const char *reason = ERR_reason_error_string(ERR_peek_last_error());
+    noc_fail(err, NOC_ENOMEMORY, "no memory for SHA-256 (libcrypto: %s)", reason ? reason : "no reason");
+    ERR_clear_error();
+    return NOC_ENOMEMORY;
+}
+
 noc_status noc_sha256_create(noc_sha256 **hash, noc_error *err)
 {
     noc_sha256 *made = noc_alloc_zeroed(1, sizeof *made, err);
@@ -23,7 +33,7 @@ noc_status noc_sha256_create(noc_sha256 **hash, noc_error *err)
     made->context = EVP_MD_CTX_new();
     if (!made->context || EVP_DigestInit_ex(made->context, EVP_sha256(), NULL) != 1) {
         noc_sha256_free(made);
-        return noc_fail(err, NOC_EINTERNAL, "libcrypto gives no SHA-256");
+        return fail_without_memory(err);
     }
     *hash = made;
     return NOC_OK;

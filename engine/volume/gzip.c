@@ -16,7 +16,8 @@ bool noc_gzip_is(const void *data, size_t size)
     return size >= 2 && bytes[0] == 0x1f && bytes[1] == 0x8b;
 }
 
-size_t noc_gzip_peek(const void *data, size_t size, void *out, size_t capacity)
+noc_status noc_gzip_peek(const void *data, size_t size, void *out, size_t capacity, size_t *have,
+                         noc_error *err)
 {
     z_stream stream = {
         .next_in = (Bytef *)data, /* zlib does not write there */
@@ -26,17 +27,17 @@ size_t noc_gzip_peek(const void *data, size_t size, void *out, size_t capacity)
     };
     const uInt room = stream.avail_out;
 
-    if (inflateInit2(&stream, 15 + 16) != Z_OK)
-        return 0;
-    while (stream.avail_out > 0) {
-        const int code = inflate(&stream, Z_SYNC_FLUSH);
+    int code = inflateInit2(&stream, 15 + 16);
+    while (code == Z_OK && stream.avail_out > 0) {
+        code = inflate(&stream, Z_SYNC_FLUSH);
         if (code == Z_STREAM_END && noc_gzip_is(stream.next_in, stream.avail_in))
-            inflateReset(&stream);
-        else if (code != Z_OK)
-            break;
+            code = inflateReset(&stream);
     }
     inflateEnd(&stream);
-    return room - stream.avail_out;
+    if (code == Z_MEM_ERROR)
+        return noc_fail(err, NOC_ENOMEMORY, "no memory to inflate");
+    *have = room - stream.avail_out;
+    return NOC_OK;
 }
 
 bool noc_gzip_may_hold(size_t size, size_t bytes)

@@ -8,8 +8,9 @@
 
 bool noc_gzip_is(const void *data, size_t size);
 
-/* The first bytes of the content, at most `capacity`; fewer when the data end or are damaged before. */
-size_t noc_gzip_peek(const void *data, size_t size, void *out, size_t capacity);
+/* The first bytes, at most `capacity`, of what is packed; *have: as many as could be inflated. NOC_ENOMEMORY. */
+noc_status noc_gzip_peek(const void *data, size_t size, void *out, size_t capacity, size_t *have,
+                         noc_error *err);
 
 /* False when deflate cannot have packed that many bytes into `size`. */
 bool noc_gzip_may_hold(size_t size, size_t bytes);

@@ -114,20 +114,19 @@ static noc_status decode(const file_names *names, const noc_mapping *file, const
 {
     unsigned char bytes[NOC_NIFTI2_BYTES];
     size_t have = file->size < sizeof bytes ? file->size : sizeof bytes;
-    noc_status status;
+    noc_status status = NOC_OK;
 
     if (noc_gzip_is(file->data, file->size)) {
-        have = noc_gzip_peek(file->data, file->size, bytes, sizeof bytes);
-        status = have < NOC_NIFTI1_BYTES ? noc_fail(err, NOC_EUNREADABLE,
-                                                    "the gzip data are damaged or cut short "
-                                                    "after %zu bytes, a NIfTI header has %d",
-                                                    have, NOC_NIFTI1_BYTES)
-                                         : noc_nifti_decode(bytes, have, options, layout, err);
-    } else {
-        if (have > 0)
-            memcpy(bytes, file->data, have);
-        status = noc_nifti_decode(bytes, have, options, layout, err);
+        status = noc_gzip_peek(file->data, file->size, bytes, sizeof bytes, &have, err);
+        if (status == NOC_OK && have < NOC_NIFTI1_BYTES)
+            status = noc_fail(err, NOC_EUNREADABLE,
+                              "the gzip data are damaged or cut short after %zu bytes, a NIfTI header has %d",
+                              have, NOC_NIFTI1_BYTES);
+    } else if (have > 0) {
+        memcpy(bytes, file->data, have);
     }
+    if (status == NOC_OK)
+        status = noc_nifti_decode(bytes, have, options, layout, err);
     if (status == NOC_OK && layout->is_single_file == names->is_pair)
         status = noc_fail(err, NOC_EUNREADABLE, "the header is one of %s, its name says otherwise",
                           names->is_pair ? "a single file (n+)" : "a pair of files (ni)");
