@@ -12,7 +12,10 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
-enum { MASKS_PER_WRITER = 4 }; /* on their way to or waiting at one writer: bounds its memory */
+enum {
+    MASKS_PER_WRITER = 4, /* on their way to or waiting at one writer: bounds its memory */
+    MOVE_WAIT_S = 120     /* a mask that a writer without a round has not by then will not come */
+};
 
 static void delivery_free(coordinator_delivery *d)
 {
@@ -64,11 +67,11 @@ static void fill_record(noc_part_study *record, noc_outcome *outcome)
     outcome->metrics = NULL;
 }
 
-static void add_delivery(noc_coordinator *c, int worker, noc_outcome *outcome)
+static bool add_delivery(noc_coordinator *c, int worker, noc_outcome *outcome)
 {
     coordinator_delivery *d = calloc(1, sizeof *d), **end = &c->deliveries;
     if (!d)
-        return; /* the worker keeps the mask until its lease ends */
+        return false;
     d->study = outcome->study;
     d->lease = outcome->lease;
     d->worker = worker;
@@ -76,17 +79,31 @@ static void add_delivery(noc_coordinator *c, int worker, noc_outcome *outcome)
     while (*end)
         end = &(*end)->next;
     *end = d;
+    return true;
+}
+
+/* Heartbeats would renew the lease for ever. */
+static void end_lease(noc_coordinator *c, int worker, uint64_t lease, const noc_error *failure, double now)
+{
+    noc_schedule_finish(c->schedule, lease, failure, now);
+    coordinator_say(c, worker, NOC_SAY_DISCARD, 1, &lease);
 }
 
 void coordinator_finished(noc_coordinator *c, int worker, noc_record *record, double now)
 {
     noc_outcome *outcome;
-    if (noc_record_get_outcome(record, &outcome, NULL) != NOC_OK)
+    noc_error failure;
+    uint64_t lease = noc_record_lease_of(record);
+    if (noc_record_get_outcome(record, &outcome, &failure) != NOC_OK) {
+        end_lease(c, worker, lease, &failure, now);
         return;
-    if (!noc_schedule_finish(c->schedule, outcome->lease, &outcome->failure, now))
-        coordinator_say(c, worker, NOC_SAY_DISCARD, 1, &outcome->lease);
-    else if (outcome->failure.status == NOC_OK)
-        add_delivery(c, worker, outcome);
+    }
+    if (!noc_schedule_finish(c->schedule, lease, &outcome->failure, now)) {
+        coordinator_say(c, worker, NOC_SAY_DISCARD, 1, &lease);
+    } else if (outcome->failure.status == NOC_OK && !add_delivery(c, worker, outcome)) {
+        noc_fail(&failure, NOC_ENOMEMORY, "the coordinator has no memory for a finished study");
+        end_lease(c, worker, lease, &failure, now);
+    }
     noc_outcome_free(outcome);
 }
 
@@ -107,7 +124,7 @@ static int masks_at(const noc_coordinator *c, int writer)
     return count;
 }
 
-static bool send_to_writer(noc_coordinator *c, coordinator_delivery *d)
+static bool send_to_writer(noc_coordinator *c, coordinator_delivery *d, double now)
 {
     int best = -1, least = MASKS_PER_WRITER;
     for (int i = 0; i < c->layout.writers; i++) {
@@ -120,25 +137,42 @@ static bool send_to_writer(noc_coordinator *c, coordinator_delivery *d)
     if (best < 0)
         return false;
     d->state = DELIVERY_MOVING;
+    d->moving = now;
     d->writer = best;
     d->group = noc_layout_group_of(&c->layout, best);
     coordinator_say(c, d->worker, NOC_SAY_DELIVER, 2, (uint64_t[]){d->lease, (uint64_t)best});
     return true;
 }
 
+/* A message that found no memory is as lost as one to the dead, and nobody speaks of it. A round may take
+ * long, and its writer takes nothing meanwhile. */
+static void watch_moving(noc_coordinator *c, coordinator_delivery *d, double now)
+{
+    noc_error failure;
+    if (c->groups[d->group].state != GROUP_IDLE)
+        d->moving = now;
+    if (now - d->moving < MOVE_WAIT_S)
+        return;
+    noc_fail(&failure, NOC_ETIMEOUT, "the mask did not arrive at writer %d within %d s", d->writer,
+             MOVE_WAIT_S);
+    noc_schedule_finish(c->schedule, d->lease, &failure, now);
+}
+
 /* Sends waiting masks on, and forgets those whose lease ended on the way. */
-static bool move_deliveries(noc_coordinator *c)
+static bool move_deliveries(noc_coordinator *c, double now)
 {
     bool did_something = false;
     for (coordinator_delivery *d = c->deliveries, *next; d; d = next) {
         next = d->next;
         if (d->state > DELIVERY_MOVING)
             continue;
+        if (d->state == DELIVERY_MOVING)
+            watch_moving(c, d, now);
         if (!noc_schedule_is_current(c->schedule, d->lease, NULL)) {
             coordinator_say(c, d->worker, NOC_SAY_DISCARD, 1, &d->lease);
             remove_delivery(c, d);
         } else if (d->state == DELIVERY_WAITING) {
-            did_something |= send_to_writer(c, d);
+            did_something |= send_to_writer(c, d, now);
         }
     }
     return did_something;
@@ -244,7 +278,7 @@ static bool is_full(const noc_coordinator *c, const coordinator_group *group, do
 
 bool coordinator_parts(noc_coordinator *c, double now, bool close_all)
 {
-    bool did_something = move_deliveries(c);
+    bool did_something = move_deliveries(c, now);
     for (int i = 0; i < c->group_count && !c->is_over && !c->must_leave; i++) {
         coordinator_group *group = &c->groups[i];
         if (group->state != GROUP_IDLE)

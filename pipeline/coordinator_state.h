@@ -38,6 +38,7 @@ typedef struct coordinator_delivery {
     int64_t study;
     uint64_t lease;
     int worker, writer, group;
+    double moving;         /* MOVING: since when its writer could have taken it */
     noc_part_study record; /* what the catalog will be told */
 } coordinator_delivery;
 

@@ -150,8 +150,7 @@ static void start_send(noc_link *link, transfer *t)
 void noc_link_send(noc_link *link, int to, noc_record *record)
 {
     transfer *t = calloc(1, sizeof *t);
-    if (!t) { /* as lost as a message to a dead rank: the lease behind it ends and the study is granted again
-               */
+    if (!t) { /* as lost as a message to a dead rank */
         noc_record_free(record);
         return;
     }
@@ -205,7 +204,7 @@ static bool start_receive(noc_link *link)
     MPI_Get_elements_x(&status, MPI_BYTE, &size);
     transfer *t = calloc(1, sizeof *t);
     unsigned char *data = noc_alloc((size_t)size, 1, NULL);
-    if (!t || !data) { /* no room now: it stays matched for ever, which the sender's lease survives */
+    if (!t || !data) { /* no room: it stays matched for ever; a mask's delivery ends in time */
         free(t);
         free(data);
         return false;

@@ -1,11 +1,9 @@
 /* What ranks tell each other. Fields are in the order they stand in the record (u64 unless said).
  *
  *   worker  -> coordinator   PRESENT, HELLO, HEARTBEAT, FINISHED, RETURNED, BROKEN
- *   writer  -> coordinator   PRESENT, HELLO, HEARTBEAT, HOLDS, ROUND_DONE, CLOSED
- *   coordinator -> worker    GRANT, DELIVER, DISCARD, WITHDRAW
- *   coordinator -> writer    DROP, ROUND, CLOSE
- *   coordinator -> all       PING, STOP
- *   worker  -> writer        MASK */
+ *   writer  -> coordinator   PRESENT, HELLO, HEARTBEAT, HOLDS, FINISHED (a mask that it cannot keep),
+ * ROUND_DONE, CLOSED coordinator -> worker    GRANT, DELIVER, DISCARD, WITHDRAW coordinator -> writer DROP,
+ * ROUND, CLOSE coordinator -> all       PING, STOP worker  -> writer        MASK */
 #ifndef NOC_MESSAGE_H
 #define NOC_MESSAGE_H
 

@@ -140,8 +140,12 @@ void *noc_record_get_block(noc_record *record, size_t *size)
     *size = 0;
     if (record->failed || length == 0)
         return NULL;
-    if (length > record->size - record->at || !(data = noc_alloc(length, 1, NULL))) {
+    if (length > record->size - record->at) {
         record->failed = true;
+        return NULL;
+    }
+    if (!(data = noc_alloc(length, 1, NULL))) {
+        record->failed = record->lacks_memory = true;
         return NULL;
     }
     noc_record_get(record, data, length);
@@ -163,11 +167,19 @@ char *noc_record_get_text(noc_record *record)
 
 void noc_record_get_fixed(noc_record *record, char *text, size_t size)
 {
-    char *whole = noc_record_get_text(record);
-    size_t length = whole ? strnlen(whole, size - 1) : 0;
-    memcpy(text, whole ? whole : "", length);
-    text[length] = '\0';
-    free(whole);
+    const char *whole = (const char *)record->data + record->at + sizeof(uint64_t);
+    uint64_t length = noc_record_get_u64(record);
+    text[0] = '\0';
+    if (record->failed || length == 0)
+        return;
+    if (length > record->size - record->at || whole[length - 1] != '\0') {
+        record->failed = true;
+        return;
+    }
+    size_t kept = strnlen(whole, size - 1);
+    memcpy(text, whole, kept);
+    text[kept] = '\0';
+    record->at += length;
 }
 
 void noc_record_get_error(noc_record *record, noc_error *error)
@@ -191,6 +203,13 @@ void noc_record_put_study(noc_record *record, const noc_study *study)
     noc_record_put(record, study->spacing_mm, sizeof study->spacing_mm);
     noc_record_put_u64(record, (uint64_t)study->voxel_bytes);
     noc_record_put_text(record, study->fingerprint);
+}
+
+static noc_status fail_to_read(const noc_record *record, const char *what, noc_error *err)
+{
+    return record->lacks_memory
+               ? noc_fail(err, NOC_ENOMEMORY, "no memory for the record of %s", what)
+               : noc_fail(err, NOC_EINTERNAL, "the record of %s is cut short or spoilt", what);
 }
 
 /* Where NULL is not a text. */
@@ -221,7 +240,7 @@ noc_status noc_record_get_study(noc_record *record, noc_study *study, noc_error 
     if (!record->failed)
         return NOC_OK;
     noc_study_clear(study);
-    return noc_fail(err, NOC_EINTERNAL, "a study's record is cut short");
+    return fail_to_read(record, "a study", err);
 }
 
 void noc_record_put_outcome(noc_record *record, const noc_outcome *outcome, bool with_voxels)
@@ -321,5 +340,14 @@ noc_status noc_record_get_outcome(noc_record *record, noc_outcome **outcome, noc
         return NOC_OK;
     }
     noc_outcome_free(out);
-    return noc_fail(err, NOC_EINTERNAL, "an outcome's record is cut short");
+    return fail_to_read(record, "an outcome", err);
+}
+
+uint64_t noc_record_lease_of(const noc_record *record)
+{
+    noc_record copy = *record;
+    char key[NOC_STUDY_KEY];
+    noc_record_get_u64(&copy);
+    noc_record_get_fixed(&copy, key, sizeof key);
+    return noc_record_get_u64(&copy);
 }

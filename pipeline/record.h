@@ -11,7 +11,8 @@
 typedef struct noc_record {
     unsigned char *data;
     size_t size, capacity, at;
-    bool failed; /* memory ended while writing, or a read went beyond the end */
+    bool failed;       /* memory ended, or a read went beyond the end */
+    bool lacks_memory; /* failed because memory ended */
 } noc_record;
 
 /* Writing: begin, put..., end; data is then one malloc'ed block of `size` bytes. */
@@ -40,6 +41,9 @@ noc_status noc_record_get_study(noc_record *record, noc_study *study, noc_error 
 
 /* with_voxels: mask and regions too; otherwise they are NULL on the other side. */
 void noc_record_put_outcome(noc_record *record, const noc_outcome *outcome, bool with_voxels);
+/* NOC_ENOMEMORY, or NOC_EINTERNAL for what cannot be an outcome. */
 noc_status noc_record_get_outcome(noc_record *record, noc_outcome **outcome, noc_error *err);
+/* The lease of an outcome that is about to be read, with no memory at all; 0 when it is cut short. */
+uint64_t noc_record_lease_of(const noc_record *record);
 
 #endif

@@ -92,19 +92,35 @@ static void say_holds(noc_writer *writer, uint64_t lease)
         noc_link_send(writer->link, 0, &record);
 }
 
-/* A mask that cannot be kept is not acknowledged: its lease ends in time and the study is granted again. */
+/* Its lease ends at once, and the study is granted again. */
+static void say_refused(noc_writer *writer, uint64_t lease, const noc_error *failure)
+{
+    noc_outcome none = {.lease = lease, .failure = *failure};
+    noc_record record;
+    noc_record_begin(&record, NOC_SAY_FINISHED);
+    noc_record_put_outcome(&record, &none, false);
+    if (noc_record_end(&record, NULL) == NOC_OK)
+        noc_link_send(writer->link, 0, &record);
+}
+
 static void handle_mask(noc_writer *writer, noc_record *record)
 {
     noc_outcome *outcome;
+    noc_error failure;
+    uint64_t lease = noc_record_lease_of(record);
     held *h = calloc(1, sizeof *h);
-    if (!h || noc_record_get_outcome(record, &outcome, NULL) != NOC_OK) {
+    noc_status status = h ? noc_record_get_outcome(record, &outcome, &failure)
+                          : noc_fail(&failure, NOC_ENOMEMORY, "no memory to keep a mask");
+    if (status != NOC_OK) {
         free(h);
+        noc_within(&failure, status, "a writer");
+        say_refused(writer, lease, &failure);
         return;
     }
     h->outcome = outcome;
     h->next = writer->held;
     writer->held = h;
-    say_holds(writer, outcome->lease);
+    say_holds(writer, lease);
 }
 
 static void say_part(noc_writer *writer, noc_message_type type, int64_t number, int64_t bytes,

@@ -258,6 +258,66 @@ START_TEST(what_belongs_to_no_lease_is_refused)
 }
 END_TEST
 
+/* Lets time pass until it says that, with a worker that lives. False: not within so many seconds. */
+static bool hear_within(noc_message_type type, double seconds)
+{
+    double end = now + seconds;
+    while (now < end) {
+        noc_record ping;
+        noc_record_begin(&ping, NOC_SAY_PING);
+        say(&ping);
+        if (hear(type))
+            return true;
+        now += 1;
+    }
+    return false;
+}
+
+/* Every study but the first granted is delivered, and that one when it is granted again. */
+static void finish_the_rest(void)
+{
+    for (int i = 1; i <= SAMPLE_STUDIES; i++) {
+        if (i >= grants)
+            hear_within(NOC_SAY_DELIVER, 60);
+        ck_assert_int_lt(i, grants);
+        deliver(&granted[i]);
+        answer_round(NOC_OK);
+    }
+    answer_close(NOC_OK);
+    ends_with(0);
+    stands(0, SAMPLE_STUDIES, 0);
+    ck_assert_int_eq(granted[SAMPLE_STUDIES].study, granted[0].study);
+}
+
+START_TEST(a_mask_that_its_writer_cannot_keep_is_made_again)
+{
+    settings.part_studies = 64;
+    settings.part_seconds = 1e6;
+    start_work();
+    say_finished(&granted[0], NOC_OK);
+    ck_assert_uint_eq(number_heard(NOC_SAY_DELIVER), granted[0].lease);
+    say_finished(&granted[0], NOC_ENOMEMORY); /* the writer now */
+    ck_assert_uint_eq(number_heard(NOC_SAY_DISCARD), granted[0].lease);
+    finish_the_rest();
+}
+END_TEST
+
+START_TEST(a_mask_that_never_arrives_is_made_again)
+{
+    settings.part_studies = 64;
+    settings.part_seconds = 1e6;
+    start_work();
+    say_finished(&granted[0], NOC_OK);
+    ck_assert_uint_eq(number_heard(NOC_SAY_DELIVER), granted[0].lease);
+    ck_assert(!hear_within(NOC_SAY_DISCARD, 100));
+    ck_assert(hear_within(NOC_SAY_DISCARD, 60));
+    ck_assert_uint_eq(noc_record_get_u64(&heard.record), granted[0].lease);
+    say_number(NOC_SAY_HOLDS, granted[0].lease); /* late */
+    ck_assert_uint_eq(number_heard(NOC_SAY_DROP), granted[0].lease);
+    finish_the_rest();
+}
+END_TEST
+
 START_TEST(a_bad_scan_fails_alone)
 {
     settings.part_studies = 64;
@@ -365,6 +425,8 @@ int main(void)
     tcase_add_checked_fixture(cases, make_run, remove_run);
     tcase_add_test(cases, a_run_fills_one_part_after_the_other);
     tcase_add_test(cases, what_belongs_to_no_lease_is_refused);
+    tcase_add_test(cases, a_mask_that_its_writer_cannot_keep_is_made_again);
+    tcase_add_test(cases, a_mask_that_never_arrives_is_made_again);
     tcase_add_test(cases, a_bad_scan_fails_alone);
     tcase_add_loop_test(cases, a_round_that_fails_ends_the_run, 0, 3);
     tcase_add_test(cases, a_close_that_fails_ends_a_run_that_stops);
