@@ -336,11 +336,13 @@ static bool is_orientation(const char *code)
 {
     static const char *const pairs[] = {"RL", "AP", "SI"};
     int seen = 0;
+    if (strlen(code) != 3)
+        return false;
     for (int i = 0; i < 3; i++)
-        for (int k = 0; k < 3 && code[i]; k++)
+        for (int k = 0; k < 3; k++)
             if (strchr(pairs[k], code[i]))
                 seen |= 1 << k;
-    return strlen(code) == 3 && seen == 7;
+    return seen == 7;
 }
 
 static void read_orientation(reader *r, const noc_yaml_node *map)

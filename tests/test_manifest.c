@@ -314,6 +314,7 @@ static const struct {
     {false, 20, "  prepare: []\n  orientation: RAX", 21, "input.orientation"},
     {false, 20, "  prepare: []\n  orientation: RLS", 21, "input.orientation"},
     {false, 20, "  prepare: []\n  orientation: RASS", 21, "input.orientation"},
+    {false, 20, "  prepare: []\n  orientation: L", 21, "input.orientation"},
     {false, 22, "  size: [32, 48]", 22, "window.size must have 3 entries"},
     {false, 22, "  size: [32, 48, 0]", 22, "window.size"},
     {false, 22, "  size: [32, 48, 1.5]", 22, "window.size"},
