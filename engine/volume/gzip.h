@@ -8,7 +8,8 @@
 
 bool noc_gzip_is(const void *data, size_t size);
 
-/* The first bytes, at most `capacity`, of what is packed; *have: as many as could be inflated. NOC_ENOMEMORY. */
+/* The first bytes, at most `capacity`, of what is packed; *have: as many as could be inflated. NOC_ENOMEMORY.
+ */
 noc_status noc_gzip_peek(const void *data, size_t size, void *out, size_t capacity, size_t *have,
                          noc_error *err);
 
