@@ -391,6 +391,7 @@ int main(void)
 {
     Suite *suite = suite_create("no_memory");
     TCase *cases = tcase_create("no_memory");
+    tcase_set_timeout(cases, 600);
     tcase_add_checked_fixture(cases, make_folder, remove_folder);
     tcase_add_loop_test(cases, base, 0, 2);
     tcase_add_loop_test(cases, volume, 0, 2);
