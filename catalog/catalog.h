@@ -174,7 +174,9 @@ typedef struct noc_counts {
     double seconds_left;     /* NaN when unknown, 0 when nothing is left */
 } noc_counts;
 
-/* set 0: every study counts as pending. */
+/* States and failures alone; speed and time left unknown. set 0: every study counts as pending. */
+noc_status noc_catalog_states(noc_catalog *catalog, int64_t set, noc_counts *counts, noc_error *err);
+/* All of them: also looks at every attempt of the latest run. */
 noc_status noc_catalog_counts(noc_catalog *catalog, int64_t set, noc_counts *counts, noc_error *err);
 
 /* One study with its result. Strings belong to the row and live until the callback returns. */

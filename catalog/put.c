@@ -18,6 +18,10 @@ static const char sql_find_image[] =
     "SELECT " NOC_STUDY_COLUMNS
     " FROM study s WHERE s.channels = ?1 OR (s.channels > ?1 || char(10) AND s.channels < ?1 ||"
     " char(11)) ORDER BY s.key LIMIT 1";
+static const char sql_keys_of_image[] =
+    "SELECT s.key FROM study s WHERE s.channels = ?1 OR (s.channels > ?1 || char(10) AND s.channels < ?1 ||"
+    " char(11))";
+static const char sql_has_key[] = "SELECT count(*) FROM study WHERE key = ?1";
 static const char sql_insert[] =
     "INSERT INTO study (key, layout, channels, truth, size_i, size_j, size_k, spacing_i, spacing_j,"
     " spacing_k, voxel_bytes, fingerprint) VALUES (?1, ?2, ?3, ?4, iif(?5, ?6, NULL), iif(?5, ?7,"
@@ -145,21 +149,77 @@ static bool key_with_folders(const char *path, int folders, const char *key, cha
     return length < NOC_STUDY_KEY;
 }
 
-/* The n-th key to try: 0 its own, then with folders, then with a number. */
-static void key_candidate(const noc_study *study, const char *key, int n, int *folders,
-                          char out[NOC_STUDY_KEY])
+static void numbered_key(const char *key, long long number, char out[NOC_STUDY_KEY])
 {
-    if (n == 0) {
-        snprintf(out, NOC_STUDY_KEY, "%s", key);
-        return;
-    }
-    if (*folders == n - 1 && key_with_folders(study->channels[0], n, key, out)) {
-        *folders = n;
-        return;
-    }
-    char suffix[16];
-    int length = snprintf(suffix, sizeof(suffix), "-%d", n - *folders + 1);
+    char suffix[32];
+    int length = snprintf(suffix, sizeof(suffix), "-%lld", number);
     snprintf(out, NOC_STUDY_KEY, "%.*s%s", NOC_STUDY_KEY - 1 - length, key, suffix);
+}
+
+static bool is_numbered(const char *candidate, const char *key)
+{
+    char same[NOC_STUDY_KEY];
+    const char *dash = strrchr(candidate, '-');
+    long long number = dash ? strtoll(dash + 1, NULL, 10) : 0;
+    numbered_key(key, number, same);
+    return number >= 2 && strcmp(candidate, same) == 0;
+}
+
+/* The key with a number that the image has already; *out "" when it has none. */
+static noc_status find_numbered(noc_catalog *catalog, const char *image, const char *key,
+                                char out[NOC_STUDY_KEY], noc_error *err)
+{
+    sqlite3_stmt *row = NULL;
+    bool has_row = true;
+    noc_status status =
+        noc_database_select(catalog, sql_keys_of_image, NOC_SQL_VALUES(noc_sql_string(image)), &row, err);
+    out[0] = 0;
+    while (status == NOC_OK && out[0] == 0) {
+        status = noc_database_next(catalog, row, &has_row, err);
+        if (status != NOC_OK || !has_row)
+            break;
+        if (is_numbered(column_text(row, 0), key))
+            snprintf(out, NOC_STUDY_KEY, "%s", column_text(row, 0));
+    }
+    noc_database_finish(row);
+    return status;
+}
+
+static noc_status is_number_taken(noc_catalog *catalog, const char *key, long long number, bool *is_taken,
+                                  noc_error *err)
+{
+    char candidate[NOC_STUDY_KEY];
+    int64_t count = 0;
+    numbered_key(key, number, candidate);
+    noc_status status =
+        noc_database_integer(catalog, sql_has_key, NOC_SQL_VALUES(noc_sql_string(candidate)), 0, &count, err);
+    *is_taken = count > 0;
+    return status;
+}
+
+/* A number behind the key that is free, in few questions: a list that gives all its studies one key would ask
+ * for each number again with each of them. */
+static noc_status find_free_number(noc_catalog *catalog, const char *key, char out[NOC_STUDY_KEY],
+                                   noc_error *err)
+{
+    long long taken = 1, free_one = 2;
+    bool is_taken = false;
+    noc_status status = is_number_taken(catalog, key, free_one, &is_taken, err);
+    while (status == NOC_OK && is_taken) {
+        taken = free_one;
+        free_one *= 2;
+        status = is_number_taken(catalog, key, free_one, &is_taken, err);
+    }
+    while (status == NOC_OK && free_one - taken > 1) {
+        long long middle = taken + (free_one - taken) / 2;
+        status = is_number_taken(catalog, key, middle, &is_taken, err);
+        if (is_taken)
+            taken = middle;
+        else
+            free_one = middle;
+    }
+    numbered_key(key, free_one, out);
+    return status;
 }
 
 static bool is_key(const char *key)
@@ -265,29 +325,44 @@ static noc_status renew_study(noc_catalog *catalog, const noc_study *old, noc_st
     return is_same_header(old, study) ? NOC_OK : write_study(catalog, sql_update, study, err);
 }
 
+/* Under that key: renews the image's own study or, where nobody has the key, adds it. *is_settled false: it
+ * is another image's. */
+static noc_status settle_as(noc_catalog *catalog, noc_study *study, bool *is_settled, noc_put *what,
+                            noc_error *err)
+{
+    noc_study old = {0};
+    bool found = false;
+    noc_status status = find_by(catalog, sql_find_key, study->key, &found, &old, err);
+    if (status != NOC_OK)
+        return status;
+    *is_settled = !found || (old.channel_count > 0 && strcmp(old.channels[0], study->channels[0]) == 0);
+    if (!found) {
+        *what = NOC_PUT_ADDED;
+        status = add_study(catalog, study, err);
+    } else if (*is_settled) {
+        status = renew_study(catalog, &old, study, what, err);
+    }
+    noc_study_clear(&old);
+    return status;
+}
+
 static noc_status settle_study(noc_catalog *catalog, noc_study *study, noc_put *what, noc_error *err)
 {
     char key[NOC_STUDY_KEY];
-    int folders = 0;
+    bool is_settled = false;
     memcpy(key, study->key, sizeof(key));
-    for (int n = 0;; n++) {
-        noc_study old = {0};
-        bool found = false;
-        key_candidate(study, key, n, &folders, study->key);
-        noc_status status = find_by(catalog, sql_find_key, study->key, &found, &old, err);
-        if (status != NOC_OK)
-            return status;
-        if (!found) {
-            *what = NOC_PUT_ADDED;
-            return add_study(catalog, study, err);
-        }
-        bool is_same = old.channel_count > 0 && strcmp(old.channels[0], study->channels[0]) == 0;
-        if (is_same)
-            status = renew_study(catalog, &old, study, what, err);
-        noc_study_clear(&old);
-        if (is_same)
-            return status;
+    noc_status status = settle_as(catalog, study, &is_settled, what, err);
+    for (int folders = 1; status == NOC_OK && !is_settled; folders++) {
+        if (!key_with_folders(study->channels[0], folders, key, study->key))
+            break;
+        status = settle_as(catalog, study, &is_settled, what, err);
     }
+    if (status != NOC_OK || is_settled)
+        return status;
+    status = find_numbered(catalog, study->channels[0], key, study->key, err);
+    if (status == NOC_OK && study->key[0] == 0)
+        status = find_free_number(catalog, key, study->key, err);
+    return status == NOC_OK ? settle_as(catalog, study, &is_settled, what, err) : status;
 }
 
 noc_status noc_catalog_put_study(noc_catalog *catalog, noc_study *study, noc_put *what, noc_error *err)

@@ -394,7 +394,7 @@ static int exit_code_of(noc_coordinator *c)
         return noc_status_exit(c->failure.status);
     if (c->is_draining && has_unfinished(c))
         return noc_status_exit(NOC_ETEMPFAIL);
-    if (noc_catalog_counts(c->catalog, c->set, &counts, &err) != NOC_OK) {
+    if (noc_catalog_states(c->catalog, c->set, &counts, &err) != NOC_OK) {
         noc_log(NOC_LOG_ERROR, "%s", err.text);
         return noc_status_exit(err.status);
     }

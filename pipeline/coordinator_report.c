@@ -39,7 +39,7 @@ static void write_status(noc_coordinator *c, double now)
     noc_text text = {0};
     noc_counts counts;
     noc_error err;
-    if (noc_catalog_counts(c->catalog, c->set, &counts, &err) != NOC_OK)
+    if (noc_catalog_states(c->catalog, c->set, &counts, &err) != NOC_OK)
         return;
     counts.studies_per_hour = per_hour(c, now);
     counts.seconds_left = seconds_left(c, now);

@@ -922,12 +922,122 @@ START_TEST(full_disk_is_an_io_failure)
 }
 END_TEST
 
+/* ---- large archives ---- */
+
+static int64_t steps;
+
+static int count_steps(void *unused)
+{
+    (void)unused;
+    steps++;
+    return 0;
+}
+
+static noc_status look_at_result(void *argument, const noc_result_row *row, noc_error *unused)
+{
+    (void)unused;
+    *(int *)argument += row->state == NOC_DONE;
+    return NOC_OK;
+}
+
+/* Every second study has the key and the folder of all others. */
+static void put_many(const char *key, int count, noc_put wanted)
+{
+    OK(noc_catalog_begin(catalog, &err));
+    for (int i = 0; i < count; i++) {
+        char image[64], own[64];
+        snprintf(image, sizeof(image), "/images/%s-%d.nii", key, i);
+        snprintf(own, sizeof(own), "%s-own-%d", key, i);
+        ck_assert_int_eq(put(i % 2 ? own : key, image, NULL, "1:1", NULL, NULL), wanted);
+    }
+    OK(noc_catalog_commit(catalog, &err));
+}
+
+/* A third is done, a third fails, the rest is given back. */
+static void finish_one(int64_t set, const noc_pending *pending, int64_t part)
+{
+    int64_t id = pending->study.id;
+    noc_error failure;
+    noc_fail(&failure, NOC_EDATA, "a sentence");
+    if (id % 3 == 1) {
+        OK(noc_catalog_fail(catalog, set, id, NOC_FAILED, &failure, &err));
+    } else if (id % 3 == 2) {
+        OK(noc_catalog_put_back(catalog, set, id, true, &failure, &err));
+    } else {
+        noc_part_study study = {.seconds_read = 1};
+        noc_part_record record = {.number = part, .bytes = 1, .studies = &study, .study_count = 1};
+        memcpy(study.key, pending->study.key, sizeof(study.key));
+        OK(noc_catalog_mark_written(catalog, set, id, part, &err));
+        OK(noc_catalog_commit_part(catalog, set, &record, &err));
+    }
+}
+
+/* Steps of SQLite's machine, in tens, for a life of so many studies. */
+static double steps_of(const char *name, int count)
+{
+    noc_pending *list = NULL;
+    noc_counts counts;
+    size_t pending = 0;
+    int64_t put_back = 0;
+    int dones = 0;
+    steps = 0;
+    put_many(name, count, NOC_PUT_ADDED);
+    put_many(name, count, NOC_PUT_UNCHANGED);
+    int64_t set = open_set(name), run = begin_run(set);
+    OK(noc_catalog_pending(catalog, set, NULL, 0, &list, &pending, &err));
+    ck_assert_int_eq((int)pending, count);
+    OK(noc_catalog_begin(catalog, &err));
+    for (size_t i = 0; i < pending; i++) {
+        OK(noc_catalog_start(catalog, set, run, list[i].study.id, 1, "here", &err));
+        finish_one(set, &list[i], (int64_t)i + 1);
+    }
+    OK(noc_catalog_commit(catalog, &err));
+    noc_pending_free(list, pending);
+    OK(noc_catalog_recover(catalog, set, &put_back, &err));
+    OK(noc_catalog_counts(catalog, set, &counts, &err));
+    OK(noc_catalog_each_result(catalog, set, NULL, look_at_result, &dones, &err));
+    ck_assert_int_eq(dones, (int)counts.states[NOC_DONE]);
+    OK(noc_catalog_retry(catalog, set, NULL, NULL, &put_back, &err));
+    ck_assert_int_gt((int)put_back, 0);
+    return (double)steps / count;
+}
+
+START_TEST(a_study_of_a_large_archive_takes_no_more_steps)
+{
+    sqlite3_progress_handler(catalog->db, 10, count_steps, NULL);
+    double small = steps_of("small", 200);
+    tear_down();
+    set_up();
+    sqlite3_progress_handler(catalog->db, 10, count_steps, NULL);
+    double large = steps_of("large", 3200);
+    ck_assert(small > 1);
+    ck_assert_msg(large < 1.5 * small, "%.1f steps a study of 200, %.1f of 3,200", small, large);
+}
+END_TEST
+
+/* A run asks while it goes on. */
+START_TEST(states_are_counted_without_the_rows)
+{
+    int64_t set = open_set("/results");
+    put_many("s", 300, NOC_PUT_ADDED);
+    noc_counts counts;
+    steps = 0;
+    sqlite3_progress_handler(catalog->db, 10, count_steps, NULL);
+    OK(noc_catalog_states(catalog, set, &counts, &err));
+    ck_assert_int_eq(counts.states[NOC_PENDING], 300);
+    ck_assert(isnan(counts.seconds_left));
+    ck_assert_int_lt(steps, 300);
+}
+END_TEST
+
 static void add_studies(TCase *tests)
 {
     tcase_add_test(tests, study_comes_back_as_it_was_put);
     tcase_add_test(tests, unknown_shape_is_kept_unknown_and_can_be_learnt);
     tcase_add_test(tests, putting_again_changes_nothing);
     tcase_add_test(tests, clashing_keys_get_folders_then_numbers);
+    tcase_add_test(tests, a_study_of_a_large_archive_takes_no_more_steps);
+    tcase_add_test(tests, states_are_counted_without_the_rows);
     tcase_add_test(tests, longest_key_still_finds_a_place);
     tcase_add_test(tests, bad_studies_are_refused);
     tcase_add_test(tests, folder_has_one_configuration);
