@@ -1,7 +1,12 @@
 /* The scheduler. All state is in two tables, studies and workers; decisions wait in a small queue that
- * noc_schedule_next empties before it grants anything. */
+ * noc_schedule_next empties before it grants anything.
+ *
+ * An archive has a hundred thousand studies and a run asks for one as often, so that nothing here walks over
+ * all of them: what waits lies in heaps (a study in one at most), leases in order of their numbers, studies
+ * in order of their ids, and each change of a state is counted as it is made. */
 #include "pipeline/schedule.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +25,18 @@ typedef struct study {
     double not_before;
 } study;
 
+/* The least on top. Entries are places in the table of studies. */
+typedef struct heap {
+    size_t *places, count;
+} heap;
+
+typedef enum heap_kind { READY, READY_ALONE, LATER, HEAPS } heap_kind;
+
+typedef struct lease_entry {
+    uint64_t number;
+    size_t place;
+} lease_entry;
+
 typedef struct worker {
     int id;
     bool is_alive;
@@ -30,10 +47,14 @@ typedef struct worker {
 
 struct noc_schedule {
     noc_schedule_options options;
-    study *studies; /* in the order of grants: suspects last, then by cost descending, then as added */
+    study *studies; /* by id once is_settled */
     size_t study_count, study_capacity;
-    bool is_sorted;
-    size_t first_waiting; /* no study before it waits */
+    bool is_settled;     /* all studies are there, and those that wait are in a heap */
+    heap heaps[HEAPS];   /* of what waits: innocents, suspects, and those whose backoff is not over */
+    lease_entry *leases; /* of granted studies, by number */
+    size_t lease_count;
+    int64_t states[OVER + 1]; /* how many studies are in each */
+    int64_t looks;
     worker *workers;
     int worker_count;
     noc_decision *decisions;
@@ -59,58 +80,125 @@ void noc_schedule_free(noc_schedule *schedule)
 {
     if (!schedule)
         return;
+    for (int i = 0; i < HEAPS; i++)
+        free(schedule->heaps[i].places);
+    free(schedule->leases);
     free(schedule->studies);
     free(schedule->workers);
     free(schedule->decisions);
     free(schedule);
 }
 
-/* Room for one more element in a table of any kind. */
-static bool grow(void **table, size_t count, size_t *capacity, size_t size)
+/* Room for one more study wherever it may come to stand, so that no event fails for want of memory. */
+static bool make_room(noc_schedule *schedule)
 {
-    if (count < *capacity)
+    size_t wanted = schedule->study_capacity ? schedule->study_capacity * 2 : 64;
+    if (schedule->study_count < schedule->study_capacity)
         return true;
-    size_t wanted = *capacity ? *capacity * 2 : 64;
-    void *grown = realloc(*table, wanted * size);
-    if (!grown)
+    for (int i = 0; i < HEAPS; i++) {
+        size_t *places = reallocarray(schedule->heaps[i].places, wanted, sizeof *places);
+        if (!places)
+            return false;
+        schedule->heaps[i].places = places;
+    }
+    lease_entry *leases = reallocarray(schedule->leases, wanted, sizeof *leases);
+    if (!leases)
         return false;
-    *table = grown;
-    *capacity = wanted;
+    schedule->leases = leases;
+    study *studies = reallocarray(schedule->studies, wanted, sizeof *studies);
+    if (!studies)
+        return false;
+    schedule->studies = studies;
+    schedule->study_capacity = wanted;
     return true;
 }
 
 noc_status noc_schedule_add_study(noc_schedule *schedule, int64_t id, double cost, int attempts,
                                   bool is_suspect, int deaths_alone, noc_error *err)
 {
-    /* two decisions a study can wait at once at most: its end and the brake */
-    if (!grow((void **)&schedule->studies, schedule->study_count, &schedule->study_capacity, sizeof(study)))
+    assert(!schedule->is_settled);
+    if (!make_room(schedule))
         return noc_fail(err, NOC_ENOMEMORY, "no memory for a study in the schedule");
     schedule->studies[schedule->study_count++] = (study){
         .id = id, .cost = cost, .attempts = attempts, .is_suspect = is_suspect, .deaths_alone = deaths_alone};
-    schedule->is_sorted = false;
+    schedule->states[WAITING]++;
     return NOC_OK;
 }
 
-static int compare_studies(const void *a, const void *b)
+/* ---- what waits ---- */
+
+static bool is_before(noc_schedule *schedule, heap_kind kind, size_t a, size_t b)
+{
+    const study *x = &schedule->studies[a], *y = &schedule->studies[b];
+    schedule->looks++;
+    if (kind == LATER && x->not_before != y->not_before)
+        return x->not_before < y->not_before;
+    return x->cost != y->cost ? x->cost > y->cost : x->id < y->id;
+}
+
+static void swap(size_t *a, size_t *b)
+{
+    size_t kept = *a;
+    *a = *b;
+    *b = kept;
+}
+
+static void push(noc_schedule *schedule, heap_kind kind, size_t place)
+{
+    heap *h = &schedule->heaps[kind];
+    size_t at = h->count++;
+    h->places[at] = place;
+    for (; at > 0 && is_before(schedule, kind, h->places[at], h->places[(at - 1) / 2]); at = (at - 1) / 2)
+        swap(&h->places[at], &h->places[(at - 1) / 2]);
+}
+
+static void pop(noc_schedule *schedule, heap_kind kind)
+{
+    heap *h = &schedule->heaps[kind];
+    h->places[0] = h->places[--h->count];
+    for (size_t at = 0, least;; at = least) {
+        least = at;
+        for (size_t child = 2 * at + 1; child <= 2 * at + 2 && child < h->count; child++)
+            if (is_before(schedule, kind, h->places[child], h->places[least]))
+                least = child;
+        if (least == at)
+            return;
+        swap(&h->places[at], &h->places[least]);
+    }
+}
+
+static void wait_in_line(noc_schedule *schedule, const study *s)
+{
+    heap_kind kind = s->not_before > 0 ? LATER : s->is_suspect ? READY_ALONE : READY;
+    push(schedule, kind, (size_t)(s - schedule->studies));
+}
+
+static void set_state(noc_schedule *schedule, study *s, study_state state)
+{
+    schedule->states[s->state]--;
+    schedule->states[state]++;
+    s->state = state;
+    if (state == WAITING)
+        wait_in_line(schedule, s);
+}
+
+static int compare_ids(const void *a, const void *b)
 {
     const study *x = a, *y = b;
-    if (x->is_suspect != y->is_suspect)
-        return x->is_suspect - y->is_suspect;
-    if (x->cost != y->cost)
-        return x->cost < y->cost ? 1 : -1;
     return (x->id > y->id) - (x->id < y->id);
 }
 
-static void sort_studies(noc_schedule *schedule)
+/* Once, with the first event: studies come in any order. */
+static void settle(noc_schedule *schedule)
 {
-    if (schedule->is_sorted)
+    if (schedule->is_settled)
         return;
+    schedule->is_settled = true;
     if (schedule->study_count > 0)
-        qsort(schedule->studies, schedule->study_count, sizeof(study), compare_studies);
-    schedule->is_sorted = true;
-    schedule->first_waiting = 0;
+        qsort(schedule->studies, schedule->study_count, sizeof(study), compare_ids);
+    for (size_t i = 0; i < schedule->study_count; i++)
+        wait_in_line(schedule, &schedule->studies[i]);
 }
-
 static worker *find_worker(const noc_schedule *schedule, int id)
 {
     for (int i = 0; i < schedule->worker_count; i++)
@@ -119,29 +207,81 @@ static worker *find_worker(const noc_schedule *schedule, int id)
     return NULL;
 }
 
-/* Leases are few (workers x depth), but they lie anywhere in the table: a plain search is fast enough for a
- * hundred thousand studies. */
-static study *find_lease(const noc_schedule *schedule, uint64_t lease)
+/* ---- leases ---- */
+
+/* The first that is not older than that number. */
+static size_t lease_at(noc_schedule *schedule, uint64_t number)
 {
-    for (size_t i = 0; lease && i < schedule->study_count; i++)
-        if (schedule->studies[i].lease == lease)
-            return &schedule->studies[i];
-    return NULL;
+    size_t first = 0, end = schedule->lease_count;
+    while (first < end) {
+        size_t middle = first + (end - first) / 2;
+        schedule->looks++;
+        if (schedule->leases[middle].number < number)
+            first = middle + 1;
+        else
+            end = middle;
+    }
+    return first;
 }
 
-static study *find_study(const noc_schedule *schedule, int64_t id)
+static study *find_lease(noc_schedule *schedule, uint64_t number)
 {
-    for (size_t i = 0; i < schedule->study_count; i++)
-        if (schedule->studies[i].id == id)
-            return &schedule->studies[i];
-    return NULL;
+    size_t at = lease_at(schedule, number);
+    bool is_there = at < schedule->lease_count && schedule->leases[at].number == number;
+    return is_there ? &schedule->studies[schedule->leases[at].place] : NULL;
+}
+
+static study *find_study(noc_schedule *schedule, int64_t id)
+{
+    size_t first = 0, end = schedule->study_count;
+    settle(schedule);
+    while (first < end) {
+        size_t middle = first + (end - first) / 2;
+        schedule->looks++;
+        if (schedule->studies[middle].id < id)
+            first = middle + 1;
+        else
+            end = middle;
+    }
+    bool is_there = first < schedule->study_count && schedule->studies[first].id == id;
+    return is_there ? &schedule->studies[first] : NULL;
+}
+
+/* Takes the lease, if there is one, from its worker. */
+static void end_lease(noc_schedule *schedule, study *s, study_state state)
+{
+    if (s->state == GRANTED) {
+        worker *w = find_worker(schedule, s->worker);
+        lease_entry *gone = &schedule->leases[lease_at(schedule, s->lease)];
+        memmove(gone, gone + 1,
+                (size_t)(schedule->leases + schedule->lease_count - (gone + 1)) * sizeof *gone);
+        schedule->lease_count--;
+        w->held--;
+        if (s->is_alone)
+            w->has_alone = false;
+    }
+    s->lease = 0;
+    s->is_alone = false;
+    set_state(schedule, s, state);
+}
+
+static bool has_room_to_decide(noc_schedule *schedule)
+{
+    size_t wanted = schedule->decision_capacity ? schedule->decision_capacity * 2 : 64;
+    if (schedule->decision_count < schedule->decision_capacity)
+        return true;
+    noc_decision *decisions = reallocarray(schedule->decisions, wanted, sizeof *decisions);
+    if (!decisions)
+        return false;
+    schedule->decisions = decisions;
+    schedule->decision_capacity = wanted;
+    return true;
 }
 
 static void decide(noc_schedule *schedule, const noc_decision *decision)
 {
     /* A decision that finds no memory is made again after the next start: the catalog still says running. */
-    if (grow((void **)&schedule->decisions, schedule->decision_count, &schedule->decision_capacity,
-             sizeof(noc_decision)))
+    if (has_room_to_decide(schedule))
         schedule->decisions[schedule->decision_count++] = *decision;
 }
 
@@ -174,21 +314,6 @@ void noc_schedule_heard(noc_schedule *schedule, int id, double now)
         w->heard = now;
 }
 
-/* Takes the lease from its worker; the study waits unless the caller says otherwise. */
-static void end_lease(noc_schedule *schedule, study *s)
-{
-    worker *w = find_worker(schedule, s->worker);
-    if (w && s->state == GRANTED) {
-        w->held--;
-        if (s->is_alone)
-            w->has_alone = false;
-    }
-    s->lease = 0;
-    s->is_alone = false;
-    s->state = WAITING;
-    schedule->first_waiting = 0;
-}
-
 static bool is_machine_fault(noc_status status)
 {
     return noc_status_is_retryable(status) || status == NOC_EUNREADABLE;
@@ -218,8 +343,7 @@ static void note_end(noc_schedule *schedule, noc_status status)
 static void end_study(noc_schedule *schedule, study *s, noc_decision_kind kind, const noc_error *failure)
 {
     noc_decision d = {.kind = kind, .study = s->id, .failure = *failure};
-    end_lease(schedule, s);
-    s->state = OVER;
+    end_lease(schedule, s, OVER);
     decide(schedule, &d);
     note_end(schedule, failure->status);
 }
@@ -234,18 +358,28 @@ static void suspect(noc_schedule *schedule, study *s)
         end_study(schedule, s, NOC_DECIDE_QUARANTINE, &failure);
         return;
     }
-    end_lease(schedule, s);
     s->is_suspect = true;
-    schedule->is_sorted = false;
+    end_lease(schedule, s, WAITING);
     decide(schedule, &d);
+}
+
+/* The first study from lease *at on that is with the worker. */
+static study *next_held(noc_schedule *schedule, int holder, size_t *at)
+{
+    for (; *at < schedule->lease_count; ++*at) {
+        study *s = &schedule->studies[schedule->leases[*at].place];
+        if (s->worker == holder)
+            return s;
+    }
+    return NULL;
 }
 
 static void lose(noc_schedule *schedule, worker *w)
 {
+    size_t at = 0;
     w->is_alive = false;
-    for (size_t i = 0; i < schedule->study_count; i++)
-        if (schedule->studies[i].state == GRANTED && schedule->studies[i].worker == w->id)
-            suspect(schedule, &schedule->studies[i]);
+    for (study *s = next_held(schedule, w->id, &at); s; s = next_held(schedule, w->id, &at))
+        suspect(schedule, s); /* which takes its lease away */
 }
 
 void noc_schedule_lose_worker(noc_schedule *schedule, int id)
@@ -260,19 +394,19 @@ static void put_back(noc_schedule *schedule, study *s, const noc_error *failure)
     noc_decision d = {.kind = NOC_DECIDE_PUT_BACK, .study = s->id, .is_charged = failure != NULL};
     if (failure)
         d.failure = *failure;
-    end_lease(schedule, s);
+    end_lease(schedule, s, WAITING);
     decide(schedule, &d);
 }
 
 void noc_schedule_retire_worker(noc_schedule *schedule, int id)
 {
     worker *w = find_worker(schedule, id);
+    size_t at = 0;
     if (!w)
         return;
     w->is_alive = false;
-    for (size_t i = 0; i < schedule->study_count; i++)
-        if (schedule->studies[i].state == GRANTED && schedule->studies[i].worker == id)
-            put_back(schedule, &schedule->studies[i], NULL);
+    for (study *s = next_held(schedule, id, &at); s; s = next_held(schedule, id, &at))
+        put_back(schedule, s, NULL);
 }
 
 void noc_schedule_tick(noc_schedule *schedule, double now)
@@ -287,7 +421,7 @@ void noc_schedule_tick(noc_schedule *schedule, double now)
 bool noc_schedule_finish(noc_schedule *schedule, uint64_t lease, const noc_error *failure, double now)
 {
     study *s = find_lease(schedule, lease);
-    if (!s || s->state != GRANTED)
+    if (!s)
         return false;
     if (failure->status == NOC_OK)
         return true;
@@ -297,12 +431,12 @@ bool noc_schedule_finish(noc_schedule *schedule, uint64_t lease, const noc_error
         end_study(schedule, s, NOC_DECIDE_FAIL, failure);
         return true;
     }
-    put_back(schedule, s, failure);
     s->not_before = now + schedule->options.backoff_s * ldexp(1, s->attempts - 1);
+    put_back(schedule, s, failure);
     return true;
 }
 
-bool noc_schedule_is_current(const noc_schedule *schedule, uint64_t lease, int64_t *id)
+bool noc_schedule_is_current(noc_schedule *schedule, uint64_t lease, int64_t *id)
 {
     const study *s = find_lease(schedule, lease);
     if (s && id)
@@ -313,11 +447,9 @@ bool noc_schedule_is_current(const noc_schedule *schedule, uint64_t lease, int64
 bool noc_schedule_secure(noc_schedule *schedule, uint64_t lease)
 {
     study *s = find_lease(schedule, lease);
-    if (!s || s->state != GRANTED)
-        return false;
-    end_lease(schedule, s);
-    s->state = SECURED;
-    return true;
+    if (s)
+        end_lease(schedule, s, SECURED);
+    return s != NULL;
 }
 
 void noc_schedule_done(noc_schedule *schedule, int64_t id)
@@ -325,7 +457,7 @@ void noc_schedule_done(noc_schedule *schedule, int64_t id)
     study *s = find_study(schedule, id);
     if (!s || s->state == OVER)
         return;
-    s->state = OVER;
+    end_lease(schedule, s, OVER);
     note_end(schedule, NOC_OK);
 }
 
@@ -339,7 +471,7 @@ void noc_schedule_lose_mask(noc_schedule *schedule, int64_t id)
 void noc_schedule_return(noc_schedule *schedule, uint64_t lease)
 {
     study *s = find_lease(schedule, lease);
-    if (s && s->state == GRANTED)
+    if (s)
         put_back(schedule, s, NULL);
 }
 
@@ -348,28 +480,35 @@ void noc_schedule_drain(noc_schedule *schedule)
     schedule->is_draining = true;
 }
 
-static study *next_waiting(noc_schedule *schedule, double now, bool want_suspect)
+/* ---- grants ---- */
+
+/* The place on top, without those that came to their end while they waited. */
+static study *top(noc_schedule *schedule, heap_kind kind)
 {
-    sort_studies(schedule);
-    for (size_t i = schedule->first_waiting; i < schedule->study_count; i++) {
-        study *s = &schedule->studies[i];
-        if (s->state != WAITING) {
-            if (i == schedule->first_waiting)
-                schedule->first_waiting++;
-            continue;
-        }
-        if (s->not_before <= now && s->is_suspect == want_suspect)
-            return s;
-    }
-    return NULL;
+    heap *h = &schedule->heaps[kind];
+    while (h->count > 0 && schedule->studies[h->places[0]].state != WAITING)
+        pop(schedule, kind);
+    return h->count > 0 ? &schedule->studies[h->places[0]] : NULL;
 }
 
-static void grant(noc_schedule *schedule, study *s, worker *w, noc_decision *decision)
+/* Those whose backoff is over stand in line again. */
+static void wake(noc_schedule *schedule, double now)
 {
-    s->state = GRANTED;
+    for (study *s = top(schedule, LATER); s && s->not_before <= now; s = top(schedule, LATER)) {
+        pop(schedule, LATER);
+        push(schedule, s->is_suspect ? READY_ALONE : READY, (size_t)(s - schedule->studies));
+    }
+}
+
+static void grant(noc_schedule *schedule, heap_kind kind, worker *w, noc_decision *decision)
+{
+    study *s = top(schedule, kind);
+    pop(schedule, kind);
+    set_state(schedule, s, GRANTED);
     s->worker = w->id;
     s->lease = ++schedule->last_lease;
     s->is_alone = s->is_suspect;
+    schedule->leases[schedule->lease_count++] = (lease_entry){s->lease, (size_t)(s - schedule->studies)};
     w->held++;
     w->has_alone = s->is_alone;
     *decision = (noc_decision){.kind = NOC_DECIDE_GRANT,
@@ -392,17 +531,17 @@ static worker *least_loaded(noc_schedule *schedule)
     return best;
 }
 
-static bool decide_grant(noc_schedule *schedule, double now, noc_decision *decision)
+static void decide_grant(noc_schedule *schedule, double now, noc_decision *decision)
 {
     worker *w = schedule->is_draining ? NULL : least_loaded(schedule);
     if (!w)
-        return false;
-    study *s = next_waiting(schedule, now, false);
-    if (!s && w->held == 0)
-        s = next_waiting(schedule, now, true);
-    if (s)
-        grant(schedule, s, w, decision);
-    return s != NULL;
+        return;
+    settle(schedule);
+    wake(schedule, now);
+    if (top(schedule, READY))
+        grant(schedule, READY, w, decision);
+    else if (w->held == 0 && top(schedule, READY_ALONE))
+        grant(schedule, READY_ALONE, w, decision);
 }
 
 void noc_schedule_next(noc_schedule *schedule, double now, noc_decision *decision)
@@ -418,13 +557,11 @@ void noc_schedule_next(noc_schedule *schedule, double now, noc_decision *decisio
 
 void noc_schedule_counts_of(const noc_schedule *schedule, noc_schedule_counts *counts)
 {
-    int64_t states[4] = {0};
-    for (size_t i = 0; i < schedule->study_count; i++)
-        states[schedule->studies[i].state]++;
-    *counts = (noc_schedule_counts){.waiting = states[WAITING],
-                                    .granted = states[GRANTED],
-                                    .secured = states[SECURED],
-                                    .over = states[OVER]};
+    *counts = (noc_schedule_counts){.waiting = schedule->states[WAITING],
+                                    .granted = schedule->states[GRANTED],
+                                    .secured = schedule->states[SECURED],
+                                    .over = schedule->states[OVER],
+                                    .looks = schedule->looks};
     for (int i = 0; i < schedule->worker_count; i++)
         counts->workers += schedule->workers[i].is_alive;
 }

@@ -386,12 +386,46 @@ START_TEST(random_orders_keep_the_invariants)
 }
 END_TEST
 
+/* Everything that a study asks of the scheduler, with one worker that fails the first attempt of every
+ * seventh. */
+static int64_t looks_of_a_run(int studies)
+{
+    const noc_schedule_options options = {.attempts = 3, .lease_s = 15, .backoff_s = 0.001, .depth = 4};
+    const noc_error failure = failure_of(NOC_EIO);
+    noc_schedule *s = make(&options, studies);
+    noc_schedule_counts counts = {0};
+    noc_schedule_add_worker(s, 1, 0, NULL);
+    for (double now = 1; counts.over < studies; now += 0.01) {
+        noc_decision d = next(s, now);
+        if (d.kind == NOC_DECIDE_GRANT && d.lease % 7 == 0) {
+            ck_assert(noc_schedule_finish(s, d.lease, &failure, now));
+        } else if (d.kind == NOC_DECIDE_GRANT) {
+            ck_assert(noc_schedule_finish(s, d.lease, &fine, now));
+            ck_assert(noc_schedule_is_current(s, d.lease, NULL));
+            ck_assert(noc_schedule_secure(s, d.lease));
+            noc_schedule_done(s, d.study);
+        }
+        noc_schedule_counts_of(s, &counts);
+    }
+    noc_schedule_free(s);
+    return counts.looks;
+}
+
+START_TEST(a_study_of_a_large_archive_costs_no_more_looks)
+{
+    double small = (double)looks_of_a_run(1000) / 1000, large = (double)looks_of_a_run(64000) / 64000;
+    ck_assert(large > 1);
+    ck_assert_msg(large < 3 * small, "%.1f looks a study of 1,000, %.1f of 64,000", small, large);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("schedule");
     TCase *cases = tcase_create("schedule");
     tcase_set_timeout(cases, 120);
     tcase_add_test(cases, longest_first_spread_over_workers);
+    tcase_add_test(cases, a_study_of_a_large_archive_costs_no_more_looks);
     tcase_add_test(cases, a_mask_is_secured_once);
     tcase_add_test(cases, what_comes_late_is_refused);
     tcase_add_test(cases, heartbeats_renew_a_lease);
