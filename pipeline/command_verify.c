@@ -28,8 +28,8 @@ typedef struct verification {
     noc_result_folder folder;
     noc_done *done; /* by part, then key */
     size_t done_count;
-    part_facts *parts; /* of the catalog */
-    size_t part_count;
+    part_facts *parts; /* of the catalog, by number */
+    size_t part_count, part_capacity;
     noc_text lines, damage_json, notes_json;
     int64_t good, damaged, notes;
 } verification;
@@ -126,15 +126,16 @@ static noc_status check_study(verification *v, const char *path, const char *nam
 
 /* ---- one part ---- */
 
-static size_t first_of_part(const verification *v, int64_t number, size_t *count)
+/* The parts come in the order of their numbers and the masks lie in it: *at moves on over all of them once.
+ */
+static size_t masks_of_part(const verification *v, int64_t number, size_t *at)
 {
-    size_t first = 0;
-    while (first < v->done_count && v->done[first].part < number)
-        first++;
-    *count = 0;
-    while (first + *count < v->done_count && v->done[first + *count].part == number)
-        ++*count;
-    return first;
+    size_t count = 0;
+    while (*at < v->done_count && v->done[*at].part < number)
+        ++*at;
+    while (*at + count < v->done_count && v->done[*at + count].part == number)
+        count++;
+    return count;
 }
 
 static void compare_part(verification *v, const char *name, const part_facts *facts,
@@ -152,13 +153,13 @@ static void compare_part(verification *v, const char *name, const part_facts *fa
         find(v, true, name, NULL, "it was made with another configuration");
 }
 
-static noc_status check_part(verification *v, const part_facts *facts, noc_error *err)
+static noc_status check_part(verification *v, const part_facts *facts, size_t *at, noc_error *err)
 {
     char name[PART_NAME];
     noc_part_record part = {0};
     noc_configuration made;
     noc_error why = {.status = NOC_OK};
-    size_t count, first = first_of_part(v, facts->number, &count);
+    size_t count = masks_of_part(v, facts->number, at);
     snprintf(name, sizeof name, "part-%06" PRId64 ".h5", facts->number);
     char *path = noc_part_path(v->folder.path, facts->number, false, err);
     if (!path)
@@ -166,7 +167,7 @@ static noc_status check_part(verification *v, const part_facts *facts, noc_error
     noc_status status = noc_part_read(path, false, &part, &made, &why);
     if (status == NOC_OK) {
         compare_part(v, name, facts, &part, &made);
-        for (size_t i = first; status == NOC_OK && i < first + count; i++)
+        for (size_t i = *at; status == NOC_OK && i < *at + count; i++)
             status = check_study(v, path, name, &part, &v->done[i], err);
     } else if (status == NOC_ENOMEMORY) {
         noc_fail(err, status, "%s", why.text);
@@ -179,12 +180,16 @@ static noc_status check_part(verification *v, const part_facts *facts, noc_error
     return status;
 }
 
+static int compare_numbers(const void *a, const void *b)
+{
+    const part_facts *x = a, *y = b;
+    return (x->number > y->number) - (x->number < y->number);
+}
+
 static bool is_part_known(const verification *v, int64_t number)
 {
-    for (size_t i = 0; i < v->part_count; i++)
-        if (v->parts[i].number == number)
-            return true;
-    return false;
+    const part_facts key = {.number = number};
+    return v->part_count > 0 && bsearch(&key, v->parts, v->part_count, sizeof key, compare_numbers);
 }
 
 static void check_orphans(verification *v)
@@ -223,11 +228,15 @@ static void look_at_name(verification *v, const char *name)
 static noc_status add_part(void *argument, const noc_part_row *row, noc_error *err)
 {
     verification *v = argument;
-    part_facts *grown = reallocarray(v->parts, v->part_count + 1, sizeof *grown);
-    if (!grown)
-        return noc_fail(err, NOC_ENOMEMORY, "no memory for the list of parts");
-    v->parts = grown;
-    grown[v->part_count++] = (part_facts){.number = row->number, .bytes = row->bytes};
+    if (v->part_count == v->part_capacity) {
+        size_t capacity = v->part_capacity * 2 + 64;
+        part_facts *grown = reallocarray(v->parts, capacity, sizeof *grown);
+        if (!grown)
+            return noc_fail(err, NOC_ENOMEMORY, "no memory for the list of parts");
+        v->parts = grown;
+        v->part_capacity = capacity;
+    }
+    v->parts[v->part_count++] = (part_facts){.number = row->number, .bytes = row->bytes};
     return NOC_OK;
 }
 
@@ -254,6 +263,7 @@ static noc_status check_all(verification *v, noc_error *err)
 {
     struct dirent **names = NULL;
     int64_t ended_run = 0;
+    size_t at = 0;
     int name_count = scandir(v->folder.path, &names, is_part_name, alphasort);
     if (name_count < 0)
         return noc_fail(err, NOC_EIO, "%s: cannot be listed: %s", v->folder.path, strerror(errno));
@@ -263,7 +273,7 @@ static noc_status check_all(verification *v, noc_error *err)
     if (status == NOC_OK)
         status = noc_catalog_each_part(v->folder.catalog, v->folder.set, add_part, v, err);
     for (size_t i = 0; status == NOC_OK && i < v->part_count; i++)
-        status = check_part(v, &v->parts[i], err);
+        status = check_part(v, &v->parts[i], &at, err);
     if (status == NOC_OK)
         status = check_index(v, ended_run, err);
     if (status == NOC_OK)
