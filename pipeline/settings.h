@@ -26,6 +26,7 @@ typedef struct noc_settings {
     int blend;         /* -1: the model's, else noc_blend */
     /* run */
     int ranks, workers, writers, writers_per_part; /* 0: default */
+    const char *hosts, *mpirun;                    /* NULL: this node, nothing */
     int attempts;                                  /* 3 */
     int64_t limit;                                 /* 0: all */
     const char *only, *until, *progress;           /* progress: "auto", "line", "none" */

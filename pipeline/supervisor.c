@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { IDLE_RESTARTS = 3, FIXED_ARGUMENTS = 32 };
+enum { IDLE_RESTARTS = 3, FIXED_ARGUMENTS = 64 };
 #define START_WAIT_S 60.0    /* for rank 0 to report after mpirun was started */
 #define SILENCE_EXTRA_S 10.0 /* beyond a lease, until a silent coordinator is given up */
 #define LEAVE_S 3.0          /* for mpirun to end by itself after the verdict */
@@ -100,13 +100,13 @@ static void set_environment(const supervisor *s)
     setenv("NOC_UNTIL", until, 1);
 }
 
-static bool spans_nodes(void)
+/* Or may: what the words for mpirun say is between them. */
+static bool spans_nodes(const noc_settings *settings)
 {
     const char *nodes = getenv("SLURM_JOB_NUM_NODES");
-    return (nodes && atoi(nodes) > 1) || getenv("NOC_MPIRUN_ARGUMENTS");
+    return (nodes && atoi(nodes) > 1) || settings->hosts || settings->mpirun;
 }
 
-/* Words of NOC_MPIRUN_ARGUMENTS (a host file, interfaces) go to mpirun as they are. */
 static int add_words(char **arguments, int count, char *words)
 {
     for (char *word = words ? strtok(words, " ") : NULL; word && count < FIXED_ARGUMENTS;
@@ -119,7 +119,7 @@ static void exec_mpirun(const supervisor *s)
 {
     const noc_supervisor_options *o = s->options;
     char ranks[16], program[4096];
-    char *arguments[FIXED_ARGUMENTS + 16], *words = getenv("NOC_MPIRUN_ARGUMENTS");
+    char *arguments[FIXED_ARGUMENTS + 16];
     int count = 0;
     ssize_t size = readlink("/proc/self/exe", program, sizeof program - 1);
     program[size > 0 ? size : 0] = '\0';
@@ -129,12 +129,19 @@ static void exec_mpirun(const supervisor *s)
         "--mca",  "pml", "ob1"};
     for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++)
         arguments[count++] = (char *)fixed[i];
-    if (!spans_nodes()) { /* a node with nothing but a loopback interface has no other way */
+    if (spans_nodes(o->settings)) {
+        arguments[count++] = (char *)"-x";
+        arguments[count++] = (char *)"HDF5_USE_FILE_LOCKING";
+    } else { /* a node with nothing but a loopback interface has no other way */
         arguments[count++] = (char *)"--mca";
         arguments[count++] = (char *)"btl";
         arguments[count++] = (char *)(OMPI_MAJOR_VERSION >= 5 ? "self,sm" : "self,vader");
     }
-    count = add_words(arguments, count, words ? strdup(words) : NULL);
+    if (o->settings->hosts) {
+        arguments[count++] = (char *)"--host";
+        arguments[count++] = (char *)o->settings->hosts;
+    }
+    count = add_words(arguments, count, o->settings->mpirun ? strdup(o->settings->mpirun) : NULL);
     char **all = calloc((size_t)(count + o->argc + 2), sizeof *all);
     if (!all)
         _exit(70);
@@ -302,7 +309,7 @@ noc_status noc_supervise(const noc_supervisor_options *options, int *exit_code, 
     int idle = 0;
     if (status == NOC_OK)
         status = noc_control_listen(&s.control, err);
-    if (status == NOC_OK && !spans_nodes()) /* other nodes have no such folder */
+    if (status == NOC_OK && !spans_nodes(options->settings)) /* other nodes have no such folder */
         status = noc_scratch_create(options->settings->catalog, s.scratch, sizeof s.scratch, err);
     catch_signals();
     while (status == NOC_OK) {
