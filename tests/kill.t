@@ -88,6 +88,10 @@ signal_rank KILL 3
 ended worker
 says "worker: its death is told" "worker 3 died" "$place/log"
 is "worker: the others go on, the job is not started again" "$(restarts)" 0
+begun_again=$(sqlite3 "$place/catalog" "SELECT count(*) FROM attempt WHERE outcome <> 'done'")
+foreign=$(sqlite3 "$place/catalog" "SELECT count(*) FROM attempt WHERE outcome <> 'done' AND rank <> 3")
+echo "# worker: $begun_again studies were begun again"
+is "worker: nothing is begun again but what it held" "$((begun_again > 4)) $foreign" "0 0"
 all_done worker
 
 start_four writer
