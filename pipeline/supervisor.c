@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { IDLE_RESTARTS = 3, FIXED_ARGUMENTS = 64 };
+enum { IDLE_RESTARTS = 3, FIXED_ARGUMENTS = 32 };
 #define START_WAIT_S 60.0    /* for rank 0 to report after mpirun was started */
 #define SILENCE_EXTRA_S 10.0 /* beyond a lease, until a silent coordinator is given up */
 #define LEAVE_S 3.0          /* for mpirun to end by itself after the verdict */
@@ -109,8 +109,7 @@ static bool spans_nodes(const noc_settings *settings)
 
 static int add_words(char **arguments, int count, char *words)
 {
-    for (char *word = words ? strtok(words, " ") : NULL; word && count < FIXED_ARGUMENTS;
-         word = strtok(NULL, " "))
+    for (char *word = words ? strtok(words, " ") : NULL; word; word = strtok(NULL, " "))
         arguments[count++] = word;
     return count;
 }
@@ -119,8 +118,12 @@ static void exec_mpirun(const supervisor *s)
 {
     const noc_supervisor_options *o = s->options;
     char ranks[16], program[4096];
-    char *arguments[FIXED_ARGUMENTS + 16];
+    char *words = o->settings->mpirun ? strdup(o->settings->mpirun) : NULL;
+    size_t most = FIXED_ARGUMENTS + (words ? strlen(words) : 0) + (size_t)o->argc;
+    char **arguments = calloc(most, sizeof *arguments);
     int count = 0;
+    if (!arguments)
+        _exit(70);
     ssize_t size = readlink("/proc/self/exe", program, sizeof program - 1);
     program[size > 0 ? size : 0] = '\0';
     snprintf(ranks, sizeof ranks, "%d", o->ranks);
@@ -141,14 +144,10 @@ static void exec_mpirun(const supervisor *s)
         arguments[count++] = (char *)"--host";
         arguments[count++] = (char *)o->settings->hosts;
     }
-    count = add_words(arguments, count, o->settings->mpirun ? strdup(o->settings->mpirun) : NULL);
-    char **all = calloc((size_t)(count + o->argc + 2), sizeof *all);
-    if (!all)
-        _exit(70);
-    memcpy(all, arguments, (size_t)count * sizeof *all);
-    all[count] = program;
-    memcpy(all + count + 1, o->argv + 1, (size_t)(o->argc - 1) * sizeof *all);
-    execvp("mpirun", all);
+    count = add_words(arguments, count, words);
+    arguments[count++] = program;
+    memcpy(arguments + count, o->argv + 1, (size_t)(o->argc - 1) * sizeof *arguments);
+    execvp("mpirun", arguments);
     _exit(127);
 }
 

@@ -58,8 +58,9 @@ def make_archive(folder, count, content):
         names.append(os.path.relpath(name, folder))
     with open(os.path.join(folder, "dataset.json"), "w", encoding="utf-8") as file:
         json.dump({"training": [], "test": names, "numTraining": 0, "numTest": count}, file)
-    with open(os.path.join(folder, "list.csv"), "w", encoding="utf-8") as file:
-        file.write("key,image,truth\n" + "".join(f"study-{i:06d},{name},\n" for i, name in enumerate(names)))
+    for file_name, key in (("list.csv", "study-{:06d}"), ("same.csv", "study")):
+        with open(os.path.join(folder, file_name), "w", encoding="utf-8") as file:
+            file.write("key,image,truth\n" + "".join(f"{key.format(i)},{name},\n" for i, name in enumerate(names)))
 
 
 def cpu_seconds():
@@ -127,6 +128,11 @@ class Bench:
             path = os.path.join(self.work, name)
             shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
 
+    def forget(self):
+        for name in ("catalog", "catalog-wal", "catalog-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.work, name))
+
     def catalog_bytes(self):
         return sum(os.path.getsize(os.path.join(self.work, name)) for name in os.listdir(self.work)
                    if name.startswith("catalog") and not name.endswith(".lock"))
@@ -138,9 +144,9 @@ class Bench:
         make_archive(archive, count, nifti(8, False))
         self.time("scan a folder", count, "scan", archive)
         self.time("scan it again, nothing new", count, "scan", archive)
-        for name in ("catalog", "catalog-wal", "catalog-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.work, name))
+        self.forget()
+        self.time("scan a list, one key for all", count, "scan", os.path.join(archive, "same.csv"))
+        self.forget()
         self.time("scan a list", count, "scan", os.path.join(archive, "list.csv"))
         self.first_grant("start: to the first study granted", count, "--ranks", "1")
         self.time("run, every study fails", count, *self.run_words("--ranks", "1"), code=1)
