@@ -153,6 +153,19 @@ static bool is_in_round(const noc_coordinator *c, int rank, double now)
     return group >= 0 && c->groups[group].state != GROUP_IDLE && now - c->groups[group].asked < ROUND_WAIT_S;
 }
 
+/* Every other rank of another node is lost: it is the node that is gone, not a disk that takes its time. */
+static bool is_node_gone(const noc_coordinator *c, int rank)
+{
+    const coordinator_peer *peer = &c->peers[rank];
+    int others = 0, lost = 0;
+    for (int i = 1; i < c->layout.ranks; i++) {
+        bool is_beside = i != rank && strcmp(c->peers[i].host, peer->host) == 0;
+        others += is_beside;
+        lost += is_beside && c->peers[i].is_lost;
+    }
+    return !is_on_this_node(peer) && others > 0 && lost == others;
+}
+
 static void watch_process(noc_coordinator *c, int rank, double now)
 {
     coordinator_peer *peer = &c->peers[rank];
@@ -184,7 +197,8 @@ static void watch_peer(noc_coordinator *c, int rank, double now)
             lose_peer(c, rank, "never came up");
         return;
     }
-    if (!peer->is_lost && now - peer->heard > c->settings->lease_s && !is_in_round(c, rank, now))
+    if (!peer->is_lost && now - peer->heard > c->settings->lease_s &&
+        (!is_in_round(c, rank, now) || is_node_gone(c, rank)))
         lose_peer(c, rank, "has been silent for too long");
 }
 
