@@ -1,6 +1,7 @@
 # make            build/nocturne                    make check     every test (SAN=address,undefined or SAN=thread)
 # make check-long  what takes ten minutes and more   make demo      install what is missing, build, show it at work
 # make check-aarch64  the engine for aarch64, emulated
+# make power      power cuts after each call of recorded runs (CUTS=8: random choices of what is lost)
 # make info       parts, versions, flags            make bench     speed of the engine on this machine
 # make deps       the distribution's packages       make bench-peers bench-archive  beside other engines, beside PyTorch
 # make lint       clang-tidy, layers                make format    clang-format over the sources
@@ -8,7 +9,7 @@
 # make uninstall  likewise                          make fuzz      SECONDS=60: fuzzing, so long each reader
 #
 # Each floor is an archive of all *.c in its folder; each tests/test_*.c is a program linked with the floors it includes, and
-# so is each tests/prog_*.c, which the program tests (tests/*.t) start.
+# so is each tests/prog_*.c, which the program tests (tests/*.t) start; tests/shim_*.c become libraries that they preload.
 # Variables: CC, CFLAGS, CPPFLAGS, LDFLAGS, WERROR= (warnings stay warnings), SAN, BUILD, MPICC, PROVE_FLAGS, V=1 (commands).
 
 SHELL := /bin/sh
@@ -94,6 +95,7 @@ FLOORS := base volume cpu engine catalog worker pipeline
 ARCHIVES := $(FLOORS:%=$(BUILD)/lib%.a)
 TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
 TEST_PROGRAMS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/prog_*.c)))
+TEST_SHIMS := $(patsubst tests/%.c,$(BUILD)/tests/%.so,$(sort $(wildcard tests/shim_*.c)))
 PROGRAM_TESTS := $(sort $(wildcard tests/*.t))
 LONG_TESTS := $(sort $(wildcard tests/*.lt))
 FUZZERS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(filter-out tests/fuzz/fuzz.c,$(sort $(wildcard tests/fuzz/*.c))))
@@ -113,13 +115,13 @@ headers = $(wildcard $(patsubst %.c,%.h,$(1)))
 
 # --- building --------------------------------------------------------------------------------------------------------
 
-.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 bench bench-peers bench-archive peers lint layers format install uninstall clean fuzzers fuzz FORCE
+.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 bench bench-peers bench-archive peers lint layers format install uninstall clean fuzzers fuzz power FORCE
 
 all: $(BUILD)/nocturne
 
 archives: $(ARCHIVES)
 
-tests: $(TESTS) $(TEST_PROGRAMS) $(FUZZERS)
+tests: $(TESTS) $(TEST_PROGRAMS) $(FUZZERS) $(TEST_SHIMS)
 
 fuzzers: $(FUZZERS)
 
@@ -185,6 +187,12 @@ $(eval $(call test_rule,$(1),$(call shared,tests/$(1).c),$(call reached,tests/$(
 endef
 $(foreach test,$(notdir $(TESTS) $(TEST_PROGRAMS)) $(FUZZERS:$(BUILD)/tests/%=%),$(call add_test,$(test)))
 
+# Preloaded into the program by tests; without sanitizers, which want to be first.
+$(BUILD)/tests/shim_%.so: tests/shim_%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,link,$@)
+	$(Q)$(CC) $(filter-out -fsanitize=% -fno-sanitize%,$(PLAIN_FLAGS)) -fPIC -shared $< -ldl -o $@
+
 -include $(shell find $(OBJ) -name '*.d' 2>/dev/null)
 
 # --- goals -----------------------------------------------------------------------------------------------------------
@@ -238,6 +246,11 @@ check-all: all tests layers
 # What takes too long for every check, and needs the larger reference values: NOC_REFERENCE_DIR.
 check-long: all
 	$(call prove_all,$(LONG_TESTS))
+
+# What tests/power.t does, with more of what a disk may hold after the cut, more kills before it, and more runs that go on.
+CUTS ?= 8
+power: all $(BUILD)/tests/shim_record.so
+	@NOC="$(abspath $(BUILD))/nocturne" BUILD="$(abspath $(BUILD))" POWER_CUTS=$(CUTS) scripts/run_test.sh tests/power.t
 
 # base and engine on another processor, emulated.
 check-aarch64:

@@ -1,8 +1,9 @@
 /* The connection: opening by mode, transactions, cached statements, and SQLite's codes as statuses.
  *
  * Writers use WAL where the file system is local, a rollback journal elsewhere (WAL shares memory between
- * processes, which network file systems do not), and synchronous FULL, so that a commit has reached the
- * disk. Readers never write: not even a journal mode. */
+ * processes, which network file systems do not), and synchronous EXTRA, so that a commit has reached the
+ * disk: with FULL a power cut could bring a removed journal back, and with it take the commit back. Readers
+ * never write: not even a journal mode. */
 #include "catalog/database.h"
 
 #include "engine/base/file.h"
@@ -382,7 +383,7 @@ static noc_status open_to_read(noc_catalog *catalog, noc_error *err)
     bool is_refused =
         (status == NOC_ENOINPUT || status == NOC_ECANTCREATE) && access(catalog->path, R_OK) == 0;
     if (is_refused && (has_log(catalog->path, "-wal") || has_log(catalog->path, "-journal")))
-        return noc_fail(err, NOC_EUNAVAILABLE, "%s: has unfinished changes that only its writer can settle",
+        return noc_fail(err, NOC_EUNAVAILABLE, "%s: has unfinished changes that only its writer can settle: `nocturne run` does",
                         catalog->path);
     if (is_quiet || is_refused) {
         disconnect(catalog);
@@ -398,13 +399,13 @@ static noc_status open_to_write(noc_catalog *catalog, noc_error *err)
     if (status == NOC_OK && sqlite3_db_readonly(catalog->db, "main") == 1)
         status = noc_fail(err, NOC_ECANTCREATE, "%s: may not be written", catalog->path);
     if (status == NOC_OK)
+        status = noc_database_script(catalog, "PRAGMA synchronous = EXTRA; PRAGMA foreign_keys = ON", err);
+    if (status == NOC_OK)
         status = noc_schema_settle(catalog, err);
     if (status == NOC_OK)
         status = noc_database_script(
             catalog,
             is_on_network(catalog->path) ? "PRAGMA journal_mode = DELETE" : "PRAGMA journal_mode = WAL", err);
-    if (status == NOC_OK)
-        status = noc_database_script(catalog, "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON", err);
     return status;
 }
 

@@ -168,14 +168,22 @@ out:
     return status;
 }
 
-noc_status noc_file_sync(const char *path, noc_error *err)
+/* 0 or an errno. */
+static int sync_named(const char *path)
 {
     int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
     if (file < 0)
-        return noc_fail(err, NOC_EIO, "%s: %s", path, strerror(errno));
+        return errno;
     int why = fsync(file) == 0 || errno == EINVAL ? 0 : errno; /* EINVAL: some file systems sync no folders */
     close(file);
+    return why;
+}
+
+noc_status noc_file_sync(const char *path, noc_error *err)
+{
+    int why = sync_named(path);
+
     return why ? noc_fail(err, NOC_EIO, "%s: cannot be synced: %s", path, strerror(why)) : NOC_OK;
 }
 
@@ -186,21 +194,45 @@ static bool is_folder(const char *path)
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+/* The name of path reaches the disk. 0 or an errno. */
+static int sync_above(const char *path)
+{
+    char *above = noc_path_folder(path, NULL);
+    int why = above ? sync_named(above) : ENOMEM;
+
+    free(above);
+    return why;
+}
+
+/* One folder of a path. Also the name of one that was there is synced when it is the last: whoever made it
+ * may have been killed in between. Then a folder above that cannot be opened must do. 0 or an errno. */
+static int create_one(const char *path, bool is_last)
+{
+    int why = mkdir(path, 0777) == 0 ? 0 : errno;
+
+    if (why == 0)
+        return sync_above(path);
+    if (!is_folder(path))
+        return why == EEXIST ? ENOTDIR : why;
+    why = is_last ? sync_above(path) : 0;
+    return why == EACCES ? 0 : why;
+}
+
 noc_status noc_folder_create(const char *path, noc_error *err)
 {
     char *part = noc_strdup(path, err);
-    int why = ENOENT;
+    size_t length = strlen(path);
+    int why = length > 0 ? 0 : ENOENT;
 
     if (!part)
         return NOC_ENOMEMORY;
-    /* Each longer part in turn: what exists already is fine, and only the whole path is judged. */
-    for (size_t i = 1; path[0] && i <= strlen(path); i++) {
-        if (path[i] != '/' && path[i] != '\0')
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    for (size_t i = 1; why == 0 && i <= length; i++) { /* each longer part in turn */
+        if (path[i] != '/' && i < length)
             continue;
         part[i] = '\0';
-        why = mkdir(part, 0777) == 0 ? 0 : errno;
-        if (why != 0 && is_folder(part))
-            why = 0;
+        why = create_one(part, i == length);
         part[i] = path[i];
     }
     free(part);

@@ -29,7 +29,7 @@ noc_status noc_file_replace(const char *path, const void *data, size_t size, noc
 /* fsync of a file or folder by its name. */
 noc_status noc_file_sync(const char *path, noc_error *err);
 
-/* mkdir -p. NOC_ECANTCREATE. */
+/* mkdir -p; what is new of the path is synced, name and all. NOC_ECANTCREATE. */
 noc_status noc_folder_create(const char *path, noc_error *err);
 
 /* size in bytes and mtime in ns since 1970. */
