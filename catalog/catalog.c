@@ -383,7 +383,8 @@ static noc_status open_to_read(noc_catalog *catalog, noc_error *err)
     bool is_refused =
         (status == NOC_ENOINPUT || status == NOC_ECANTCREATE) && access(catalog->path, R_OK) == 0;
     if (is_refused && (has_log(catalog->path, "-wal") || has_log(catalog->path, "-journal")))
-        return noc_fail(err, NOC_EUNAVAILABLE, "%s: has unfinished changes that only its writer can settle: `nocturne run` does",
+        return noc_fail(err, NOC_EUNAVAILABLE,
+                        "%s: has unfinished changes that only its writer can settle: `nocturne run` does",
                         catalog->path);
     if (is_quiet || is_refused) {
         disconnect(catalog);
