@@ -25,6 +25,8 @@ holds()
         shift
     done
     shift
+    apart=
+    [ "${holds_name#shared}" = "$holds_name" ] || apart=--apart
     # shellcheck disable=SC2086
     ok "$holds_name: a run is recorded" power_cut record $flags "$work/$holds_name" "$@"
     ok "$holds_name: every power cut can be recovered from" \

@@ -2,7 +2,7 @@
 """Power cuts at every instant of a recorded run.
 
     power_cut.py record [--network] [--die KIND:TEXT] FOLDER WORDS...
-    power_cut.py replay FOLDER [--random N] [--continued N] [--seed N] [--forget KIND:TEXT]... [--late KIND:TEXT]
+    power_cut.py replay [--random N] [--continued N] [--seed N] [--apart] [--forget KIND:TEXT]... [--late KIND:TEXT] FOLDER
 
 `record` lets the program scan, run WORDS, infer and export, all below FOLDER/disk, and preloads shim_record.so, which
 writes down in one order what all processes do to files, what they sync and what they acknowledge (FOLDER/log). With
@@ -27,6 +27,7 @@ In each state that differs from those before:
 In a sample the program itself goes on from there: `status` and `verify` agree, `run` ends with 0, and then every study
 is done once, with the mask of the recorded run, and nothing is left over.
 
+With --apart each process is a machine of its own: what it syncs is what it wrote itself.
 --forget KIND:TEXT leaves out the records of that kind (s: sync of a file, S: of a folder, r: rename) whose path holds
 TEXT: what a program would leave behind that forgot to. --late puts them behind the next part's acknowledgement. Prints
 what does not hold; exit code 1.
@@ -59,9 +60,10 @@ SHIM = os.path.join(BUILD, "tests", "shim_record.so")
 MODEL = os.path.join(ROOT, "models", "hippocampus")
 STUDIES, PAGE, SECTOR = 6, 4096, 512
 CATALOG, RESULTS = "catalog/studies.sqlite", "results"
+FOLDERS = (os.path.dirname(CATALOG), "out")  # there before the record begins
 HEAD = struct.Struct("=IIQqIIQ")
 
-Call = collections.namedtuple("Call", "kind inode offset path other data")
+Call = collections.namedtuple("Call", "kind process inode offset path other data")
 
 
 # ---- the record ----
@@ -71,11 +73,11 @@ def read_calls(path):
         data = file.read()
     calls, at = [], 0
     while at < len(data):
-        kind, _, inode, offset, name, other, size = HEAD.unpack_from(data, at)
+        kind, process, inode, offset, name, other, size = HEAD.unpack_from(data, at)
         at += HEAD.size
         texts = data[at:at + name].decode(), data[at + name:at + name + other].decode()
         at += name + other
-        calls.append(Call(chr(kind), inode, offset, *texts, data[at:at + size]))
+        calls.append(Call(chr(kind), process, inode, offset, *texts, data[at:at + size]))
         at += size
     return calls
 
@@ -129,8 +131,8 @@ class Place:
 
 def record(folder, words, is_network, death):
     place = Place(folder)
-    os.makedirs(place.at(os.path.dirname(CATALOG)))
-    os.mkdir(place.at("out"))
+    for name in FOLDERS:
+        os.makedirs(place.at(name))
     images = write_list(place.list)
     if is_network:
         with open(place.network, "w"):
@@ -172,15 +174,20 @@ def applied(content, changes):
 class File:
     def __init__(self, content=b""):
         self.synced = self.now = content
-        self.changes = []
+        self.changes, self.writers = [], []
         self.promised = {}  # name that it got by renaming: what it held then
 
-    def change(self, offset, piece):
+    def change(self, offset, piece, writer):
         self.changes.append((offset, piece))
+        self.writers.append(writer)
         self.now = applied(self.now, [(offset, piece)])
 
-    def sync(self):
-        self.synced, self.changes = self.now, []
+    def sync(self, writer):
+        """Of everybody's changes, or of one writer's."""
+        synced = [change for change, who in zip(self.changes, self.writers) if writer in (None, who)]
+        left = [(change, who) for change, who in zip(self.changes, self.writers) if writer not in (None, who)]
+        self.synced = applied(self.synced, synced) if left else self.now
+        self.changes, self.writers = [change for change, _ in left], [who for _, who in left]
 
     def survivor(self, how, chance):
         """What is left: of nothing, all or a random choice of what was not synced."""
@@ -256,8 +263,8 @@ class Folder:
 
 
 class Disk:
-    def __init__(self, folders):
-        self.root, self.inodes = Folder(), {}
+    def __init__(self, folders, is_apart):
+        self.root, self.inodes, self.is_apart = Folder(), {}, is_apart
         for name in folders:
             self.root.change(None, name, Folder())
         self.root.sync()
@@ -278,9 +285,9 @@ class Disk:
             self.inodes[call.inode] = File()
             folder.change(None, name, self.inodes[call.inode])
         elif call.kind in "wt":
-            self.inodes[call.inode].change(call.offset, call.data if call.kind == "w" else None)
+            self.inodes[call.inode].change(call.offset, call.data if call.kind == "w" else None, call.process)
         elif call.kind == "s":
-            self.inodes[call.inode].sync()
+            self.inodes[call.inode].sync(call.process if self.is_apart else None)
         elif call.kind == "S":
             self.folder(call.path).sync()
         elif call.kind == "m":
@@ -481,9 +488,9 @@ def acknowledgement(call):
 KINDS = (("none", "none"), ("all", "all"), ("all", "none"), ("none", "all"))
 
 
-def states(calls, folders, randoms, chance):
+def states(calls, disk, randoms, chance):
     """(records played, state, what was acknowledged) for each cut and each choice."""
-    disk, acknowledged = Disk(folders), []
+    acknowledged = []
     for count in range(len(calls) + 1):
         if count > 0:
             what = acknowledgement(calls[count - 1])
@@ -494,9 +501,9 @@ def states(calls, folders, randoms, chance):
             yield count, disk.survivors(names, data, chance), tuple(acknowledged)
 
 
-def check_record(place, calls, folders):
+def check_record(place, calls):
     """Nothing escaped the recorder: with all of it the disk is what the run left behind."""
-    disk = Disk(folders)
+    disk = Disk(FOLDERS, False)
     for call in calls:
         disk.play(call)
     left = {path: content for path, file, content in disk.survivors("all", "all", None) if file}
@@ -535,15 +542,15 @@ def damaged(calls, forgotten, late):
 
 def replay(given):
     place, chance, start = Place(given.folder), random.Random(given.seed), time.monotonic()
-    calls, folders, found = read_calls(place.log), [os.path.dirname(CATALOG), "out"], []
-    said = list(check_record(place, calls, folders))
+    calls, found = read_calls(place.log), []
+    said = list(check_record(place, calls))
     calls = damaged(calls, given.forget, given.late)
     cuts = [call for call in calls if call.kind != "k"]
     scratch = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     seen, tried, pool = set(), 0, []
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         judge = Judge(place, folder)
-        for count, state, acknowledged in states(calls, folders, given.random, chance):
+        for count, state, acknowledged in states(calls, Disk(FOLDERS, given.apart), given.random, chance):
             tried += 1
             mark = hash((tuple((path, file is None, content) for path, file, content in state), acknowledged))
             if mark in seen:
@@ -590,6 +597,7 @@ def main():
     replaying.add_argument("--seed", type=int, default=1)
     replaying.add_argument("--forget", action="append", default=[])
     replaying.add_argument("--late")
+    replaying.add_argument("--apart", action="store_true")
     replaying.add_argument("--most", type=int, default=20, help="findings after which it stops")
     given = words.parse_args()
     if given.command == "replay":
