@@ -115,6 +115,8 @@ class Place:
             environment["NOC_RECORD_NFS"] = self.at(os.path.dirname(CATALOG))
         if is_recorded or os.path.exists(self.network):
             environment["LD_PRELOAD"] = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), SHIM]))
+            options = os.environ.get("ASAN_OPTIONS")  # which wants to be the first library
+            environment["ASAN_OPTIONS"] = ":".join(filter(None, [options, "verify_asan_link_order=0"]))
         return subprocess.run([NOC, *words], env=environment, stdin=subprocess.DEVNULL, capture_output=True,
                               text=True, timeout=300, check=False)
 
