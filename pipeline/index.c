@@ -215,8 +215,11 @@ noc_status noc_index_write(const char *folder, noc_catalog *catalog, int64_t set
     noc_configuration configuration;
     char *path = NULL;
     noc_status status = read_wanted(folder, catalog, set, &path, &configuration, &links, err);
-    if (status == NOC_OK && !is_right(path, &configuration, &links))
-        status = write_index(folder, path, &configuration, &links, err);
+    /* One that is right may have been put in place by a run that was killed before it synced the name. */
+    if (status == NOC_OK)
+        status = is_right(path, &configuration, &links)
+                     ? noc_file_sync(folder, err)
+                     : write_index(folder, path, &configuration, &links, err);
     free(links.items);
     free(path);
     return status;

@@ -49,6 +49,7 @@ holds shared -- --ranks 5 --writers 2
 holds network --network -- --ranks 1
 holds adopted --die r:part-000002 -- --ranks 1
 holds folder --die m:results -- --ranks 1
+holds indexed --die r:.index -- --ranks 1
 if [ -n "${POWER_CUTS:-}" ]; then
     holds network-ranks --network -- --ranks 3
     holds network-shared --network -- --ranks 5 --writers 2
@@ -57,7 +58,7 @@ if [ -n "${POWER_CUTS:-}" ]; then
     holds written --die w:part-000002 -- --ranks 1
     holds synced --die s:part-000002 -- --ranks 1
     holds named --die S:results -- --ranks 1
-    holds indexed --die r:.index -- --ranks 1
+    holds network-committed --network --die u:studies.sqlite-journal -- --ranks 1
     holds logged --die s:studies.sqlite-wal -- --ranks 1
 fi
 

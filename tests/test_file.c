@@ -192,6 +192,17 @@ START_TEST(folders)
 }
 END_TEST
 
+/* A home of mode 0711: what is there below it may be used. Root reads it all the same. */
+START_TEST(a_folder_below_one_that_cannot_be_read)
+{
+    ck_assert_int_eq(noc_folder_create(at("there"), NULL), NOC_OK);
+    ck_assert_int_eq(chmod(folder, 0311), 0);
+    noc_status status = noc_folder_create(path, NULL);
+    ck_assert_int_eq(chmod(folder, 0755), 0);
+    ck_assert_int_eq(status, NOC_OK);
+}
+END_TEST
+
 START_TEST(fingerprint)
 {
     const struct timespec times[2] = {{.tv_sec = 1}, {.tv_sec = 1700000000, .tv_nsec = 123456789}};
@@ -250,6 +261,7 @@ int main(void)
     tcase_add_test(cases, larger_than_allowed);
     tcase_add_test(cases, mapped_files);
     tcase_add_test(cases, folders);
+    tcase_add_test(cases, a_folder_below_one_that_cannot_be_read);
     tcase_add_test(cases, fingerprint);
     tcase_add_test(cases, paths);
     suite_add_tcase(suite, cases);
