@@ -1,16 +1,15 @@
-/* The loop of a rank. Roles are objects that handle messages and tick; which of them exist is the layout's
- * matter, the loop is the same for all. */
+/* The process of a rank: makes its roles, turns them until the end, and hears signals, the supervisor and the
+ * launcher's death in between. */
 #include "pipeline/rank.h"
 
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/base/memory.h"
-#include "pipeline/agent.h"
 #include "pipeline/command.h"
 #include "pipeline/message.h"
 #include "pipeline/opening.h"
 #include "pipeline/process.h"
-#include "pipeline/writer.h"
+#include "pipeline/roles.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -22,25 +21,14 @@
 #define NAP_LONG_S 0.01
 #define AWAKE_S 0.05
 #define FLUSH_S 5.0
-#define AWAY_S 1.0 /* between two looks of the loop: this rank itself was stopped, or blocked by a disk */
-#define PATIENCE_S                                                                                           \
-    2.0 /* beyond a lease, so that a coordinator that was away leaves before it can miss us                  \
-         */
 
 typedef struct rank {
     const noc_rank_options *options;
     int number;
-    noc_coordinator *coordinator;
-    noc_writer *writer;
+    noc_roles roles;
     noc_engine *engine;
     noc_worker *worker;
-    noc_agent *agent;
-    double heard;          /* rank 0, by the others */
-    double absence_s;      /* that rank 0 announced */
-    double looked;         /* when the loop last came round */
-    double last_heartbeat; /* a writer's */
     pid_t parent;
-    bool must_stop, has_lost_ranks;
 } rank;
 
 static volatile sig_atomic_t signalled;
@@ -120,7 +108,7 @@ static noc_status open_worker(rank *r, noc_device_info *info, noc_error *err)
     if (status == NOC_OK)
         status = noc_worker_create(r->engine, &worker, &r->worker, err);
     if (status == NOC_OK)
-        status = noc_agent_create(o->link, r->worker, o->settings->heartbeat_s, &r->agent, err);
+        status = noc_agent_create(o->link, r->worker, o->settings->heartbeat_s, &r->roles.agent, err);
     if (status != NOC_OK)
         return status;
     noc_engine_describe(r->engine, info);
@@ -162,43 +150,13 @@ static noc_status start_writer(rank *r, noc_error *err)
                               .output = o->model->manifest->output};
     snprintf(header.version, sizeof header.version, "%s", noc_version());
     noc_status status =
-        noc_writer_create(o->link, o->group, o->configuration.results, &header, &r->writer, err);
+        noc_writer_create(o->link, o->group, o->configuration.results, &header, &r->roles.writer, err);
     if (status == NOC_OK && r->number > 0)
         say_hello(r, &(noc_device_info){.kind = ""}, &(noc_error){.status = NOC_OK});
     return status;
 }
 
-static void writer_heartbeat(rank *r, double now)
-{
-    noc_record record;
-    if (r->number == 0 || !r->writer || now - r->last_heartbeat < r->options->settings->heartbeat_s)
-        return;
-    r->last_heartbeat = now;
-    noc_record_begin(&record, NOC_SAY_PING);
-    if (noc_record_end(&record, NULL) == NOC_OK)
-        noc_link_send(r->options->link, 0, &record);
-}
-
 /* ---- loop ---- */
-
-static void handle(rank *r, noc_message *message, double now)
-{
-    if (message->from == 0) {
-        r->heard = now;
-        if (message->type == NOC_SAY_PING)
-            r->absence_s = (double)noc_record_get_u64(&message->record);
-    }
-    if (message->type == NOC_SAY_STOP) {
-        r->must_stop = true;
-        r->has_lost_ranks = noc_record_get_u64(&message->record) != 0;
-    } else if (r->agent && noc_agent_handle(r->agent, message)) {
-        return;
-    } else if (r->writer && noc_writer_handle(r->writer, message)) {
-        return;
-    } else if (r->coordinator) {
-        noc_coordinator_handle(r->coordinator, message, now);
-    }
-}
 
 /* What asks a coordinator to drain: signals, the supervisor's word or death, the time. */
 static void watch_for_drain(rank *r)
@@ -207,54 +165,20 @@ static void watch_for_drain(rank *r)
     const char *line;
     while (control && (line = noc_control_hear(control)))
         if (strcmp(line, "drain") == 0)
-            noc_coordinator_drain(r->coordinator, "asked to stop");
+            noc_coordinator_drain(r->roles.coordinator, "asked to stop");
     if (control && noc_control_is_cut(control))
-        noc_coordinator_drain(r->coordinator, "the supervisor is gone");
+        noc_coordinator_drain(r->roles.coordinator, "the supervisor is gone");
     if (signalled)
-        noc_coordinator_drain(r->coordinator, signalled == SIGUSR1 ? "asked to stop" : "interrupted");
+        noc_coordinator_drain(r->roles.coordinator, signalled == SIGUSR1 ? "asked to stop" : "interrupted");
     if (r->options->until_unix_s > 0 && noc_clock_unix_ns() / 1000000000 >= r->options->until_unix_s)
-        noc_coordinator_drain(r->coordinator, "the time given by --until has come");
+        noc_coordinator_drain(r->roles.coordinator, "the time given by --until has come");
 }
 
 /* Nobody to work for any more: what is unfinished is granted again by the next start. */
 static bool is_abandoned(const rank *r, double now)
 {
-    if (r->options->layout.ranks == 1)
-        return false;
-    if (getppid() != r->parent)
-        return true;
-    return r->number > 0 && now - r->heard > r->options->settings->lease_s + PATIENCE_S + r->absence_s;
-}
-
-/* A rank that was away itself takes that time from nobody's account. The others have given up a coordinator
- * that was away for a lease: it leaves rather than blame them. */
-static bool was_away_too_long(rank *r, double now)
-{
-    double away = now - r->looked;
-    r->looked = now;
-    if (away > AWAY_S)
-        r->heard += away;
-    return r->coordinator && r->options->layout.ranks > 1 &&
-           away > r->options->settings->lease_s + noc_coordinator_absence_s(r->coordinator);
-}
-
-static bool step(rank *r, double now)
-{
-    bool did_something = false;
-    noc_message message;
-    while (noc_link_receive(r->options->link, &message)) {
-        handle(r, &message, now);
-        noc_record_free(&message.record);
-        did_something = true;
-    }
-    if (r->agent)
-        did_something |= noc_agent_tick(r->agent, now);
-    writer_heartbeat(r, now);
-    if (r->coordinator) {
-        watch_for_drain(r);
-        did_something |= noc_coordinator_tick(r->coordinator, now);
-    }
-    return did_something;
+    return r->options->layout.ranks > 1 &&
+           (getppid() != r->parent || noc_roles_are_abandoned(&r->roles, now));
 }
 
 /* A rank that must not or cannot leave in order: other threads and MPI are left as they are. */
@@ -266,23 +190,24 @@ static void leave(int exit_code)
 
 static void loop(rank *r, noc_verdict *verdict)
 {
+    noc_coordinator *coordinator = r->roles.coordinator;
     double active = noc_clock_monotonic();
     *verdict = (noc_verdict){.exit_code = 0};
-    r->heard = r->looked = active;
-    while (!r->must_stop) {
+    noc_roles_begin(&r->roles, active);
+    while (!r->roles.must_stop) {
         double now = noc_clock_monotonic();
-        if (was_away_too_long(r, now))
+        if (noc_roles_were_missed(&r->roles, now) || is_abandoned(r, now)) /* not one old order more */
             leave(noc_status_exit(NOC_ETEMPFAIL));
-        if (step(r, now))
+        if (coordinator)
+            watch_for_drain(r);
+        if (noc_roles_turn(&r->roles, now))
             active = now;
-        if (r->coordinator && noc_coordinator_is_over(r->coordinator, verdict))
+        if (coordinator && noc_coordinator_is_over(coordinator, verdict))
             break;
-        if (is_abandoned(r, now))
-            leave(noc_status_exit(NOC_ETEMPFAIL));
         noc_clock_sleep(now - active < AWAKE_S ? NAP_SHORT_S : NAP_LONG_S);
     }
-    if (!r->coordinator)
-        verdict->has_dead_ranks = r->has_lost_ranks;
+    if (!coordinator)
+        verdict->has_dead_ranks = r->roles.has_lost_ranks;
 }
 
 static noc_status start(rank *r, noc_error *err)
@@ -297,7 +222,7 @@ static noc_status start(rank *r, noc_error *err)
                                            .layout = o->layout,
                                            .link = o->link,
                                            .control = o->control};
-        status = noc_coordinator_create(&options, &r->coordinator, err);
+        status = noc_coordinator_create(&options, &r->roles.coordinator, err);
     }
     if (status == NOC_OK && noc_layout_group_of(&o->layout, r->number) >= 0)
         status = start_writer(r, err);
@@ -328,7 +253,12 @@ static void flush(const rank *r, bool has_dead_ranks)
 
 noc_status noc_rank_run(const noc_rank_options *options, noc_verdict *verdict, noc_error *err)
 {
-    rank r = {.options = options, .number = noc_link_rank(options->link), .parent = getppid()};
+    rank r = {.options = options,
+              .number = noc_link_rank(options->link),
+              .roles = {.link = options->link,
+                        .lease_s = options->settings->lease_s,
+                        .heartbeat_s = options->settings->heartbeat_s},
+              .parent = getppid()};
     catch_signals(r.number == 0);
     noc_status status = start(&r, err);
     if (status == NOC_OK)
@@ -336,13 +266,13 @@ noc_status noc_rank_run(const noc_rank_options *options, noc_verdict *verdict, n
     else if (r.number == 0)
         dismiss(&r);
     flush(&r, status == NOC_OK && verdict->has_dead_ranks);
-    if (r.writer && noc_writer_is_broken(r.writer)) /* a part that failed in parallel cannot be closed */
+    if (r.roles.writer && noc_writer_is_broken(r.roles.writer)) /* a part that failed in parallel cannot be closed */
         verdict->has_dead_ranks = true;
     else
-        noc_writer_free(r.writer);
-    noc_agent_free(r.agent);
+        noc_writer_free(r.roles.writer);
+    noc_agent_free(r.roles.agent);
     noc_worker_free(r.worker);
     noc_engine_close(r.engine);
-    noc_coordinator_free(r.coordinator);
+    noc_coordinator_free(r.roles.coordinator);
     return status;
 }
