@@ -158,7 +158,10 @@ void noc_part_record_clear(noc_part_record *part);
 noc_status noc_catalog_commit_part(noc_catalog *catalog, int64_t set, const noc_part_record *part,
                                    noc_error *err);
 noc_status noc_catalog_has_part(noc_catalog *catalog, int64_t set, int64_t number, bool *has, noc_error *err);
-/* Highest number known, 0 when none. */
+/* That number is given: no later part gets it, whatever becomes of this one. Durable on return unless a
+ * transaction is open. */
+noc_status noc_catalog_note_part(noc_catalog *catalog, int64_t set, int64_t number, noc_error *err);
+/* Highest number given, 0 when none. */
 noc_status noc_catalog_last_part(noc_catalog *catalog, int64_t set, int64_t *number, noc_error *err);
 /* A part that is gone from disk or damaged: its studies that count on it are pending again, the row goes.
  * *count = studies. */

@@ -147,6 +147,17 @@ static noc_status commit_study(noc_catalog *catalog, int64_t set, int64_t number
     return status;
 }
 
+noc_status noc_catalog_note_part(noc_catalog *catalog, int64_t set, int64_t number, noc_error *err)
+{
+    bool is_own;
+    noc_status status = noc_database_enter(catalog, &is_own, err);
+    if (status != NOC_OK)
+        return status;
+    status = noc_database_run(catalog, sql_note_part,
+                              NOC_SQL_VALUES(noc_sql_integer(set), noc_sql_integer(number)), NULL, err);
+    return noc_database_leave(catalog, is_own, status, err);
+}
+
 static noc_status add_part(noc_catalog *catalog, int64_t set, const noc_part_record *part, noc_error *err)
 {
     bool has = false;
@@ -161,11 +172,7 @@ static noc_status add_part(noc_catalog *catalog, int64_t set, const noc_part_rec
                                                  noc_sql_integer((int64_t)part->study_count),
                                                  noc_sql_integer(noc_clock_unix_ns())),
                                   NULL, err);
-    if (status == NOC_OK)
-        status =
-            noc_database_run(catalog, sql_note_part,
-                             NOC_SQL_VALUES(noc_sql_integer(set), noc_sql_integer(part->number)), NULL, err);
-    return status;
+    return status == NOC_OK ? noc_catalog_note_part(catalog, set, part->number, err) : status;
 }
 
 noc_status noc_catalog_commit_part(noc_catalog *catalog, int64_t set, const noc_part_record *part,

@@ -48,7 +48,6 @@ static const char sql_end_attempt[] =
 static const char sql_mark_written[] =
     "UPDATE result SET state = 'written', part = ?3 WHERE set_id = ?1 AND study_id = ?2 AND state ="
     " 'running'";
-static const char sql_note_part[] = "UPDATE result_set SET last_part = max(last_part, ?2) WHERE id = ?1";
 static const char sql_put_back[] =
     "UPDATE result SET state = 'pending', part = NULL WHERE set_id = ?1 AND study_id = ?2 AND state IN"
     " ('running', 'written')";
@@ -270,9 +269,6 @@ noc_status noc_catalog_mark_written(noc_catalog *catalog, int64_t set, int64_t s
                         "written", err);
     if (status == NOC_OK)
         status = noc_attempt_end(catalog, set, study, "written", NULL, err);
-    if (status == NOC_OK)
-        status = noc_database_run(catalog, sql_note_part,
-                                  NOC_SQL_VALUES(noc_sql_integer(set), noc_sql_integer(part)), NULL, err);
     return noc_database_leave(catalog, is_own, status, err);
 }
 

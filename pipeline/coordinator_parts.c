@@ -232,23 +232,34 @@ static void ask_round(noc_coordinator *c, const coordinator_group *group, int wr
     coordinator_send(c, writer, &record);
 }
 
+/* A new part gets a number that nobody has heard yet: on record before a writer hears it, since one of an
+ * earlier start may live on where the supervisor cannot reach it, and still act on its last order. */
+static bool number_part(noc_coordinator *c, coordinator_group *group, double now)
+{
+    noc_error err;
+    int64_t number = c->last_part + 1;
+    if (!coordinator_begin(c) ||
+        !coordinator_check(c, noc_catalog_note_part(c->catalog, c->set, number, &err), &err) ||
+        !coordinator_flush(c))
+        return false;
+    group->part = c->last_part = number;
+    group->opened = now;
+    return true;
+}
+
 static bool start_round(noc_coordinator *c, int index, double now)
 {
     coordinator_group *group = &c->groups[index];
     int64_t room = c->settings->part_studies - group->studies, count = 0;
     for (const coordinator_delivery *d = c->deliveries; d && count < room; d = d->next)
         count += d->state == DELIVERY_HELD && d->group == index;
-    if (count == 0 || !has_room(c))
+    if (count == 0 || !has_room(c) || (group->part == 0 && !number_part(c, group, now)))
         return false;
     for (coordinator_delivery *d = c->deliveries; d && count > 0; d = d->next)
         if (d->state == DELIVERY_HELD && d->group == index) {
             d->state = DELIVERY_IN_ROUND;
             count--;
         }
-    if (group->part == 0) {
-        group->part = ++c->last_part;
-        group->opened = now;
-    }
     group->state = GROUP_ROUND;
     group->answers = group->count;
     group->asked = now;

@@ -243,6 +243,28 @@ START_TEST(a_run_fills_one_part_after_the_other)
 }
 END_TEST
 
+static int64_t last_part(void)
+{
+    noc_catalog *catalog;
+    int64_t set, number = -1;
+    ck_ok(noc_catalog_open(catalog_path, NOC_CATALOG_READ, &catalog, &err));
+    ck_ok(noc_catalog_find_set(catalog, folder, &set, &err));
+    ck_ok(noc_catalog_last_part(catalog, set, &number, &err));
+    noc_catalog_close(catalog);
+    return number;
+}
+
+/* A writer that outlives its start may still act on the order: nobody else must ever get that number. */
+START_TEST(a_number_is_on_record_before_a_writer_hears_it)
+{
+    start_work();
+    ck_assert_int_eq(last_part(), 0);
+    deliver(&granted[0]);
+    ck_assert_uint_eq(number_heard(NOC_SAY_ROUND), 1);
+    ck_assert_int_eq(last_part(), 1);
+}
+END_TEST
+
 START_TEST(what_belongs_to_no_lease_is_refused)
 {
     start_work();
@@ -424,6 +446,7 @@ int main(void)
     TCase *cases = tcase_create("coordinator");
     tcase_add_checked_fixture(cases, make_run, remove_run);
     tcase_add_test(cases, a_run_fills_one_part_after_the_other);
+    tcase_add_test(cases, a_number_is_on_record_before_a_writer_hears_it);
     tcase_add_test(cases, what_belongs_to_no_lease_is_refused);
     tcase_add_test(cases, a_mask_that_its_writer_cannot_keep_is_made_again);
     tcase_add_test(cases, a_mask_that_never_arrives_is_made_again);
