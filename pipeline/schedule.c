@@ -1,15 +1,16 @@
 /* The scheduler. All state is in two tables, studies and workers; decisions wait in a small queue that
  * noc_schedule_next empties before it grants anything.
  *
- * An archive has a hundred thousand studies and a run asks for one as often, so that nothing here walks over
- * all of them: what waits lies in heaps (a study in one at most), leases in order of their numbers, studies
- * in order of their ids, and each change of a state is counted as it is made. */
+ * A study never moves in its table. Whoever waits is in one of three heaps, whoever has a lease is in a list, so
+ * that no event looks at the whole table: an archive has a hundred thousand studies, and few of them are of interest
+ * at a time. */
 #include "pipeline/schedule.h"
 
-#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define AHEAD 1.25 /* what is held may take longer than it looks */
 
 typedef enum study_state { WAITING, GRANTED, SECURED, OVER } study_state;
 
@@ -19,42 +20,38 @@ typedef struct study {
     int attempts, deaths_alone;
     bool is_suspect;
     study_state state;
-    int worker;     /* of the lease */
-    bool is_alone;  /* the lease is one */
-    uint64_t lease; /* 0: none */
+    int worker;      /* of the lease */
+    bool is_alone;   /* the lease is one */
+    uint64_t lease;  /* 0: none */
+    size_t lease_at; /* where in the list of leases */
     double not_before;
 } study;
-
-/* The least on top. Entries are places in the table of studies. */
-typedef struct heap {
-    size_t *places, count;
-} heap;
-
-typedef enum heap_kind { READY, READY_ALONE, LATER, HEAPS } heap_kind;
-
-typedef struct lease_entry {
-    uint64_t number;
-    size_t place;
-} lease_entry;
 
 typedef struct worker {
     int id;
     bool is_alive;
     int held;       /* leases */
+    double cost;    /* of what it holds */
     bool has_alone; /* one of them is to be alone */
     double heard;
 } worker;
 
+/* Places of studies in the table; the first one comes before all others. */
+typedef struct heap {
+    size_t *places, count;
+    bool (*is_before)(const study *a, const study *b);
+} heap;
+
 struct noc_schedule {
     noc_schedule_options options;
-    study *studies; /* by id once is_settled */
-    size_t study_count, study_capacity;
-    bool is_settled;     /* all studies are there, and those that wait are in a heap */
-    heap heaps[HEAPS];   /* of what waits: innocents, suspects, and those whose backoff is not over */
-    lease_entry *leases; /* of granted studies, by number */
-    size_t lease_count;
+    study *studies; /* in the order of their ids once is_ready */
+    size_t study_count, study_capacity, room; /* room of each heap and of the list */
+    bool is_ready;
+    heap fresh, suspects; /* may be granted now: longest first */
+    heap delayed;         /* may not yet: soonest first */
+    size_t *leases, lease_count;
     int64_t states[OVER + 1]; /* how many studies are in each */
-    int64_t looks;
+    double cost;              /* of all that wait or are granted */
     worker *workers;
     int worker_count;
     noc_decision *decisions;
@@ -66,12 +63,75 @@ struct noc_schedule {
     bool has_braked;
 };
 
+/* ---- heaps ---- */
+
+static bool is_longer(const study *a, const study *b)
+{
+    return a->cost != b->cost ? a->cost > b->cost : a->id < b->id;
+}
+
+static bool is_sooner(const study *a, const study *b)
+{
+    return a->not_before != b->not_before ? a->not_before < b->not_before : a->id < b->id;
+}
+
+static bool in_order(const noc_schedule *s, const heap *h, size_t upper, size_t lower)
+{
+    return !h->is_before(&s->studies[h->places[lower]], &s->studies[h->places[upper]]);
+}
+
+static void swap(heap *h, size_t a, size_t b)
+{
+    size_t place = h->places[a];
+    h->places[a] = h->places[b];
+    h->places[b] = place;
+}
+
+static void heap_put(const noc_schedule *s, heap *h, size_t place)
+{
+    size_t at = h->count++;
+    h->places[at] = place;
+    for (; at > 0 && !in_order(s, h, (at - 1) / 2, at); at = (at - 1) / 2)
+        swap(h, at, (at - 1) / 2);
+}
+
+static study *heap_first(const noc_schedule *s, const heap *h)
+{
+    return h->count > 0 ? &s->studies[h->places[0]] : NULL;
+}
+
+static study *heap_take(const noc_schedule *s, heap *h)
+{
+    study *first = heap_first(s, h);
+    if (!first)
+        return NULL;
+    h->places[0] = h->places[--h->count];
+    for (size_t at = 0, below; (below = 2 * at + 1) < h->count; at = below) {
+        if (below + 1 < h->count && !in_order(s, h, below, below + 1))
+            below++;
+        if (in_order(s, h, at, below))
+            break;
+        swap(h, at, below);
+    }
+    return first;
+}
+
+static void wait_for_grant(noc_schedule *s, study *waiting, double now)
+{
+    heap *h = waiting->is_suspect ? &s->suspects : &s->fresh;
+    heap_put(s, waiting->not_before > now ? &s->delayed : h, (size_t)(waiting - s->studies));
+}
+
+/* ---- life ---- */
+
 noc_status noc_schedule_create(const noc_schedule_options *options, noc_schedule **schedule, noc_error *err)
 {
     noc_schedule *s = calloc(1, sizeof *s);
     if (!s)
         return noc_fail(err, NOC_ENOMEMORY, "no memory for the schedule");
     s->options = *options;
+    s->fresh.is_before = s->suspects.is_before = is_longer;
+    s->delayed.is_before = is_sooner;
     *schedule = s;
     return NOC_OK;
 }
@@ -80,106 +140,58 @@ void noc_schedule_free(noc_schedule *schedule)
 {
     if (!schedule)
         return;
-    for (int i = 0; i < HEAPS; i++)
-        free(schedule->heaps[i].places);
-    free(schedule->leases);
     free(schedule->studies);
+    free(schedule->fresh.places);
+    free(schedule->suspects.places);
+    free(schedule->delayed.places);
+    free(schedule->leases);
     free(schedule->workers);
     free(schedule->decisions);
     free(schedule);
 }
 
-/* Room for one more study wherever it may come to stand, so that no event fails for want of memory. */
-static bool make_room(noc_schedule *schedule)
+/* Room for one more element in a table of any kind. */
+static bool grow(void **table, size_t count, size_t *capacity, size_t size)
 {
-    size_t wanted = schedule->study_capacity ? schedule->study_capacity * 2 : 64;
-    if (schedule->study_count < schedule->study_capacity)
+    if (count < *capacity)
         return true;
-    for (int i = 0; i < HEAPS; i++) {
-        size_t *places = reallocarray(schedule->heaps[i].places, wanted, sizeof *places);
-        if (!places)
+    size_t wanted = *capacity ? *capacity * 2 : 64;
+    void *grown = realloc(*table, wanted * size);
+    if (!grown)
+        return false;
+    *table = grown;
+    *capacity = wanted;
+    return true;
+}
+
+/* Every heap and the list of leases can hold every study, so that no event needs memory. */
+static bool make_room(noc_schedule *s)
+{
+    size_t **arrays[] = {&s->fresh.places, &s->suspects.places, &s->delayed.places, &s->leases};
+    if (s->room >= s->study_capacity)
+        return true;
+    for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) {
+        size_t *grown = reallocarray(*arrays[i], s->study_capacity, sizeof *grown);
+        if (!grown)
             return false;
-        schedule->heaps[i].places = places;
+        *arrays[i] = grown;
     }
-    lease_entry *leases = reallocarray(schedule->leases, wanted, sizeof *leases);
-    if (!leases)
-        return false;
-    schedule->leases = leases;
-    study *studies = reallocarray(schedule->studies, wanted, sizeof *studies);
-    if (!studies)
-        return false;
-    schedule->studies = studies;
-    schedule->study_capacity = wanted;
+    s->room = s->study_capacity;
     return true;
 }
 
 noc_status noc_schedule_add_study(noc_schedule *schedule, int64_t id, double cost, int attempts,
                                   bool is_suspect, int deaths_alone, noc_error *err)
 {
-    assert(!schedule->is_settled);
-    if (!make_room(schedule))
+    noc_schedule *s = schedule;
+    if (!grow((void **)&s->studies, s->study_count, &s->study_capacity, sizeof(study)) || !make_room(s))
         return noc_fail(err, NOC_ENOMEMORY, "no memory for a study in the schedule");
-    schedule->studies[schedule->study_count++] = (study){
+    s->studies[s->study_count++] = (study){
         .id = id, .cost = cost, .attempts = attempts, .is_suspect = is_suspect, .deaths_alone = deaths_alone};
-    schedule->states[WAITING]++;
+    s->states[WAITING]++;
+    s->cost += cost;
+    s->is_ready = false;
     return NOC_OK;
-}
-
-/* ---- what waits ---- */
-
-static bool is_before(noc_schedule *schedule, heap_kind kind, size_t a, size_t b)
-{
-    const study *x = &schedule->studies[a], *y = &schedule->studies[b];
-    schedule->looks++;
-    if (kind == LATER && x->not_before != y->not_before)
-        return x->not_before < y->not_before;
-    return x->cost != y->cost ? x->cost > y->cost : x->id < y->id;
-}
-
-static void swap(size_t *a, size_t *b)
-{
-    size_t kept = *a;
-    *a = *b;
-    *b = kept;
-}
-
-static void push(noc_schedule *schedule, heap_kind kind, size_t place)
-{
-    heap *h = &schedule->heaps[kind];
-    size_t at = h->count++;
-    h->places[at] = place;
-    for (; at > 0 && is_before(schedule, kind, h->places[at], h->places[(at - 1) / 2]); at = (at - 1) / 2)
-        swap(&h->places[at], &h->places[(at - 1) / 2]);
-}
-
-static void pop(noc_schedule *schedule, heap_kind kind)
-{
-    heap *h = &schedule->heaps[kind];
-    h->places[0] = h->places[--h->count];
-    for (size_t at = 0, least;; at = least) {
-        least = at;
-        for (size_t child = 2 * at + 1; child <= 2 * at + 2 && child < h->count; child++)
-            if (is_before(schedule, kind, h->places[child], h->places[least]))
-                least = child;
-        if (least == at)
-            return;
-        swap(&h->places[at], &h->places[least]);
-    }
-}
-
-static void wait_in_line(noc_schedule *schedule, const study *s)
-{
-    heap_kind kind = s->not_before > 0 ? LATER : s->is_suspect ? READY_ALONE : READY;
-    push(schedule, kind, (size_t)(s - schedule->studies));
-}
-
-static void set_state(noc_schedule *schedule, study *s, study_state state)
-{
-    schedule->states[s->state]--;
-    schedule->states[state]++;
-    s->state = state;
-    if (state == WAITING)
-        wait_in_line(schedule, s);
 }
 
 static int compare_ids(const void *a, const void *b)
@@ -188,17 +200,18 @@ static int compare_ids(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-/* Once, with the first event: studies come in any order. */
-static void settle(noc_schedule *schedule)
+/* Studies are added before anything is granted. */
+static void settle(noc_schedule *s, double now)
 {
-    if (schedule->is_settled)
+    if (s->is_ready)
         return;
-    schedule->is_settled = true;
-    if (schedule->study_count > 0)
-        qsort(schedule->studies, schedule->study_count, sizeof(study), compare_ids);
-    for (size_t i = 0; i < schedule->study_count; i++)
-        wait_in_line(schedule, &schedule->studies[i]);
+    if (s->study_count > 0)
+        qsort(s->studies, s->study_count, sizeof(study), compare_ids);
+    for (size_t i = 0; i < s->study_count; i++)
+        wait_for_grant(s, &s->studies[i], now);
+    s->is_ready = true;
 }
+
 static worker *find_worker(const noc_schedule *schedule, int id)
 {
     for (int i = 0; i < schedule->worker_count; i++)
@@ -207,81 +220,34 @@ static worker *find_worker(const noc_schedule *schedule, int id)
     return NULL;
 }
 
-/* ---- leases ---- */
-
-/* The first that is not older than that number. */
-static size_t lease_at(noc_schedule *schedule, uint64_t number)
+/* Leases are few: workers x depth. */
+static study *find_lease(const noc_schedule *s, uint64_t lease)
 {
-    size_t first = 0, end = schedule->lease_count;
-    while (first < end) {
-        size_t middle = first + (end - first) / 2;
-        schedule->looks++;
-        if (schedule->leases[middle].number < number)
-            first = middle + 1;
-        else
-            end = middle;
-    }
-    return first;
+    for (size_t i = 0; lease && i < s->lease_count; i++)
+        if (s->studies[s->leases[i]].lease == lease)
+            return &s->studies[s->leases[i]];
+    return NULL;
 }
 
-static study *find_lease(noc_schedule *schedule, uint64_t number)
+static study *find_study(const noc_schedule *s, int64_t id)
 {
-    size_t at = lease_at(schedule, number);
-    bool is_there = at < schedule->lease_count && schedule->leases[at].number == number;
-    return is_there ? &schedule->studies[schedule->leases[at].place] : NULL;
+    const study key = {.id = id};
+    return s->study_count > 0 ? bsearch(&key, s->studies, s->study_count, sizeof key, compare_ids) : NULL;
 }
 
-static study *find_study(noc_schedule *schedule, int64_t id)
+static void set_state(noc_schedule *schedule, study *s, study_state state)
 {
-    size_t first = 0, end = schedule->study_count;
-    settle(schedule);
-    while (first < end) {
-        size_t middle = first + (end - first) / 2;
-        schedule->looks++;
-        if (schedule->studies[middle].id < id)
-            first = middle + 1;
-        else
-            end = middle;
-    }
-    bool is_there = first < schedule->study_count && schedule->studies[first].id == id;
-    return is_there ? &schedule->studies[first] : NULL;
-}
-
-/* Takes the lease, if there is one, from its worker. */
-static void end_lease(noc_schedule *schedule, study *s, study_state state)
-{
-    if (s->state == GRANTED) {
-        worker *w = find_worker(schedule, s->worker);
-        lease_entry *gone = &schedule->leases[lease_at(schedule, s->lease)];
-        memmove(gone, gone + 1,
-                (size_t)(schedule->leases + schedule->lease_count - (gone + 1)) * sizeof *gone);
-        schedule->lease_count--;
-        w->held--;
-        if (s->is_alone)
-            w->has_alone = false;
-    }
-    s->lease = 0;
-    s->is_alone = false;
-    set_state(schedule, s, state);
-}
-
-static bool has_room_to_decide(noc_schedule *schedule)
-{
-    size_t wanted = schedule->decision_capacity ? schedule->decision_capacity * 2 : 64;
-    if (schedule->decision_count < schedule->decision_capacity)
-        return true;
-    noc_decision *decisions = reallocarray(schedule->decisions, wanted, sizeof *decisions);
-    if (!decisions)
-        return false;
-    schedule->decisions = decisions;
-    schedule->decision_capacity = wanted;
-    return true;
+    schedule->states[s->state]--;
+    schedule->states[state]++;
+    schedule->cost += ((state <= GRANTED) - (s->state <= GRANTED)) * s->cost;
+    s->state = state;
 }
 
 static void decide(noc_schedule *schedule, const noc_decision *decision)
 {
     /* A decision that finds no memory is made again after the next start: the catalog still says running. */
-    if (has_room_to_decide(schedule))
+    if (grow((void **)&schedule->decisions, schedule->decision_count, &schedule->decision_capacity,
+             sizeof(noc_decision)))
         schedule->decisions[schedule->decision_count++] = *decision;
 }
 
@@ -312,6 +278,23 @@ void noc_schedule_heard(noc_schedule *schedule, int id, double now)
     worker *w = find_worker(schedule, id);
     if (w && w->is_alive)
         w->heard = now;
+}
+
+/* Takes the lease from its worker. */
+static void end_lease(noc_schedule *schedule, study *s, study_state next)
+{
+    worker *w = find_worker(schedule, s->worker);
+    if (s->lease) {
+        size_t last = schedule->leases[--schedule->lease_count];
+        schedule->leases[s->lease_at] = last;
+        schedule->studies[last].lease_at = s->lease_at;
+        w->cost = --w->held > 0 ? w->cost - s->cost : 0;
+        if (s->is_alone)
+            w->has_alone = false;
+    }
+    s->lease = 0;
+    s->is_alone = false;
+    set_state(schedule, s, next);
 }
 
 static bool is_machine_fault(noc_status status)
@@ -358,28 +341,26 @@ static void suspect(noc_schedule *schedule, study *s)
         end_study(schedule, s, NOC_DECIDE_QUARANTINE, &failure);
         return;
     }
-    s->is_suspect = true;
     end_lease(schedule, s, WAITING);
+    s->is_suspect = true;
+    wait_for_grant(schedule, s, s->not_before);
     decide(schedule, &d);
 }
 
-/* The first study from lease *at on that is with the worker. */
-static study *next_held(noc_schedule *schedule, int holder, size_t *at)
+/* A lease of that worker; NULL: it has none (any more). */
+static study *lease_of(const noc_schedule *schedule, int id)
 {
-    for (; *at < schedule->lease_count; ++*at) {
-        study *s = &schedule->studies[schedule->leases[*at].place];
-        if (s->worker == holder)
-            return s;
-    }
+    for (size_t i = 0; i < schedule->lease_count; i++)
+        if (schedule->studies[schedule->leases[i]].worker == id)
+            return &schedule->studies[schedule->leases[i]];
     return NULL;
 }
 
 static void lose(noc_schedule *schedule, worker *w)
 {
-    size_t at = 0;
     w->is_alive = false;
-    for (study *s = next_held(schedule, w->id, &at); s; s = next_held(schedule, w->id, &at))
-        suspect(schedule, s); /* which takes its lease away */
+    for (study *s; (s = lease_of(schedule, w->id));)
+        suspect(schedule, s);
 }
 
 void noc_schedule_lose_worker(noc_schedule *schedule, int id)
@@ -389,24 +370,26 @@ void noc_schedule_lose_worker(noc_schedule *schedule, int id)
         lose(schedule, w);
 }
 
-static void put_back(noc_schedule *schedule, study *s, const noc_error *failure)
+/* not_before: 0 for at once. */
+static void put_back(noc_schedule *schedule, study *s, const noc_error *failure, double not_before)
 {
     noc_decision d = {.kind = NOC_DECIDE_PUT_BACK, .study = s->id, .is_charged = failure != NULL};
     if (failure)
         d.failure = *failure;
     end_lease(schedule, s, WAITING);
+    s->not_before = not_before;
+    wait_for_grant(schedule, s, 0);
     decide(schedule, &d);
 }
 
 void noc_schedule_retire_worker(noc_schedule *schedule, int id)
 {
     worker *w = find_worker(schedule, id);
-    size_t at = 0;
     if (!w)
         return;
     w->is_alive = false;
-    for (study *s = next_held(schedule, id, &at); s; s = next_held(schedule, id, &at))
-        put_back(schedule, s, NULL);
+    for (study *s; (s = lease_of(schedule, id));)
+        put_back(schedule, s, NULL, 0);
 }
 
 void noc_schedule_tick(noc_schedule *schedule, double now)
@@ -431,12 +414,11 @@ bool noc_schedule_finish(noc_schedule *schedule, uint64_t lease, const noc_error
         end_study(schedule, s, NOC_DECIDE_FAIL, failure);
         return true;
     }
-    s->not_before = now + schedule->options.backoff_s * ldexp(1, s->attempts - 1);
-    put_back(schedule, s, failure);
+    put_back(schedule, s, failure, now + schedule->options.backoff_s * ldexp(1, s->attempts - 1));
     return true;
 }
 
-bool noc_schedule_is_current(noc_schedule *schedule, uint64_t lease, int64_t *id)
+bool noc_schedule_is_current(const noc_schedule *schedule, uint64_t lease, int64_t *id)
 {
     const study *s = find_lease(schedule, lease);
     if (s && id)
@@ -447,9 +429,10 @@ bool noc_schedule_is_current(noc_schedule *schedule, uint64_t lease, int64_t *id
 bool noc_schedule_secure(noc_schedule *schedule, uint64_t lease)
 {
     study *s = find_lease(schedule, lease);
-    if (s)
-        end_lease(schedule, s, SECURED);
-    return s != NULL;
+    if (!s)
+        return false;
+    end_lease(schedule, s, SECURED);
+    return true;
 }
 
 void noc_schedule_done(noc_schedule *schedule, int64_t id)
@@ -457,7 +440,7 @@ void noc_schedule_done(noc_schedule *schedule, int64_t id)
     study *s = find_study(schedule, id);
     if (!s || s->state == OVER)
         return;
-    end_lease(schedule, s, OVER);
+    set_state(schedule, s, OVER);
     note_end(schedule, NOC_OK);
 }
 
@@ -465,14 +448,14 @@ void noc_schedule_lose_mask(noc_schedule *schedule, int64_t id)
 {
     study *s = find_study(schedule, id);
     if (s && s->state == SECURED)
-        put_back(schedule, s, NULL);
+        put_back(schedule, s, NULL, 0);
 }
 
 void noc_schedule_return(noc_schedule *schedule, uint64_t lease)
 {
     study *s = find_lease(schedule, lease);
     if (s)
-        put_back(schedule, s, NULL);
+        put_back(schedule, s, NULL, 0);
 }
 
 void noc_schedule_drain(noc_schedule *schedule)
@@ -480,36 +463,23 @@ void noc_schedule_drain(noc_schedule *schedule)
     schedule->is_draining = true;
 }
 
-/* ---- grants ---- */
-
-/* The place on top, without those that came to their end while they waited. */
-static study *top(noc_schedule *schedule, heap_kind kind)
+/* Those whose time has come may be granted. */
+static void wake_delayed(noc_schedule *s, double now)
 {
-    heap *h = &schedule->heaps[kind];
-    while (h->count > 0 && schedule->studies[h->places[0]].state != WAITING)
-        pop(schedule, kind);
-    return h->count > 0 ? &schedule->studies[h->places[0]] : NULL;
+    for (study *first; (first = heap_first(s, &s->delayed)) && first->not_before <= now;)
+        wait_for_grant(s, heap_take(s, &s->delayed), now);
 }
 
-/* Those whose backoff is over stand in line again. */
-static void wake(noc_schedule *schedule, double now)
+static void grant(noc_schedule *schedule, study *s, worker *w, noc_decision *decision)
 {
-    for (study *s = top(schedule, LATER); s && s->not_before <= now; s = top(schedule, LATER)) {
-        pop(schedule, LATER);
-        push(schedule, s->is_suspect ? READY_ALONE : READY, (size_t)(s - schedule->studies));
-    }
-}
-
-static void grant(noc_schedule *schedule, heap_kind kind, worker *w, noc_decision *decision)
-{
-    study *s = top(schedule, kind);
-    pop(schedule, kind);
     set_state(schedule, s, GRANTED);
     s->worker = w->id;
     s->lease = ++schedule->last_lease;
+    s->lease_at = schedule->lease_count;
+    schedule->leases[schedule->lease_count++] = (size_t)(s - schedule->studies);
     s->is_alone = s->is_suspect;
-    schedule->leases[schedule->lease_count++] = (lease_entry){s->lease, (size_t)(s - schedule->studies)};
     w->held++;
+    w->cost += s->cost;
     w->has_alone = s->is_alone;
     *decision = (noc_decision){.kind = NOC_DECIDE_GRANT,
                                .study = s->id,
@@ -519,29 +489,43 @@ static void grant(noc_schedule *schedule, heap_kind kind, worker *w, noc_decisio
 }
 
 /* Workers that hold least are served first, so that the last studies spread over all. */
-static worker *least_loaded(noc_schedule *schedule)
+static worker *least_loaded(noc_schedule *schedule, int *alive)
 {
     worker *best = NULL;
+    *alive = 0;
     for (int i = 0; i < schedule->worker_count; i++) {
         worker *w = &schedule->workers[i];
+        *alive += w->is_alive;
         if (w->is_alive && !w->has_alone && w->held < schedule->options.depth &&
-            (!best || w->held < best->held))
+            (!best || w->cost < best->cost || (w->cost == best->cost && w->held < best->held)))
             best = w;
     }
     return best;
 }
 
-static void decide_grant(noc_schedule *schedule, double now, noc_decision *decision)
+/* A study waits behind another one in a worker's hand only while the worker's fair share of all that is left is
+ * clearly larger than both: otherwise somebody else will be free for it sooner. */
+static bool is_within_share(const noc_schedule *schedule, const worker *w, const study *s, int alive)
 {
-    worker *w = schedule->is_draining ? NULL : least_loaded(schedule);
+    return w->held == 0 || alive == 1 || (w->cost + s->cost) * AHEAD * alive <= schedule->cost;
+}
+
+static bool decide_grant(noc_schedule *schedule, double now, noc_decision *decision)
+{
+    int alive;
+    worker *w = schedule->is_draining ? NULL : least_loaded(schedule, &alive);
     if (!w)
-        return;
-    settle(schedule);
-    wake(schedule, now);
-    if (top(schedule, READY))
-        grant(schedule, READY, w, decision);
-    else if (w->held == 0 && top(schedule, READY_ALONE))
-        grant(schedule, READY_ALONE, w, decision);
+        return false;
+    settle(schedule, now);
+    wake_delayed(schedule, now);
+    study *s = heap_first(schedule, &schedule->fresh);
+    heap *from = s ? &schedule->fresh : &schedule->suspects;
+    if (!s && w->held == 0)
+        s = heap_first(schedule, from);
+    if (!s || !is_within_share(schedule, w, s, alive))
+        return false;
+    grant(schedule, heap_take(schedule, from), w, decision);
+    return true;
 }
 
 void noc_schedule_next(noc_schedule *schedule, double now, noc_decision *decision)
@@ -560,8 +544,7 @@ void noc_schedule_counts_of(const noc_schedule *schedule, noc_schedule_counts *c
     *counts = (noc_schedule_counts){.waiting = schedule->states[WAITING],
                                     .granted = schedule->states[GRANTED],
                                     .secured = schedule->states[SECURED],
-                                    .over = schedule->states[OVER],
-                                    .looks = schedule->looks};
+                                    .over = schedule->states[OVER]};
     for (int i = 0; i < schedule->worker_count; i++)
         counts->workers += schedule->workers[i].is_alive;
 }

@@ -44,7 +44,7 @@ typedef struct noc_decision {
 noc_status noc_schedule_create(const noc_schedule_options *options, noc_schedule **schedule, noc_error *err);
 void noc_schedule_free(noc_schedule *schedule);
 
-/* All of them before the first event. cost: any measure of work, larger = longer. */
+/* Before the first decision is asked for. cost: any measure of work, larger = longer. */
 noc_status noc_schedule_add_study(noc_schedule *schedule, int64_t study, double cost, int attempts,
                                   bool is_suspect, int deaths_alone, noc_error *err);
 
@@ -60,7 +60,7 @@ void noc_schedule_tick(noc_schedule *schedule, double now); /* silent workers ar
 /* The worker's answer to a lease: failure->status NOC_OK is a mask ready to be delivered (the lease goes on
  * until secured). False: the lease is not current. */
 bool noc_schedule_finish(noc_schedule *schedule, uint64_t lease, const noc_error *failure, double now);
-bool noc_schedule_is_current(noc_schedule *schedule, uint64_t lease, int64_t *study);
+bool noc_schedule_is_current(const noc_schedule *schedule, uint64_t lease, int64_t *study);
 /* The mask is with a writer: the worker is free of it. False: the lease is not current, drop the mask. */
 bool noc_schedule_secure(noc_schedule *schedule, uint64_t lease);
 void noc_schedule_done(noc_schedule *schedule, int64_t study); /* its part is committed */
@@ -74,8 +74,7 @@ void noc_schedule_next(noc_schedule *schedule, double now, noc_decision *decisio
 
 typedef struct noc_schedule_counts {
     int64_t waiting, granted, secured, over;
-    int workers;   /* alive */
-    int64_t looks; /* comparisons of studies and leases so far: what the decisions have cost */
+    int workers; /* alive */
 } noc_schedule_counts;
 void noc_schedule_counts_of(const noc_schedule *schedule, noc_schedule_counts *counts);
 /* Alive as far as the schedule knows. */
