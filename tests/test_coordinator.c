@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { DEPTH = 4, NO_LEASE = 99 }; /* studies that a worker holds at once */
+enum { DEPTH = 4, NO_LEASE = 99, PLAGUE = 60 }; /* studies that a worker holds at once */
 
 static char folder[512], catalog_path[600];
 static noc_error err;
@@ -21,7 +21,7 @@ static noc_link *link_here;
 static noc_coordinator *coordinator;
 static double now;
 static noc_message heard;
-static noc_outcome granted[SAMPLE_STUDIES + 1]; /* study, key and lease of each grant, in their order */
+static noc_outcome granted[PLAGUE]; /* study, key and lease of each grant, in their order */
 static int grants;
 
 #define ck_ok(call) ck_assert_msg((call) == NOC_OK, "%s", err.text)
@@ -32,7 +32,21 @@ int noc_command_fail(const noc_error *failure)
     return noc_status_exit(failure->status);
 }
 
-static void make_run(void)
+/* Beside those of the sample. */
+static void add_studies(noc_catalog *catalog, int count)
+{
+    for (int i = 0; i < count; i++) {
+        noc_study study = {.layout = "file", .channel_count = 1};
+        noc_put what;
+        snprintf(study.key, sizeof study.key, "more_%03d", i);
+        ck_assert_int_gt(asprintf(&study.channels[0], "/scans/more_%03d.nii.gz", i), 0);
+        study.fingerprint = strdup("1:1");
+        ck_ok(noc_catalog_put_study(catalog, &study, &what, &err));
+        noc_study_clear(&study);
+    }
+}
+
+static void make_run_of(int more)
 {
     const char *base = getenv("TMPDIR");
     noc_catalog *catalog;
@@ -52,10 +66,21 @@ static void make_run(void)
     ck_ok(noc_layout_make(1, 1, 1, &options.layout, &err));
     ck_ok(sample_catalog_create(folder, &catalog, &set, &err));
     ck_ok(noc_catalog_read_set(catalog, set, &options.configuration, &err));
+    add_studies(catalog, more);
     noc_catalog_close(catalog);
     ck_ok(noc_coordinator_create(&options, &coordinator, &err));
     now = 100;
     grants = 0;
+}
+
+static void make_run(void)
+{
+    make_run_of(0);
+}
+
+static void make_plague(void)
+{
+    make_run_of(PLAGUE - SAMPLE_STUDIES);
 }
 
 static void remove_run(void)
@@ -132,7 +157,7 @@ static bool is_over(noc_verdict *verdict)
 static void note_grant(void)
 {
     noc_study study;
-    ck_assert_int_lt(grants, SAMPLE_STUDIES + 1);
+    ck_assert_int_lt(grants, PLAGUE);
     granted[grants].lease = noc_record_get_u64(&heard.record);
     ck_ok(noc_record_get_study(&heard.record, &study, &err));
     granted[grants].study = study.id;
@@ -430,6 +455,29 @@ START_TEST(without_room_the_open_part_is_closed)
 }
 END_TEST
 
+/* Every study fails by the machine: 50 of them are enough, the rest of the night is spared. */
+START_TEST(a_plague_stops_the_run)
+{
+    say_hello();
+    hear(NOC_SAY_DELIVER);
+    for (int i = 0; i < 50; i++) {
+        say_finished(&granted[i], NOC_EUNREADABLE);
+        hear(NOC_SAY_WITHDRAW);
+    }
+    for (int i = 50; i < grants; i++)
+        say_number(NOC_SAY_RETURNED, granted[i].lease);
+    ends_with(69);
+    stands(PLAGUE - 50, 0, 50);
+    char *text;
+    size_t size;
+    char path[700];
+    snprintf(path, sizeof path, "%s/run.json", folder);
+    ck_ok(noc_file_read(path, 1 << 16, &text, &size, &err));
+    ck_assert_ptr_nonnull(strstr(text, "\"exit\":69"));
+    free(text);
+}
+END_TEST
+
 START_TEST(a_second_coordinator_is_refused)
 {
     noc_catalog_lock *lock;
@@ -458,6 +506,10 @@ int main(void)
     tcase_add_test(cases, without_room_the_open_part_is_closed);
     tcase_add_test(cases, a_second_coordinator_is_refused);
     suite_add_tcase(suite, cases);
+    TCase *plague = tcase_create("plague");
+    tcase_add_checked_fixture(plague, make_plague, remove_run);
+    tcase_add_test(plague, a_plague_stops_the_run);
+    suite_add_tcase(suite, plague);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
