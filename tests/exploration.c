@@ -281,7 +281,11 @@ static int run_all(const exploration *e)
  *    which is looked at when time passes, and workers that have taken in nothing are alike.
  *  - What a worker takes in concerns nobody else until it says something, and only the coordinator talks to
  *    it: the steps of one worker with a message in its box are a persistent set.
- *  - Time passes only when no message is on its way (what is late is the random runs' matter). */
+ *  - Time passes only when no message is on its way (what is late is the random runs' matter), and then until
+ *    a fault has been noticed.
+ *  - A death or a stop is noticed only when time passes, and before that it is as good as not being chosen for a
+ *    step: it is tried when nobody else has anything to take. A stopped rank wakes after time has passed;
+ *    before, it is a late one. */
 
 typedef struct choice_point {
     int chosen, count;
@@ -318,11 +322,25 @@ static int add_fault(const simulation *s, sim_step fault, sim_step *steps, int c
     return count;
 }
 
-/* Faults of one rank. */
-static int add_faults(const search *x, const simulation *s, int rank, sim_step *steps, int count)
+/* No other rank has anything to take; is_lost: what this one has said does not count, it will be lost. */
+static bool are_others_idle(const sim_step *all, int count, int rank, bool is_lost)
 {
+    for (int i = 0; i < count; i++)
+        if (all[i].kind == STEP_TAKE && all[i].job == 0 && all[i].rank != rank &&
+            !(is_lost && all[i].from == rank))
+            return false;
+    return true;
+}
+
+/* Faults of one rank, at the only time that they need to be tried. */
+static int add_faults(const search *x, const simulation *s, const sim_step *all, int all_count, int rank,
+                      sim_step *steps, int count)
+{
+    if (are_others_idle(all, all_count, rank, true))
+        count = add_fault(s, (sim_step){STEP_KILL, 0, rank, 1}, steps, count);
+    if (!are_others_idle(all, all_count, rank, false))
+        return count;
     count = add_fault(s, (sim_step){STEP_KILL, 0, rank, 0}, steps, count);
-    count = add_fault(s, (sim_step){STEP_KILL, 0, rank, 1}, steps, count);
     count = add_fault(s, (sim_step){STEP_STOP, 0, rank, 0}, steps, count);
     for (int k = 1; x->e->are_deaths_inside && rank == 0 && k <= 24; k++)
         count = add_fault(s, (sim_step){STEP_KILL_IN, 0, rank, k}, steps, count);
@@ -347,7 +365,7 @@ static int choices(const search *x, const simulation *s, int faults_left, sim_st
             for (int j = 0; j < count; j++)
                 if (all[j].job == 0 && all[j].rank == all[i].rank)
                     steps[kept++] = all[j];
-            return faults_left > 0 ? add_faults(x, s, all[i].rank, steps, kept) : kept;
+            return faults_left > 0 ? add_faults(x, s, all, count, all[i].rank, steps, kept) : kept;
         }
     for (int i = 0; i < count; i++) {
         steps[kept++] = all[i];
@@ -357,10 +375,11 @@ static int choices(const search *x, const simulation *s, int faults_left, sim_st
         steps[kept++] = (sim_step){.kind = STEP_WAIT};
     for (int job = 0; job < 3; job++)
         for (int rank = 0; rank < x->plan.ranks; rank++)
-            kept = add_fault(s, (sim_step){STEP_WAKE, job, rank, 0}, steps, kept);
+            if (simulation_has_slept(s, job, rank))
+                kept = add_fault(s, (sim_step){STEP_WAKE, job, rank, 0}, steps, kept);
     for (int rank = 0; faults_left > 0 && rank < x->plan.ranks; rank++)
         if (!has_twin_below(s, rank))
-            kept = add_faults(x, s, rank, steps, kept);
+            kept = add_faults(x, s, all, count, rank, steps, kept);
     return kept;
 }
 

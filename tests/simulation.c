@@ -1014,6 +1014,12 @@ bool simulation_is_hurt(const simulation *s)
     return s->fault > 0 && world_now() - s->fault < s->plan.lease_s + (is_stopped ? SILENCE_S + 1 : 3);
 }
 
+bool simulation_has_slept(const simulation *s, int job, int rank)
+{
+    const sim_rank *r = look_at(s, job, rank);
+    return r->life == LIFE_STOPPED && world_now() > r->stopped;
+}
+
 bool simulation_is_blocked(const simulation *s)
 {
     return !s->jobs[0].is_there && !s->is_finished;

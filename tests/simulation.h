@@ -82,6 +82,8 @@ uint64_t simulation_rank_hash(const simulation *s, int rank);
 bool simulation_is_worker(const simulation *s, int rank);
 /* A fault was made so short ago that somebody may still wait for the one whom it hit. */
 bool simulation_is_hurt(const simulation *s);
+/* It is stopped, and time has passed since. */
+bool simulation_has_slept(const simulation *s, int job, int rank);
 /* A coordinator of an earlier job holds the lock. */
 bool simulation_is_blocked(const simulation *s);
 
