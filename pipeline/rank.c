@@ -266,7 +266,8 @@ noc_status noc_rank_run(const noc_rank_options *options, noc_verdict *verdict, n
     else if (r.number == 0)
         dismiss(&r);
     flush(&r, status == NOC_OK && verdict->has_dead_ranks);
-    if (r.roles.writer && noc_writer_is_broken(r.roles.writer)) /* a part that failed in parallel cannot be closed */
+    if (r.roles.writer &&
+        noc_writer_is_broken(r.roles.writer)) /* a part that failed in parallel cannot be closed */
         verdict->has_dead_ranks = true;
     else
         noc_writer_free(r.roles.writer);

@@ -2,7 +2,7 @@
 
 #include "pipeline/message.h"
 
-#define AWAY_S 1.0 /* between two looks of the loop: this rank itself was stopped, or blocked by a disk */
+#define AWAY_S 1.0     /* between two looks of the loop: this rank itself was stopped, or blocked by a disk */
 #define PATIENCE_S 2.0 /* beyond a lease: a coordinator that was away leaves before it can miss us */
 
 void noc_roles_begin(noc_roles *roles, double now)
@@ -29,8 +29,7 @@ bool noc_roles_are_abandoned(const noc_roles *roles, double now)
 static void writer_heartbeat(noc_roles *roles, double now)
 {
     noc_record record;
-    if (noc_link_rank(roles->link) == 0 || !roles->writer ||
-        now - roles->last_heartbeat < roles->heartbeat_s)
+    if (noc_link_rank(roles->link) == 0 || !roles->writer || now - roles->last_heartbeat < roles->heartbeat_s)
         return;
     roles->last_heartbeat = now;
     noc_record_begin(&record, NOC_SAY_PING);

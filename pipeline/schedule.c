@@ -1,9 +1,9 @@
 /* The scheduler. All state is in two tables, studies and workers; decisions wait in a small queue that
  * noc_schedule_next empties before it grants anything.
  *
- * A study never moves in its table. Whoever waits is in one of three heaps, whoever has a lease is in a list, so
- * that no event looks at the whole table: an archive has a hundred thousand studies, and few of them are of interest
- * at a time. */
+ * A study never moves in its table. Whoever waits is in one of three heaps, whoever has a lease is in a list,
+ * so that no event looks at the whole table: an archive has a hundred thousand studies, and few of them are
+ * of interest at a time. */
 #include "pipeline/schedule.h"
 
 #include <math.h>
@@ -44,7 +44,7 @@ typedef struct heap {
 
 struct noc_schedule {
     noc_schedule_options options;
-    study *studies; /* in the order of their ids once is_ready */
+    study *studies;                           /* in the order of their ids once is_ready */
     size_t study_count, study_capacity, room; /* room of each heap and of the list */
     bool is_ready;
     heap fresh, suspects; /* may be granted now: longest first */
@@ -503,8 +503,8 @@ static worker *least_loaded(noc_schedule *schedule, int *alive)
     return best;
 }
 
-/* A study waits behind another one in a worker's hand only while the worker's fair share of all that is left is
- * clearly larger than both: otherwise somebody else will be free for it sooner. */
+/* A study waits behind another one in a worker's hand only while the worker's fair share of all that is left
+ * is clearly larger than both: otherwise somebody else will be free for it sooner. */
 static bool is_within_share(const noc_schedule *schedule, const worker *w, const study *s, int alive)
 {
     return w->held == 0 || alive == 1 || (w->cost + s->cost) * AHEAD * alive <= schedule->cost;

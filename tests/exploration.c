@@ -1,5 +1,6 @@
 #include "tests/exploration.h"
 
+#include "pipeline/message.h"
 #include "tests/simulated_world.h"
 #include "tests/simulation.h"
 
@@ -92,9 +93,9 @@ static void draw_plan(random_run *r)
 
 static void draw_faults(random_run *r)
 {
-    static const step_kind kinds[] = {STEP_KILL, STEP_KILL, STEP_KILL_IN, STEP_KILL_IN, STEP_KILL_IN, STEP_STOP,
-                                      STEP_STOP, STEP_STOP, STEP_KILL_ALL, STEP_BREAK, STEP_FILL, STEP_DRAIN,
-                                      STEP_HOLD};
+    static const step_kind kinds[] = {STEP_KILL, STEP_KILL,  STEP_KILL_IN, STEP_KILL_IN,  STEP_KILL_IN,
+                                      STEP_STOP, STEP_STOP,  STEP_STOP,    STEP_KILL_ALL, STEP_BREAK,
+                                      STEP_FILL, STEP_DRAIN, STEP_HOLD};
     dice *d = &r->dice;
     r->fault_count = below(d, 6);
     for (int i = 0; i < r->fault_count; i++) {
@@ -144,7 +145,8 @@ static bool make_due_fault(const exploration *e, campaign *c, random_run *r, int
                 r->faults[i].at = -1;
                 bool is_worker = fault.job == 0 && simulation_is_worker(r->s, fault.rank);
                 if (!is_return)
-                    r->is_single = r->made++ == 0 && is_worker && (fault.kind == STEP_KILL || fault.kind == STEP_STOP);
+                    r->is_single =
+                        r->made++ == 0 && is_worker && (fault.kind == STEP_KILL || fault.kind == STEP_STOP);
                 c->faults[fault.kind]++;
                 do_step(e, c, r, &fault);
                 if (fault.kind == STEP_STOP || fault.kind == STEP_HOLD)
@@ -155,12 +157,26 @@ static bool make_due_fault(const exploration *e, campaign *c, random_run *r, int
     return false;
 }
 
-static void choose_step(const exploration *e, campaign *c, random_run *r)
+/* Between the new name of a part and its commit is the most delicate of all instants: it is hit more often
+ * than by chance. */
+static void threaten_commit(const exploration *e, campaign *c, random_run *r, const sim_step *chosen, int now)
+{
+    sim_step death = {STEP_KILL_IN, 0, 0, 1 + below(&r->dice, r->plan.ranks + 2 * r->plan.part_studies)};
+    if (chosen->job > 0 || now > LAST_FAULT || simulation_message(r->s, chosen) != NOC_SAY_CLOSED ||
+        below(&r->dice, 12) > 0 || !simulation_can(r->s, &death))
+        return;
+    r->made++;
+    c->faults[STEP_KILL_IN]++;
+    do_step(e, c, r, &death);
+}
+
+static void choose_step(const exploration *e, campaign *c, random_run *r, int now)
 {
     sim_step steps[STEPS];
     int count = simulation_steps(r->s, steps, STEPS); /* the last one passes time */
     bool passes = count == 1 || below(&r->dice, 25) == 0;
     sim_step chosen = steps[passes ? count - 1 : below(&r->dice, count - 1)];
+    threaten_commit(e, c, r, &chosen, now);
     if (chosen.kind == STEP_TAKE && below(&r->dice, 4) == 0)
         chosen.kind = STEP_ARRIVE;
     do_step(e, c, r, &chosen);
@@ -188,7 +204,7 @@ static void drive(const exploration *e, campaign *c, random_run *r)
         if (simulation_is_over(r->s) && rest == 1)
             wake_the_rest(e, c, r);
         else if (!make_due_fault(e, c, r, now))
-            choose_step(e, c, r);
+            choose_step(e, c, r, now);
         bool is_late = now == LAST_FAULT || (simulation_is_blocked(r->s) && below(&r->dice, 10) == 0);
         if (is_late) /* nobody sleeps for ever */
             wake_the_rest(e, c, r);
@@ -231,7 +247,8 @@ static bool run_once(const exploration *e, campaign *c, uint64_t seed)
     else if (e->is_traced)
         printf("exit code %d after %d starts\n", simulation_exit_code(r.s), simulation_starts(r.s));
     c->starts += simulation_starts(r.s);
-    if (simulation_recovery_s(r.s) > 0 && c->recoveries < (int)(sizeof c->recovery_s / sizeof c->recovery_s[0]))
+    if (simulation_recovery_s(r.s) > 0 &&
+        c->recoveries < (int)(sizeof c->recovery_s / sizeof c->recovery_s[0]))
         c->recovery_s[c->recoveries++] = simulation_recovery_s(r.s);
     simulation_free(r.s);
     return !broken;
@@ -246,10 +263,11 @@ static int compare_seconds(const void *a, const void *b)
 static void print_campaign(campaign *c, int runs, int broken)
 {
     static const char *const names[STEP_KINDS] = {
-        [STEP_KILL] = "kill",      [STEP_KILL_IN] = "kill within a turn", [STEP_STOP] = "stop",
-        [STEP_WAKE] = "wake late", [STEP_KILL_ALL] = "kill all",          [STEP_BREAK] = "device fails",
-        [STEP_FILL] = "disk full", [STEP_DRAIN] = "drain",                [STEP_HOLD] = "link down",
-        [STEP_LET] = "link up"};
+        [STEP_KILL] = "kill",         [STEP_KILL_IN] = "kill within a turn",
+        [STEP_STOP] = "stop",         [STEP_WAKE] = "wake late",
+        [STEP_KILL_ALL] = "kill all", [STEP_BREAK] = "device fails",
+        [STEP_FILL] = "disk full",    [STEP_DRAIN] = "drain",
+        [STEP_HOLD] = "link down",    [STEP_LET] = "link up"};
     printf("%d runs, %lld steps, %lld starts, %d broken\n", runs, (long long)c->steps, (long long)c->starts,
            broken);
     for (int kind = STEP_KILL; kind < STEP_KINDS; kind++)
@@ -257,9 +275,10 @@ static void print_campaign(campaign *c, int runs, int broken)
     if (c->recoveries == 0)
         return;
     qsort(c->recovery_s, (size_t)c->recoveries, sizeof c->recovery_s[0], compare_seconds);
-    printf("  simulated seconds from the last death of a job to the end: median %.1f, 99 %% %.1f, most %.1f\n",
-           c->recovery_s[c->recoveries / 2], c->recovery_s[c->recoveries * 99 / 100],
-           c->recovery_s[c->recoveries - 1]);
+    printf(
+        "  simulated seconds from the last death of a job to the end: median %.1f, 99 %% %.1f, most %.1f\n",
+        c->recovery_s[c->recoveries / 2], c->recovery_s[c->recoveries * 99 / 100],
+        c->recovery_s[c->recoveries - 1]);
 }
 
 static int run_all(const exploration *e)
@@ -274,17 +293,17 @@ static int run_all(const exploration *e)
 
 /* ---- every order ----
  *
- * Depth first, each execution from the start (the product's state cannot be copied), cut off where a state was
- * met before. A state is what every rank has taken in and what is on its way, so that orders of steps that
- * different ranks make independently of each other meet. Fewer orders still, none of them lost:
- *  - PRESENT, HELLO, PING and HEARTBEAT are taken at once, in the order of the ranks: they only say who lives,
- *    which is looked at when time passes, and workers that have taken in nothing are alike.
+ * Depth first, each execution from the start (the product's state cannot be copied), cut off where a state
+ * was met before. A state is what every rank has taken in and what is on its way, so that orders of steps
+ * that different ranks make independently of each other meet. Fewer orders still, none of them lost:
+ *  - PRESENT, HELLO, PING and HEARTBEAT are taken at once, in the order of the ranks: they only say who
+ * lives, which is looked at when time passes, and workers that have taken in nothing are alike.
  *  - What a worker takes in concerns nobody else until it says something, and only the coordinator talks to
  *    it: the steps of one worker with a message in its box are a persistent set.
  *  - Time passes only when no message is on its way (what is late is the random runs' matter), and then until
  *    a fault has been noticed.
- *  - A death or a stop is noticed only when time passes, and before that it is as good as not being chosen for a
- *    step: it is tried when nobody else has anything to take. A stopped rank wakes after time has passed;
+ *  - A death or a stop is noticed only when time passes, and before that it is as good as not being chosen
+ * for a step: it is tried when nobody else has anything to take. A stopped rank wakes after time has passed;
  *    before, it is a late one. */
 
 typedef struct choice_point {
@@ -296,8 +315,8 @@ typedef struct search {
     const exploration *e;
     simulation_plan plan;
     choice_point path[DEPTH];
-    int depth;          /* of the path that is being replayed */
-    uint64_t *visited;  /* open addressing; 0: free */
+    int depth;         /* of the path that is being replayed */
+    uint64_t *visited; /* open addressing; 0: free */
     size_t mask, states;
     int64_t executions, steps, finished;
 } search;
@@ -360,7 +379,7 @@ static int choices(const search *x, const simulation *s, int faults_left, sim_st
 {
     sim_step all[STEPS];
     int count = simulation_steps(s, all, STEPS) - 1, kept = 0, work = 0; /* without the passing of time */
-    for (int i = 0; i < count; i++) /* of one worker with a message */
+    for (int i = 0; i < count; i++)                                      /* of one worker with a message */
         if (all[i].kind == STEP_TAKE && all[i].job == 0 && simulation_is_worker(s, all[i].rank)) {
             for (int j = 0; j < count; j++)
                 if (all[j].job == 0 && all[j].rank == all[i].rank)
@@ -416,7 +435,8 @@ static bool execute(search *x)
     x->finished += s && simulation_is_over(s);
     bool is_sound = s && !simulation_broken(s) && at < DEPTH;
     if (!is_sound)
-        printf("broken: %s\n", s && simulation_broken(s) ? simulation_broken(s) : "it does not come to an end");
+        printf("broken: %s\n",
+               s && simulation_broken(s) ? simulation_broken(s) : "it does not come to an end");
     simulation_free(s);
     return is_sound;
 }
@@ -468,7 +488,9 @@ static int explore(const exploration *e)
         print_path(&x);
     printf("%d workers, %d studies, %d faults: %zu states, %lld executions, %lld steps, %s\n", e->workers,
            e->studies, e->faults, x.states, (long long)x.executions, (long long)x.steps,
-           !is_sound ? "broken" : is_more ? "stopped at the limit" : "all");
+           !is_sound ? "broken"
+           : is_more ? "stopped at the limit"
+                     : "all");
     free(x.visited);
     return !is_sound;
 }

@@ -1,9 +1,8 @@
 /* How fast the coordinator answers, and how well the schedule fills its workers.
  *
- *   prog_grants latency [STUDIES [WORKERS [GRANTS]]]   the real coordinator with its catalog (in $TMPDIR): time from a
- *                                                      word that frees a worker to the grant that it causes
- *   prog_grants makespan                               the real schedule, no clock: the end of an archive against
- *                                                      the lower bound max(longest study, work / workers) */
+ *   prog_grants latency [STUDIES [WORKERS [GRANTS]]]   the real coordinator with its catalog (in $TMPDIR):
+ * time from a word that frees a worker to the grant that it causes prog_grants makespan the real schedule, no
+ * clock: the end of an archive against the lower bound max(longest study, work / workers) */
 #include "engine/base/file.h"
 #include "pipeline/command.h"
 #include "pipeline/coordinator.h"
@@ -344,7 +343,8 @@ static double uniform(uint64_t *state)
     return ((double)(*state >> 11) + 0.5) / 9007199254740992.0;
 }
 
-/* Windows of a study: log-normal, most of 8 to 60, some of hundreds; what it takes differs from them by `spread`. */
+/* Windows of a study: log-normal, most of 8 to 60, some of hundreds; what it takes differs from them by
+ * `spread`. */
 static void measure(int workers, int studies, double spread)
 {
     noc_error err;

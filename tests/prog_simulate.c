@@ -7,11 +7,11 @@
  *
  * Exit 1 when something was found; the seed, or the steps that lead there, are printed. */
 #include "engine/base/log.h"
+#include "tests/exploration.h"
 #include "tests/simulated_parts.h"
 #include "tests/simulated_worker.h"
 #include "tests/simulated_world.h"
 #include "tests/simulation.h"
-#include "tests/exploration.h"
 
 #include <stdio.h>
 

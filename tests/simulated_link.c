@@ -15,7 +15,8 @@ noc_link *simulated_link_create(int size)
     return link;
 }
 
-void simulated_link_watch(noc_link *link, void (*sent)(void *argument, int to, uint32_t type, noc_record *record),
+void simulated_link_watch(noc_link *link,
+                          void (*sent)(void *argument, int to, uint32_t type, noc_record *record),
                           void *argument)
 {
     link->sent = sent;

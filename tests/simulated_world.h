@@ -26,8 +26,8 @@ void world_set_process(int64_t pid, noc_process_state state);
 
 /* ---- instants ----
  * Wherever a process does what another can see (sends, looks at the clock inside of a transaction, writes) is
- * an instant. A process that is to die in its k-th one does nothing any more that another can see; on_death is
- * called then, so that what it had done before can be kept. */
+ * an instant. A process that is to die in its k-th one does nothing any more that another can see; on_death
+ * is called then, so that what it had done before can be kept. */
 void world_arm(int k, void (*on_death)(void *argument), void *argument); /* 0: disarm */
 int world_instants_left(void);
 bool world_is_dying(void);

@@ -29,7 +29,7 @@ typedef struct sim_rank {
     noc_worker *worker;
     int dies_in; /* instants; 0: does not */
     double stopped;
-    bool is_held; /* what it sends */
+    bool is_held;     /* what it sends */
     uint64_t history; /* of all that it took in */
 } sim_rank;
 
@@ -53,7 +53,7 @@ struct simulation {
     int starts, starts_since_fault;
     bool has_survivors, has_filled, has_broken;
     double fault, ended, recovery_s; /* when the last fault was made, the last job ended before its time */
-    uint64_t beginning;       /* hash of what the running job found */
+    uint64_t beginning;              /* hash of what the running job found */
     int attempts[SIMULATED_STUDIES + 1], deaths[SIMULATED_STUDIES + 1];
     char settled[SIMULATED_STUDIES + 1]; /* d, f, q: a state that is for ever */
     int64_t looked_version;
@@ -230,9 +230,10 @@ static uint64_t hash_folder(const simulation *s, uint64_t hash)
 /* Of what a new job finds, but for numbers that only count (runs, attempts as rows). */
 static uint64_t hash_of_rest(simulation *s)
 {
-    uint64_t hash = hash_rows(s, 1,
-                              "SELECT study_id, state, attempts, is_suspect, deaths_alone, failure, part FROM "
-                              "result ORDER BY study_id");
+    uint64_t hash =
+        hash_rows(s, 1,
+                  "SELECT study_id, state, attempts, is_suspect, deaths_alone, failure, part FROM "
+                  "result ORDER BY study_id");
     hash = hash_rows(s, hash, "SELECT number FROM part ORDER BY number");
     hash = hash_rows(s, hash, "SELECT last_part FROM result_set");
     hash = hash_folder(s, hash);
@@ -508,14 +509,12 @@ static noc_status start_rank(simulation *s, int rank, noc_error *err)
                               .version = "simulated"};
     bool is_writer = noc_layout_group_of(&job->layout, rank) >= 0;
     *r = (sim_rank){.life = LIFE_RUNS, .pid = world_start_process(), .history = (uint64_t)rank};
-    r->roles = (noc_roles){.link = world_link(job->net, rank),
-                           .lease_s = s->plan.lease_s,
-                           .heartbeat_s = s->plan.heartbeat_s};
+    r->roles = (noc_roles){
+        .link = world_link(job->net, rank), .lease_s = s->plan.lease_s, .heartbeat_s = s->plan.heartbeat_s};
     say_present(r, s->plan.is_far[rank]);
     noc_status status = rank == 0 ? start_coordinator(s, r, err) : NOC_OK;
     if (status == NOC_OK && is_writer)
-        status =
-            noc_writer_create(r->roles.link, MPI_COMM_NULL, s->folder, &header, &r->roles.writer, err);
+        status = noc_writer_create(r->roles.link, MPI_COMM_NULL, s->folder, &header, &r->roles.writer, err);
     if (status == NOC_OK && noc_layout_is_worker(&job->layout, rank)) {
         r->worker = simulated_worker_create();
         status = noc_agent_create(r->roles.link, r->worker, s->plan.heartbeat_s, &r->roles.agent, err);
@@ -745,8 +744,7 @@ static void make_fault(simulation *s, const sim_step *step)
         break;
     case STEP_BREAK:
         s->has_broken = true;
-        simulated_worker_finish(r->worker,
-                                &(noc_error){.status = NOC_EDEVICE, .text = "the device is gone"});
+        simulated_worker_finish(r->worker, &(noc_error){.status = NOC_EDEVICE, .text = "the device is gone"});
         break;
     case STEP_FILL:
         s->has_filled = true;
@@ -1008,6 +1006,11 @@ bool simulation_is_worker(const simulation *s, int rank)
     return noc_layout_is_worker(&s->jobs[0].layout, rank);
 }
 
+uint32_t simulation_message(const simulation *s, const sim_step *step)
+{
+    return step->kind == STEP_TAKE ? world_head(s->jobs[step->job].net, step->from, step->rank) : 0;
+}
+
 bool simulation_is_hurt(const simulation *s)
 {
     bool is_stopped = s->jobs[0].is_there && s->jobs[0].ranks[0].life == LIFE_STOPPED;
@@ -1042,11 +1045,13 @@ int simulation_exit_code(const simulation *s)
 
 void simulation_describe(const simulation *s, const sim_step *step, char *text, size_t size)
 {
-    static const char *const names[STEP_KINDS] = {"arrive", "take", "finish", "pass", "wait",  "kill",  "kill-in",
-                                                  "stop",   "wake", "kill-all", "break", "fill", "drain", "hold", "let"};
-    static const char *const messages[] = {
-        "",        "HELLO",    "PRESENT", "HEARTBEAT", "FINISHED", "RETURNED", "BROKEN", "HOLDS", "ROUND_DONE", "CLOSED",
-        "GRANT",   "DELIVER",  "DISCARD", "WITHDRAW",  "DROP",     "ROUND",    "CLOSE",  "PING",  "STOP",       "MASK"};
+    static const char *const names[STEP_KINDS] = {"arrive", "take",    "finish", "pass", "wait",
+                                                  "kill",   "kill-in", "stop",   "wake", "kill-all",
+                                                  "break",  "fill",    "drain",  "hold", "let"};
+    static const char *const messages[] = {"",         "HELLO",   "PRESENT", "HEARTBEAT",  "FINISHED",
+                                           "RETURNED", "BROKEN",  "HOLDS",   "ROUND_DONE", "CLOSED",
+                                           "GRANT",    "DELIVER", "DISCARD", "WITHDRAW",   "DROP",
+                                           "ROUND",    "CLOSE",   "PING",    "STOP",       "MASK"};
     const sim_job *job = &s->jobs[step->job];
     bool is_message = step->kind == STEP_ARRIVE || step->kind == STEP_TAKE;
     snprintf(text, size, "%8.1f  start %d%s  rank %d  %-8s %d %s", world_now(), s->starts,

@@ -33,7 +33,7 @@ typedef enum step_kind {
     STEP_WAIT,   /* the same again and again, small talk taken at once, until somebody says something else or
                     nobody can still be waiting for one whom a fault hit */
     /* faults */
-    STEP_KILL, /* at once; from: 1 when what it had sent is lost with it */
+    STEP_KILL,    /* at once; from: 1 when what it had sent is lost with it */
     STEP_KILL_IN, /* in its instant number `from` from now on */
     STEP_STOP,
     STEP_WAKE,
@@ -80,6 +80,8 @@ uint64_t simulation_hash(const simulation *s);
 /* So that equals in a symmetry can be told: of what a rank has taken in. */
 uint64_t simulation_rank_hash(const simulation *s, int rank);
 bool simulation_is_worker(const simulation *s, int rank);
+/* Type of the message that a TAKE takes, 0 for another step. */
+uint32_t simulation_message(const simulation *s, const sim_step *step);
 /* A fault was made so short ago that somebody may still wait for the one whom it hit. */
 bool simulation_is_hurt(const simulation *s);
 /* It is stopped, and time has passed since. */

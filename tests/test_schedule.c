@@ -61,7 +61,8 @@ START_TEST(nobody_waits_behind_a_long_one)
     ck_assert_int_eq(a.study, 3);
     ck_assert_int_eq(b.study, 2);
     ck_assert_int_eq(b.worker == a.worker, _i == 0);
-    ck_assert_int_eq(c.kind, _i == 0 ? NOC_DECIDE_NOTHING : NOC_DECIDE_GRANT); /* of depth 2, or to the second */
+    ck_assert_int_eq(c.kind,
+                     _i == 0 ? NOC_DECIDE_NOTHING : NOC_DECIDE_GRANT); /* of depth 2, or to the second */
     if (_i == 1)
         ck_assert_int_eq(c.worker, b.worker);
     noc_schedule_free(s);
