@@ -56,6 +56,7 @@ typedef struct random_run {
     simulation_plan plan;
     planned faults[FAULTS];
     int fault_count, made;
+    bool is_fair;   /* time passes only when no message is on its way */
     bool is_single; /* the only fault was the end of one worker */
     simulation *s;
 } random_run;
@@ -98,6 +99,7 @@ static void draw_faults(random_run *r)
                                       STEP_FILL, STEP_DRAIN, STEP_HOLD};
     dice *d = &r->dice;
     r->fault_count = below(d, 6);
+    r->is_fair = r->fault_count == 1;
     for (int i = 0; i < r->fault_count; i++) {
         step_kind kind = kinds[below(d, (int)(sizeof kinds / sizeof kinds[0]))];
         int rank = below(d, 3) == 0 ? 0 : below(d, r->plan.ranks);
@@ -170,11 +172,20 @@ static void threaten_commit(const exploration *e, campaign *c, random_run *r, co
     do_step(e, c, r, &death);
 }
 
+static bool has_message(const sim_step *steps, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (steps[i].kind == STEP_TAKE)
+            return true;
+    return false;
+}
+
 static void choose_step(const exploration *e, campaign *c, random_run *r, int now)
 {
     sim_step steps[STEPS];
     int count = simulation_steps(r->s, steps, STEPS); /* the last one passes time */
-    bool passes = count == 1 || below(&r->dice, 25) == 0;
+    bool may_pass = !r->is_fair || !has_message(steps, count);
+    bool passes = count == 1 || (below(&r->dice, 25) == 0 && may_pass);
     sim_step chosen = steps[passes ? count - 1 : below(&r->dice, count - 1)];
     threaten_commit(e, c, r, &chosen, now);
     if (chosen.kind == STEP_TAKE && below(&r->dice, 4) == 0)
@@ -227,7 +238,8 @@ static const char *judge(const random_run *r)
         return broken;
     if (!simulation_is_over(r->s))
         return "it does not come to an end";
-    if (r->made == 1 && r->is_single && workers >= 3 && !has_poison(&r->plan) && simulation_starts(r->s) > 1)
+    if (r->is_fair && r->made == 1 && r->is_single && workers >= 3 && !has_poison(&r->plan) &&
+        simulation_starts(r->s) > 1)
         return "one worker died and all were started again";
     return NULL;
 }
