@@ -1,6 +1,6 @@
-/* The folder of Open MPI's temporary files (its sockets and shared memory) during a run: one of this user and
- * this catalog, so that the next run clears what a killed one left, and neither another user's folder nor a
- * full /tmp stands in the way. */
+/* The folder of Open MPI's temporary files (its sockets and shared memory) during a run: each run has one of its
+ * own, so that neither another run of the same catalog, nor another user's folder, nor a full /tmp stands in the
+ * way, and the next run of this user clears what a killed one left. */
 #ifndef NOC_SCRATCH_H
 #define NOC_SCRATCH_H
 
@@ -8,11 +8,16 @@
 
 #include <stddef.h>
 
-/* Makes it anew and empty, in memory (/dev/shm) where there is such a place, else in $TMPDIR or /tmp.
- * NOC_ECANTCREATE. */
-noc_status noc_scratch_create(const char *catalog, char *path, size_t size, noc_error *err);
+typedef struct noc_scratch {
+    char path[256]; /* short, for the sockets below; "": none */
+    int folder;     /* descriptor that holds its lock, which ends with this process alone: closed by exec */
+} noc_scratch;
 
-/* Removes it with all that is in it. "" and a folder that is gone are fine. */
-void noc_scratch_remove(const char *path);
+/* A new one in memory (/dev/shm) where there is such a place, else in $TMPDIR or /tmp; removes those in which
+ * nobody works any more. NOC_ECANTCREATE. */
+noc_status noc_scratch_create(noc_scratch *scratch, noc_error *err);
+
+/* Removes it with all that is in it. None, and a folder that is gone, are fine. */
+void noc_scratch_remove(noc_scratch *scratch);
 
 #endif

@@ -26,7 +26,7 @@ enum { IDLE_RESTARTS = 3, FIXED_ARGUMENTS = 32 };
 typedef struct supervisor {
     const noc_supervisor_options *options;
     noc_control *control;
-    char scratch[256];                /* "": Open MPI's own choice */
+    noc_scratch scratch;              /* none: Open MPI's own choice */
     pid_t session;                    /* of mpirun; 0: none */
     bool has_exited;                  /* mpirun was reaped */
     double started, heard, absence_s; /* that rank 0 announced */
@@ -90,10 +90,10 @@ static void set_environment(const supervisor *s)
     };
     for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++)
         setenv(fixed[i][0], fixed[i][1], 1);
-    if (s->scratch[0] != '\0') {
-        setenv("TMPDIR", s->scratch, 1);
-        setenv("OMPI_MCA_btl_vader_backing_directory", s->scratch, 1);
-        setenv("OMPI_MCA_btl_sm_backing_directory", s->scratch, 1);
+    if (s->scratch.path[0] != '\0') {
+        setenv("TMPDIR", s->scratch.path, 1);
+        setenv("OMPI_MCA_btl_vader_backing_directory", s->scratch.path, 1);
+        setenv("OMPI_MCA_btl_sm_backing_directory", s->scratch.path, 1);
     }
     setenv("NOC_CONTROL", noc_control_name(s->control), 1);
     snprintf(until, sizeof until, "%lld", (long long)s->options->until_unix_s);
@@ -309,7 +309,7 @@ noc_status noc_supervise(const noc_supervisor_options *options, int *exit_code, 
     if (status == NOC_OK)
         status = noc_control_listen(&s.control, err);
     if (status == NOC_OK && !spans_nodes(options->settings)) /* other nodes have no such folder */
-        status = noc_scratch_create(options->settings->catalog, s.scratch, sizeof s.scratch, err);
+        status = noc_scratch_create(&s.scratch, err);
     catch_signals();
     while (status == NOC_OK) {
         status = run_once(&s, err);
@@ -329,7 +329,7 @@ noc_status noc_supervise(const noc_supervisor_options *options, int *exit_code, 
         noc_log(NOC_LOG_WARN, "the ranks ended before the work was done: starting them again");
     }
     noc_control_close(s.control);
-    noc_scratch_remove(s.scratch);
+    noc_scratch_remove(&s.scratch);
     *exit_code = s.exit_code;
     return status;
 }

@@ -9,17 +9,12 @@
 #include <unistd.h>
 
 static noc_error err;
-static char path[256], catalog[64];
+static noc_scratch scratch, other;
 
 static bool is_there(const char *name)
 {
     struct stat info;
     return lstat(name, &info) == 0;
-}
-
-static void make_catalog_name(void)
-{
-    snprintf(catalog, sizeof catalog, "/no/such/catalog.%ld", (long)getpid());
 }
 
 static void make_file(const char *folder, const char *name)
@@ -31,50 +26,69 @@ static void make_file(const char *folder, const char *name)
     fclose(stream);
 }
 
-START_TEST(what_a_killed_run_left_is_cleared)
+static void create(noc_scratch *made)
 {
-    char first[256], below[512];
-    ck_assert_msg(noc_scratch_create(catalog, first, sizeof first, &err) == NOC_OK, "%s", err.text);
-    snprintf(below, sizeof below, "%s/below", first);
+    ck_assert_msg(noc_scratch_create(made, &err) == NOC_OK, "%s", err.text);
+}
+
+START_TEST(it_goes_with_all_that_is_in_it)
+{
+    char path[256], below[512];
+    create(&scratch);
+    memcpy(path, scratch.path, sizeof path);
+    snprintf(below, sizeof below, "%s/below", path);
     ck_assert_int_eq(mkdir(below, 0700), 0);
     make_file(below, "segment");
-    ck_assert_int_eq(noc_scratch_create(catalog, path, sizeof path, &err), NOC_OK);
-    ck_assert_str_eq(path, first);
-    ck_assert(is_there(path) && !is_there(below));
-    noc_scratch_remove(path);
+    noc_scratch_remove(&scratch);
     ck_assert(!is_there(path));
-    noc_scratch_remove(path);
-    noc_scratch_remove("");
+    noc_scratch_remove(&scratch);
 }
 END_TEST
 
-START_TEST(catalogs_have_folders_of_their_own)
+START_TEST(what_a_killed_run_left_is_cleared)
 {
-    char other[256];
-    ck_assert_int_eq(noc_scratch_create(catalog, path, sizeof path, &err), NOC_OK);
-    ck_assert_int_eq(noc_scratch_create("/no/such/other", other, sizeof other, &err), NOC_OK);
-    ck_assert_str_ne(path, other);
-    noc_scratch_remove(path);
-    noc_scratch_remove(other);
+    create(&other);
+    make_file(other.path, "segment");
+    close(other.folder); /* as its death does */
+    create(&scratch);
+    ck_assert(!is_there(other.path));
+    noc_scratch_remove(&scratch);
 }
 END_TEST
 
-/* A link of that name may lead anywhere: what it leads to is left alone. */
+/* A second run of the same catalog has one before it knows that it will be refused. */
+START_TEST(what_a_run_works_in_is_left_alone)
+{
+    char file[512];
+    create(&scratch);
+    make_file(scratch.path, "segment");
+    snprintf(file, sizeof file, "%s/segment", scratch.path);
+    create(&other);
+    ck_assert_str_ne(scratch.path, other.path);
+    ck_assert(is_there(file));
+    noc_scratch_remove(&other);
+    ck_assert(is_there(file));
+    noc_scratch_remove(&scratch);
+}
+END_TEST
+
+/* A link of such a name may lead anywhere: what it leads to is left alone. */
 START_TEST(a_link_is_not_followed)
 {
-    char target[] = "/tmp/scratch.XXXXXX";
+    char target[] = "/tmp/scratch.XXXXXX", path[256], kept[512];
     ck_assert_ptr_nonnull(mkdtemp(target));
     make_file(target, "kept");
-    ck_assert_int_eq(noc_scratch_create(catalog, path, sizeof path, &err), NOC_OK);
-    noc_scratch_remove(path);
-    ck_assert_int_eq(symlink(target, path), 0);
-    char again[256], kept[64];
-    ck_assert_int_eq(noc_scratch_create(catalog, again, sizeof again, &err), NOC_OK);
     snprintf(kept, sizeof kept, "%s/kept", target);
+    create(&scratch);
+    memcpy(path, scratch.path, sizeof path);
+    noc_scratch_remove(&scratch);
+    ck_assert_int_eq(symlink(target, path), 0);
+    create(&other);
     ck_assert(is_there(kept));
-    noc_scratch_remove(again);
-    ck_assert(is_there(kept));
-    noc_scratch_remove(target);
+    noc_scratch_remove(&other);
+    unlink(path);
+    unlink(kept);
+    rmdir(target);
 }
 END_TEST
 
@@ -82,9 +96,9 @@ int main(void)
 {
     Suite *suite = suite_create("scratch");
     TCase *cases = tcase_create("scratch");
-    tcase_add_checked_fixture(cases, make_catalog_name, NULL);
+    tcase_add_test(cases, it_goes_with_all_that_is_in_it);
     tcase_add_test(cases, what_a_killed_run_left_is_cleared);
-    tcase_add_test(cases, catalogs_have_folders_of_their_own);
+    tcase_add_test(cases, what_a_run_works_in_is_left_alone);
     tcase_add_test(cases, a_link_is_not_followed);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
