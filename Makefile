@@ -1,6 +1,7 @@
 # make            build/nocturne                    make check     every test (SAN=address,undefined or SAN=thread)
 # make check-long  what takes ten minutes and more   make demo      install what is missing, build, show it at work
 # make check-aarch64  the engine for aarch64, emulated
+# make faults     RUNS=200 SEED=1: disturbed runs   (FAULTS_FLAGS='--only SEED' repeats one)
 # make power      power cuts after each call of recorded runs (CUTS=8: random choices of what is lost)
 # make info       parts, versions, flags            make bench     speed of the engine on this machine
 # make deps       the distribution's packages       make bench-peers bench-archive  beside other engines, beside PyTorch
@@ -115,7 +116,7 @@ headers = $(wildcard $(patsubst %.c,%.h,$(1)))
 
 # --- building --------------------------------------------------------------------------------------------------------
 
-.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 bench bench-peers bench-archive peers lint layers format install uninstall clean fuzzers fuzz power FORCE
+.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 bench bench-peers bench-archive peers lint layers format install uninstall clean fuzzers fuzz power faults FORCE
 
 all: $(BUILD)/nocturne
 
@@ -255,6 +256,12 @@ power: all $(BUILD)/tests/shim_record.so
 # base and engine on another processor, emulated.
 check-aarch64:
 	@scripts/check_aarch64.sh $(BUILD)/aarch64
+
+# Runs that are disturbed at random instants, and what came out of them: make faults RUNS=200 SEED=1
+RUNS ?= 200
+SEED ?= 1
+faults: all $(TEST_SHIMS)
+	@NOC="$(abspath $(BUILD))/nocturne" BUILD="$(abspath $(BUILD))" $(or $(PYTHON),/usr/bin/python3) scripts/faults.py --runs $(RUNS) --seed $(SEED) $(FAULTS_FLAGS)
 
 layers:
 	@scripts/check_layers.sh
