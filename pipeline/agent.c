@@ -16,7 +16,7 @@ struct noc_agent {
     noc_worker *worker;
     finished *finished;
     double heartbeat_s, last_heartbeat;
-    bool has_said_broken;
+    bool has_said_broken, is_stuck;
 };
 
 noc_status noc_agent_create(noc_link *link, noc_worker *worker, double heartbeat_s, noc_agent **agent,
@@ -181,6 +181,25 @@ static void say_broken(noc_agent *agent, const noc_error *failure)
     agent->has_said_broken = true;
 }
 
+/* That study is charged; the coordinator gives away what else is here. */
+static void look_for_stuck(noc_agent *agent)
+{
+    uint64_t lease;
+    noc_error failure;
+    if (agent->is_stuck || !noc_worker_is_stuck(agent->worker, &lease))
+        return;
+    noc_fail(&failure, NOC_ETIMEOUT,
+             "its worker did not come back from a file or the device within its time");
+    say_failed(agent, lease, &failure);
+    say_broken(agent, &failure);
+    agent->is_stuck = true;
+}
+
+bool noc_agent_is_stuck(const noc_agent *agent)
+{
+    return agent->is_stuck;
+}
+
 bool noc_agent_tick(noc_agent *agent, double now)
 {
     bool did_something = false;
@@ -196,6 +215,7 @@ bool noc_agent_tick(noc_agent *agent, double now)
     bool is_last = did_something && noc_worker_in_hand(agent->worker) == 0;
     if (is_last || now - agent->last_heartbeat >= agent->heartbeat_s) {
         say_heartbeat(agent);
+        look_for_stuck(agent);
         agent->last_heartbeat = now;
     }
     return did_something;

@@ -125,7 +125,8 @@ static void split_world(noc_rank_options *options, int rank)
 
 static void say_verdict(noc_control *control, const noc_verdict *verdict)
 {
-    noc_control_say(control, "verdict %d %d", verdict->exit_code, verdict->wants_restart);
+    noc_control_say(control, "verdict %d %d %lld", verdict->exit_code, verdict->wants_restart,
+                    (long long)verdict->ended);
 }
 
 static noc_status run_rank(noc_rank_options *options, noc_verdict *verdict, noc_error *err)

@@ -302,6 +302,14 @@ void noc_coordinator_drain(noc_coordinator *c, const char *reason)
         coordinator_say(c, c->layout.first_worker + i, NOC_SAY_WITHDRAW, 0, NULL);
 }
 
+void noc_coordinator_hurry(noc_coordinator *c, double now)
+{
+    if (!c->is_draining || c->is_over || now >= c->drain_deadline)
+        return;
+    noc_log(NOC_LOG_WARN, "asked again: what is in hand is given back now");
+    c->drain_deadline = now;
+}
+
 /* ---- decisions ---- */
 
 static void act_grant(noc_coordinator *c, const noc_decision *d, double now)
@@ -401,6 +409,17 @@ static int exit_code_of(noc_coordinator *c)
     return counts.states[NOC_FAILED] + counts.states[NOC_QUARANTINED] > 0 ? 1 : 0;
 }
 
+/* A worker that is still at something comes to MPI_Finalize late, if ever. */
+static bool has_dead_ranks(const noc_coordinator *c)
+{
+    noc_schedule_counts counts;
+    noc_schedule_counts_of(c->schedule, &counts);
+    bool has_dead = counts.granted > 0;
+    for (int rank = 1; rank < c->layout.ranks; rank++)
+        has_dead |= c->peers[rank].is_lost;
+    return has_dead;
+}
+
 static void finish(noc_coordinator *c, double now)
 {
     noc_error err;
@@ -415,11 +434,9 @@ static void finish(noc_coordinator *c, double now)
         noc_log(NOC_LOG_WARN, "the end of the run could not be recorded: %s", err.text);
     c->is_over = true;
     coordinator_summary(c, now);
-    uint64_t has_lost = 0;
+    uint64_t has_dead = has_dead_ranks(c);
     for (int rank = 1; rank < c->layout.ranks; rank++)
-        has_lost |= c->peers[rank].is_lost;
-    for (int rank = 1; rank < c->layout.ranks; rank++)
-        coordinator_say(c, rank, NOC_SAY_STOP, 1, &has_lost);
+        coordinator_say(c, rank, NOC_SAY_STOP, 1, &has_dead);
 }
 
 static bool is_overdue(const noc_coordinator *c, double now)
@@ -469,8 +486,9 @@ bool noc_coordinator_is_over(const noc_coordinator *c, noc_verdict *verdict)
 {
     if (!c->is_over)
         return false;
-    *verdict = (noc_verdict){.exit_code = c->exit_code, .wants_restart = c->wants_restart};
-    for (int rank = 1; rank < c->layout.ranks; rank++)
-        verdict->has_dead_ranks |= c->peers[rank].is_lost;
+    *verdict = (noc_verdict){.exit_code = c->exit_code,
+                             .wants_restart = c->wants_restart,
+                             .has_dead_ranks = has_dead_ranks(c),
+                             .ended = c->done + c->failed};
     return true;
 }

@@ -38,10 +38,14 @@ double noc_coordinator_absence_s(const noc_coordinator *coordinator);
 /* No new grants; ends soon with exit code 75. */
 void noc_coordinator_drain(noc_coordinator *coordinator, const char *reason);
 
+/* What is in hand is given back now, instead of being finished. Nothing before a drain. */
+void noc_coordinator_hurry(noc_coordinator *coordinator, double now);
+
 typedef struct noc_verdict {
     int exit_code;
     bool wants_restart;  /* ranks died and work remains: a full set should start again */
-    bool has_dead_ranks; /* MPI_Finalize would never return */
+    bool has_dead_ranks; /* MPI_Finalize would never return, or late */
+    int64_t ended;       /* studies that came to an end, of whatever kind */
 } noc_verdict;
 
 /* False while the run goes on. */

@@ -124,6 +124,12 @@ void coordinator_broken(noc_coordinator *c, int rank, noc_record *record)
 {
     noc_error failure;
     noc_record_get_error(record, &failure);
+    if (failure.status == NOC_ETIMEOUT) { /* it leaves, by no fault of the other studies it holds */
+        noc_log(NOC_LOG_ERROR, "worker %d is stuck in a study whose time is over: it is replaced", rank);
+        c->peers[rank].is_lost = c->peers[rank].is_gone = true;
+        noc_schedule_retire_worker(c->schedule, rank);
+        return;
+    }
     noc_log(NOC_LOG_ERROR, "the device of worker %d failed, it gets no more work: %s", rank, failure.text);
     c->peers[rank].is_retired = true;
     noc_schedule_retire_worker(c->schedule, rank);

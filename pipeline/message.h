@@ -14,7 +14,7 @@ typedef enum noc_message_type {
     NOC_SAY_HEARTBEAT, /* studies in hand, f64 seconds, busy, starved; windows, peak bytes */
     NOC_SAY_FINISHED,  /* outcome without voxels */
     NOC_SAY_RETURNED,  /* lease */
-    NOC_SAY_BROKEN,    /* error */
+    NOC_SAY_BROKEN,    /* error: `device`, or `timeout` from a rank that leaves since it is stuck */
     NOC_SAY_HOLDS,     /* lease: the mask has arrived at the writer */
     NOC_SAY_ROUND_DONE, /* part, bytes of the open file, error */
     NOC_SAY_CLOSED,     /* part, bytes, error */

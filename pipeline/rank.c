@@ -21,6 +21,8 @@
 #define NAP_LONG_S 0.01
 #define AWAKE_S 0.05
 #define FLUSH_S 5.0
+#define WORK_S 1.0  /* for a worker to come to the end of a window or file that nobody wants any more */
+#define AGAIN_S 1.0 /* between two signals that mean more than one */
 
 typedef struct rank {
     const noc_rank_options *options;
@@ -29,13 +31,17 @@ typedef struct rank {
     noc_engine *engine;
     noc_worker *worker;
     pid_t parent;
+    double asked; /* to drain, by a signal; 0: not yet */
+    int pressed;  /* signals by then, or within AGAIN_S of it */
 } rank;
 
-static volatile sig_atomic_t signalled;
+static volatile sig_atomic_t signalled, urgent_signals; /* the latter without SIGUSR1 */
 
 static void on_signal(int number)
 {
     signalled = number;
+    if (number != SIGUSR1)
+        urgent_signals++;
 }
 
 /* Only the coordinator drains; launchers forward these signals to every rank. */
@@ -158,18 +164,33 @@ static noc_status start_writer(rank *r, noc_error *err)
 
 /* ---- loop ---- */
 
+/* The first one drains; a second one that is not its echo is in a hurry. */
+static void obey_signals(rank *r, double now)
+{
+    if (r->asked == 0) {
+        r->asked = now;
+        noc_coordinator_drain(r->roles.coordinator, signalled == SIGUSR1 ? "asked to stop" : "interrupted");
+    }
+    if (now - r->asked < AGAIN_S)
+        r->pressed = urgent_signals;
+    else if (urgent_signals > r->pressed)
+        noc_coordinator_hurry(r->roles.coordinator, now);
+}
+
 /* What asks a coordinator to drain: signals, the supervisor's word or death, the time. */
-static void watch_for_drain(rank *r)
+static void watch_for_drain(rank *r, double now)
 {
     noc_control *control = r->options->control;
     const char *line;
     while (control && (line = noc_control_hear(control)))
         if (strcmp(line, "drain") == 0)
             noc_coordinator_drain(r->roles.coordinator, "asked to stop");
+        else if (strcmp(line, "hurry") == 0)
+            noc_coordinator_hurry(r->roles.coordinator, now);
     if (control && noc_control_is_cut(control))
         noc_coordinator_drain(r->roles.coordinator, "the supervisor is gone");
     if (signalled)
-        noc_coordinator_drain(r->roles.coordinator, signalled == SIGUSR1 ? "asked to stop" : "interrupted");
+        obey_signals(r, now);
     if (r->options->until_unix_s > 0 && noc_clock_unix_ns() / 1000000000 >= r->options->until_unix_s)
         noc_coordinator_drain(r->roles.coordinator, "the time given by --until has come");
 }
@@ -188,6 +209,24 @@ static void leave(int exit_code)
     _exit(exit_code);
 }
 
+/* What was sent last must leave before the process does; the dead never take it. */
+static void flush(const rank *r, bool has_dead_ranks)
+{
+    double end = noc_clock_monotonic() + (has_dead_ranks ? 0.5 : FLUSH_S);
+    while (!noc_link_is_flushed(r->options->link) && noc_clock_monotonic() < end)
+        noc_clock_sleep(NAP_SHORT_S);
+}
+
+/* A worker that will never be free again; in one process with the coordinator it is the latter's to end the
+ * run. */
+static bool is_stuck(const rank *r)
+{
+    if (r->roles.coordinator || !r->roles.agent || !noc_agent_is_stuck(r->roles.agent))
+        return false;
+    flush(r, false);
+    return true;
+}
+
 static void loop(rank *r, noc_verdict *verdict)
 {
     noc_coordinator *coordinator = r->roles.coordinator;
@@ -199,11 +238,13 @@ static void loop(rank *r, noc_verdict *verdict)
         if (noc_roles_were_missed(&r->roles, now) || is_abandoned(r, now)) /* not one old order more */
             leave(noc_status_exit(NOC_ETEMPFAIL));
         if (coordinator)
-            watch_for_drain(r);
+            watch_for_drain(r, now);
         if (noc_roles_turn(&r->roles, now))
             active = now;
         if (coordinator && noc_coordinator_is_over(coordinator, verdict))
             break;
+        if (is_stuck(r))
+            leave(noc_status_exit(NOC_ETEMPFAIL));
         noc_clock_sleep(now - active < AWAKE_S ? NAP_SHORT_S : NAP_LONG_S);
     }
     if (!coordinator)
@@ -243,12 +284,23 @@ static void dismiss(const rank *r)
     }
 }
 
-/* What was sent last must leave before the process does; the dead never take it. */
-static void flush(const rank *r, bool has_dead_ranks)
+/* A worker that is still at something may never come back from it: it is left as it is. */
+static void end_worker(rank *r, noc_verdict *verdict)
 {
-    double end = noc_clock_monotonic() + (has_dead_ranks ? 0.5 : FLUSH_S);
-    while (!noc_link_is_flushed(r->options->link) && noc_clock_monotonic() < end)
-        noc_clock_sleep(NAP_SHORT_S);
+    double end = noc_clock_monotonic() + WORK_S;
+    while (r->worker && noc_worker_is_at_work(r->worker) && noc_clock_monotonic() < end)
+        noc_clock_sleep(NAP_LONG_S);
+    if (r->worker && noc_worker_is_at_work(r->worker)) {
+        verdict->has_dead_ranks = true;
+        if (r->options->layout.ranks == 1) {
+            noc_coordinator_free(r->roles.coordinator);
+            leave(verdict->exit_code);
+        }
+        return;
+    }
+    noc_agent_free(r->roles.agent);
+    noc_worker_free(r->worker);
+    noc_engine_close(r->engine);
 }
 
 noc_status noc_rank_run(const noc_rank_options *options, noc_verdict *verdict, noc_error *err)
@@ -271,9 +323,7 @@ noc_status noc_rank_run(const noc_rank_options *options, noc_verdict *verdict, n
         verdict->has_dead_ranks = true;
     else
         noc_writer_free(r.roles.writer);
-    noc_agent_free(r.roles.agent);
-    noc_worker_free(r.worker);
-    noc_engine_close(r.engine);
+    end_worker(&r, verdict);
     noc_coordinator_free(r.roles.coordinator);
     return status;
 }

@@ -1,6 +1,6 @@
-/* The folder of Open MPI's temporary files (its sockets and shared memory) during a run: each run has one of its
- * own, so that neither another run of the same catalog, nor another user's folder, nor a full /tmp stands in the
- * way, and the next run of this user clears what a killed one left. */
+/* The folder of Open MPI's temporary files (its sockets and shared memory) during a run: each run has one of
+ * its own, so that neither another run of the same catalog, nor another user's folder, nor a full /tmp stands
+ * in the way, and the next run of this user clears what a killed one left. */
 #ifndef NOC_SCRATCH_H
 #define NOC_SCRATCH_H
 

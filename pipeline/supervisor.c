@@ -22,6 +22,7 @@ enum { IDLE_RESTARTS = 3, FIXED_ARGUMENTS = 32 };
 #define SILENCE_EXTRA_S 10.0 /* beyond a lease, until a silent coordinator is given up */
 #define LEAVE_S 3.0          /* for mpirun to end by itself after the verdict */
 #define LINE_S 10.0
+#define AGAIN_S 1.0 /* between two signals that mean more than one */
 
 typedef struct supervisor {
     const noc_supervisor_options *options;
@@ -30,20 +31,23 @@ typedef struct supervisor {
     pid_t session;                    /* of mpirun; 0: none */
     bool has_exited;                  /* mpirun was reaped */
     double started, heard, absence_s; /* that rank 0 announced */
-    bool has_verdict, wants_restart, has_asked_drain;
+    bool has_verdict, wants_restart;
+    double asked; /* to drain; 0: not yet */
+    int pressed;  /* signals by then, or within AGAIN_S of it */
     int exit_code;
     char progress[256]; /* latest, "": shown for the last time */
-    long long done;     /* by this start, as far as was heard */
+    long long ended;    /* studies, by this start, as far as was heard */
     bool is_terminal;
     double line_said;
 } supervisor;
 
-static volatile sig_atomic_t drain_signals;
+static volatile sig_atomic_t drain_signals, urgent_signals; /* the latter without SIGUSR1 */
 
 static void on_signal(int number)
 {
-    (void)number;
     drain_signals++;
+    if (number != SIGUSR1)
+        urgent_signals++;
 }
 
 bool noc_is_rank(void)
@@ -168,9 +172,9 @@ static noc_status start(supervisor *s, noc_error *err)
         exec_mpirun(s);
     }
     s->session = pid;
-    s->has_exited = s->has_verdict = s->wants_restart = s->has_asked_drain = false;
-    s->done = 0;
-    s->absence_s = 0;
+    s->has_exited = s->has_verdict = s->wants_restart = false;
+    s->ended = 0;
+    s->absence_s = s->asked = 0;
     s->started = s->heard = noc_clock_monotonic();
     noc_control_reset(s->control);
     return NOC_OK;
@@ -198,9 +202,11 @@ static void show_progress(supervisor *s, bool is_last)
 static void take_line(supervisor *s, const char *line)
 {
     int restart = 0;
+    long long done = 0, failed = 0;
     if (strncmp(line, "progress ", 9) == 0) {
         snprintf(s->progress, sizeof s->progress, "%s", line + 9);
-        sscanf(s->progress, "%lld of", &s->done);
+        if (sscanf(s->progress, "%lld of %*d done, %lld failed", &done, &failed) == 2)
+            s->ended = done + failed;
         show_progress(s, false);
     } else if (strncmp(line, "summary ", 8) == 0) {
         show_progress(s, true);
@@ -210,7 +216,7 @@ static void take_line(supervisor *s, const char *line)
         noc_log(NOC_LOG_ERROR, "%s", line + 8);
     } else if (sscanf(line, "busy %lf", &s->absence_s) == 1) {
         return;
-    } else if (sscanf(line, "verdict %d %d", &s->exit_code, &restart) == 2) {
+    } else if (sscanf(line, "verdict %d %d %lld", &s->exit_code, &restart, &s->ended) == 3) {
         s->has_verdict = true;
         s->wants_restart = restart != 0;
     }
@@ -224,6 +230,24 @@ static bool is_silent(const supervisor *s, double now)
     return now - s->heard > s->options->settings->lease_s + SILENCE_EXTRA_S + (is_stopped ? 0 : s->absence_s);
 }
 
+/* The first signal drains; a second one by hand or by a batch system, which is not the first one's echo, is
+ * in a hurry. */
+static void relay_signals(supervisor *s, double now)
+{
+    if (drain_signals == 0 || !noc_control_is_connected(s->control))
+        return;
+    if (s->asked == 0) {
+        noc_control_say(s->control, "drain");
+        s->asked = now;
+    }
+    if (now - s->asked < AGAIN_S) {
+        s->pressed = urgent_signals;
+    } else if (urgent_signals > s->pressed) {
+        noc_control_say(s->control, "hurry");
+        s->pressed = urgent_signals;
+    }
+}
+
 /* Until rank 0 has spoken its verdict, or cannot any more. */
 static void listen_to_ranks(supervisor *s)
 {
@@ -234,10 +258,7 @@ static void listen_to_ranks(supervisor *s)
             take_line(s, line);
             s->heard = now;
         }
-        if (drain_signals > 0 && !s->has_asked_drain && noc_control_is_connected(s->control)) {
-            noc_control_say(s->control, "drain");
-            s->has_asked_drain = true;
-        }
+        relay_signals(s, now);
         reap(s);
         if (s->has_verdict || noc_control_is_cut(s->control) || s->has_exited || is_silent(s, now))
             break;
@@ -315,15 +336,16 @@ noc_status noc_supervise(const noc_supervisor_options *options, int *exit_code, 
         status = run_once(&s, err);
         if (status != NOC_OK || (s.has_verdict && !s.wants_restart))
             break;
-        idle = s.done > 0 ? 0 : idle + 1;
+        idle = s.ended > 0 ? 0 : idle + 1;
         if (drain_signals > 0) {
             s.exit_code = noc_status_exit(NOC_ETEMPFAIL);
             break;
         }
         if (idle > IDLE_RESTARTS) {
-            status =
-                noc_fail(err, NOC_EUNAVAILABLE,
-                         "the ranks died %d times without finishing a study; see their messages above", idle);
+            status = noc_fail(
+                err, NOC_EUNAVAILABLE,
+                "the ranks died %d times without coming to the end of a study; see their messages above",
+                idle);
             break;
         }
         noc_log(NOC_LOG_WARN, "the ranks ended before the work was done: starting them again");

@@ -131,3 +131,29 @@ make_undisturbed()
     is "an undisturbed run ends with 0" $? 0
     undisturbed_ms=$(($(date +%s%3N) - undisturbed_ms))
 }
+
+# with_fault FAULT COMMAND...: with the calls on files that FAULT names failing (tests/shim_faults.c); what
+# happened is in $place/faults.
+with_fault()
+{
+    fault=$1
+    shift
+    export NOC_FAULT="$fault" NOC_FAULT_LOG="$place/faults" LD_PRELOAD="$BUILD/tests/shim_faults.so"
+    "$@"
+    with_fault_code=$?
+    unset NOC_FAULT NOC_FAULT_LOG LD_PRELOAD
+    return $with_fault_code
+}
+
+has_struck()
+{
+    [ -s "$place/faults" ]
+}
+
+# Preloaded libraries and sanitizers do not go together: ends the test.
+need_faults()
+{
+    [ -z "${SAN:-}" ] && return
+    echo "1..0 # SKIP a preloaded library cannot come before a sanitizer"
+    exit 0
+}

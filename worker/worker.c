@@ -26,9 +26,19 @@ enum { MAPPED_BLOCK = 1 << 20 };
 
 enum { PREPARED_AHEAD = 2, SEGMENTED_AHEAD = 4, MAX_THREADS = 16 };
 
+/* Beyond its time limit, until a call counts as one that never returns: as long again, and at least this. */
+#define STUCK_EXTRA_S 5.0
+
 typedef struct job_list {
     noc_job *first, *last;
 } job_list;
+
+/* What a thread is busy with; between two of them it looks at the time limit. */
+typedef struct task {
+    bool is_on;
+    uint64_t lease;
+    double since;
+} task;
 
 struct noc_worker {
     noc_engine *engine;
@@ -48,6 +58,8 @@ struct noc_worker {
     double seconds_busy, seconds_starved;
     double starved_since; /* negative: not now */
     int64_t windows, studies;
+    task tasks[2 * MAX_THREADS + 1]; /* one a thread */
+    int task_count;
 
     pthread_t readers[MAX_THREADS], finishers[MAX_THREADS], engine_thread;
     int reader_count, finisher_count;
@@ -75,6 +87,61 @@ static noc_job *list_take(job_list *list)
         list->last = NULL;
     job->next = NULL;
     return job;
+}
+
+/* ---- what threads are busy with ---- */
+
+static task *task_of_thread(noc_worker *w)
+{
+    pthread_mutex_lock(&w->mutex);
+    task *t = &w->tasks[w->task_count++];
+    pthread_mutex_unlock(&w->mutex);
+    return t;
+}
+
+static void begin_task(noc_worker *w, task *t, const noc_job *job)
+{
+    double now = noc_clock_monotonic();
+
+    pthread_mutex_lock(&w->mutex);
+    *t = (task){.is_on = true, .lease = job->outcome->lease, .since = now};
+    pthread_mutex_unlock(&w->mutex);
+}
+
+static void end_task(noc_worker *w, task *t)
+{
+    pthread_mutex_lock(&w->mutex);
+    t->is_on = false;
+    pthread_mutex_unlock(&w->mutex);
+}
+
+bool noc_worker_is_stuck(noc_worker *worker, uint64_t *lease)
+{
+    double limit = worker->rules.timeout_s, now = noc_clock_monotonic();
+    bool is_stuck = false;
+
+    if (limit <= 0)
+        return false;
+    pthread_mutex_lock(&worker->mutex);
+    for (int i = 0; i < worker->task_count && !is_stuck; i++) {
+        const task *t = &worker->tasks[i];
+        is_stuck = t->is_on && now - t->since > limit + (limit > STUCK_EXTRA_S ? limit : STUCK_EXTRA_S);
+        if (is_stuck)
+            *lease = t->lease;
+    }
+    pthread_mutex_unlock(&worker->mutex);
+    return is_stuck;
+}
+
+bool noc_worker_is_at_work(noc_worker *worker)
+{
+    bool is_at_work = false;
+
+    pthread_mutex_lock(&worker->mutex);
+    for (int i = 0; i < worker->task_count; i++)
+        is_at_work |= worker->tasks[i].is_on;
+    pthread_mutex_unlock(&worker->mutex);
+    return is_at_work;
 }
 
 /* ---- the end of a job ---- */
@@ -166,13 +233,16 @@ static noc_status check_broken(const noc_worker *w, noc_error *err)
 }
 
 /* Estimates the need and waits until it fits. */
-static noc_status admit(noc_worker *w, noc_job *job, noc_error *err)
+static noc_status admit(noc_worker *w, task *t, noc_job *job, noc_error *err)
 {
     size_t bytes;
     noc_status status = check_broken(w, err);
 
-    if (status == NOC_OK)
+    if (status == NOC_OK) {
+        begin_task(w, t, job);
         status = noc_job_estimate(job, &w->rules, &bytes, err);
+        end_task(w, t);
+    }
     if (status == NOC_OK && noc_admission_enter(w->admission, bytes, job->is_alone, &job->is_cancelled))
         job->admitted_bytes = bytes;
     return status;
@@ -180,13 +250,13 @@ static noc_status admit(noc_worker *w, noc_job *job, noc_error *err)
 
 /* The next job, admitted and its reading begun; *status and err say whether it failed on the way. NULL:
  * stop. */
-static noc_job *next_admitted(noc_worker *w, noc_status *status, noc_error *err)
+static noc_job *next_admitted(noc_worker *w, task *t, noc_status *status, noc_error *err)
 {
     noc_job *job;
 
     pthread_mutex_lock(&w->admission_turn);
     while ((job = take_pending(w))) {
-        *status = admit(w, job, err);
+        *status = admit(w, t, job, err);
         if (begin_reading(w, job))
             break;
         discard(w, job);
@@ -198,15 +268,19 @@ static noc_job *next_admitted(noc_worker *w, noc_status *status, noc_error *err)
 static void *reader_main(void *argument)
 {
     noc_worker *w = argument;
+    task *t = task_of_thread(w);
     noc_job *job;
     noc_status status;
     noc_error err;
 
-    while ((job = next_admitted(w, &status, &err))) {
+    while ((job = next_admitted(w, t, &status, &err))) {
         if (status == NOC_OK)
             status = check_broken(w, &err);
-        if (status == NOC_OK)
+        if (status == NOC_OK) {
+            begin_task(w, t, job);
             status = noc_job_read(job, &w->rules, &err);
+            end_task(w, t);
+        }
         if (atomic_load(&w->is_stopping))
             discard(w, job);
         else if (status != NOC_OK)
@@ -282,6 +356,7 @@ static void activate(noc_worker *w, noc_active *active, noc_job *job)
 static void *engine_main(void *argument)
 {
     noc_worker *w = argument;
+    task *t = task_of_thread(w);
     noc_active active;
 
     noc_active_init(&active, w->engine, &w->rules, leave_engine, w);
@@ -290,7 +365,10 @@ static void *engine_main(void *argument)
         while (noc_active_has_room(&active) && (job = take_prepared(w, noc_active_is_empty(&active))))
             activate(w, &active, job);
         double start = noc_clock_monotonic();
+        if (!noc_active_is_empty(&active))
+            begin_task(w, t, active.jobs[0]);
         int windows = noc_active_step(&active);
+        end_task(w, t);
         count_work(w, noc_clock_monotonic() - start, windows);
     }
     noc_job *left;
@@ -304,6 +382,7 @@ static void *engine_main(void *argument)
 static void *finisher_main(void *argument)
 {
     noc_worker *w = argument;
+    task *t = task_of_thread(w);
     noc_job *job;
     noc_error err;
 
@@ -312,7 +391,9 @@ static void *finisher_main(void *argument)
             discard(w, job);
             continue;
         }
+        begin_task(w, t, job);
         noc_status status = noc_job_finish(job, &w->rules, &err);
+        end_task(w, t);
         post(w, job, status, &err);
     }
     return NULL;

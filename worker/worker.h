@@ -69,6 +69,11 @@ int noc_worker_in_hand(const noc_worker *worker);
  * id and lease. */
 void noc_worker_withdraw(noc_worker *worker, void (*returned)(void *argument, int64_t study, uint64_t lease),
                          void *argument);
+/* True when a study's time is over and its thread does not come back from a call (a file or a device that
+ * never answers) long after that; *lease is the study's. Nothing but the end of the process helps then. */
+bool noc_worker_is_stuck(noc_worker *worker, uint64_t *lease);
+/* True while a thread is in a call for a study, for which noc_worker_free would wait. */
+bool noc_worker_is_at_work(noc_worker *worker);
 /* True when a device failure has ended this worker (every outcome after it fails with type `device`). */
 bool noc_worker_is_broken(const noc_worker *worker);
 void noc_worker_stats_of(noc_worker *worker, noc_worker_stats *stats);
