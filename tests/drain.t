@@ -60,15 +60,17 @@ place=$work/supervisor-USR1
 finishes "supervisor after SIGUSR1" 3
 
 # In this zone a new minute begins in five seconds.
-fresh until
-now=$(date +%s)
-TZ=NOC$(printf '%+d:%02d:%02d' 0 0 $(((now + 5) % 60)))
-export TZ
-session=
-start_run --ranks 1 --overlap 0.95 --until "$(date -d @$((now + 5)) +%H:%M)"
-ended_early until 75
-unset TZ
-says "until: it says why" "the time given by --until has come" "$place/log"
+for ranks in 1 3; do
+    fresh "until-$ranks"
+    now=$(date +%s)
+    TZ=NOC$(printf '%+d:%02d:%02d' 0 0 $(((now + 5) % 60)))
+    export TZ
+    session=
+    start_run --ranks $ranks --overlap 0.95 --until "$(date -d @$((now + 5)) +%H:%M)"
+    ended_early "until, $ranks ranks" 75
+    unset TZ
+    says "until, $ranks ranks: it says why" "the time given by --until has come" "$place/log"
+done
 exits "until: no time of day" 64 "$NOC" run -m "$model" --catalog "$place/catalog" --until 25:00
 
 # A failed study beside: 75 wins over 1, and 1 comes with the end.
