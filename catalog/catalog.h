@@ -92,6 +92,10 @@ typedef struct noc_run_record {
 noc_status noc_catalog_begin_run(noc_catalog *catalog, int64_t set, const noc_run_record *record,
                                  int64_t *run, noc_error *err);
 noc_status noc_catalog_end_run(noc_catalog *catalog, int64_t run, int exit_code, noc_error *err);
+/* How the last studies ended in runs that began since then, latest first: NOC_OK or the type of the failure;
+ * at most `limit` of them, *count is how many. */
+noc_status noc_catalog_ends(noc_catalog *catalog, int64_t set, int64_t since_ns, noc_status *ends, int limit,
+                            int *count, noc_error *err);
 /* The set's latest run if it came to its end and could write, index included; *run = 0 otherwise. */
 noc_status noc_catalog_ended_run(noc_catalog *catalog, int64_t set, int64_t *run, noc_error *err);
 

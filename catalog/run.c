@@ -19,6 +19,13 @@ static const char sql_end_run[] = "UPDATE run SET ended_ns = ?2, exit_code = ?3 
 static const char sql_ended_run[] =
     "SELECT iif(exit_code NOT IN (?2, ?3), id, 0) FROM run WHERE set_id = ?1 ORDER BY id DESC LIMIT 1";
 
+/* A study's end is its latest attempt. */
+static const char sql_ends[] =
+    "SELECT iif(r.state = 'done', 'ok', r.failure) FROM attempt a JOIN result r ON r.set_id = a.set_id AND"
+    " r.study_id = a.study_id WHERE a.run_id IN (SELECT id FROM run WHERE set_id = ?1 AND started_ns >= ?2)"
+    " AND r.state IN ('done', 'failed', 'quarantined') AND a.id = (SELECT max(id) FROM attempt WHERE set_id ="
+    " a.set_id AND study_id = a.study_id) ORDER BY a.ended_ns DESC LIMIT ?3";
+
 static const char sql_recover_results[] =
     "UPDATE result SET state = 'pending', part = NULL WHERE set_id = ?1 AND state IN ('running',"
     " 'written')";
@@ -146,6 +153,30 @@ noc_status noc_catalog_ended_run(noc_catalog *catalog, int64_t set, int64_t *run
                                                noc_sql_integer(noc_status_exit(NOC_EIO)),
                                                noc_sql_integer(noc_status_exit(NOC_ECANTCREATE))),
                                 0, run, err);
+}
+
+noc_status noc_catalog_ends(noc_catalog *catalog, int64_t set, int64_t since_ns, noc_status *ends, int limit,
+                            int *count, noc_error *err)
+{
+    sqlite3_stmt *row = NULL;
+    bool has_row = true;
+    int found = 0;
+    noc_status status = noc_database_select(
+        catalog, sql_ends,
+        NOC_SQL_VALUES(noc_sql_integer(set), noc_sql_integer(since_ns), noc_sql_integer(limit)), &row, err);
+    while (status == NOC_OK && has_row) {
+        status = noc_database_next(catalog, row, &has_row, err);
+        if (status != NOC_OK || !has_row)
+            break;
+        const char *name = (const char *)sqlite3_column_text(row, 0);
+        if (!name || !noc_status_from_name(name, &ends[found]))
+            ends[found] = NOC_OK; /* of a later version: not known to be the machine's fault */
+        found++;
+    }
+    noc_database_finish(row);
+    if (status == NOC_OK)
+        *count = found;
+    return status;
 }
 
 noc_status noc_catalog_recover(noc_catalog *catalog, int64_t set, int64_t *count, noc_error *err)

@@ -132,7 +132,7 @@ static void say_verdict(noc_control *control, const noc_verdict *verdict)
 static noc_status run_rank(noc_rank_options *options, noc_verdict *verdict, noc_error *err)
 {
     int provided, rank, size;
-    const char *name = getenv("NOC_CONTROL"), *until = getenv("NOC_UNTIL");
+    const char *name = getenv("NOC_CONTROL"), *until = getenv("NOC_UNTIL"), *since = getenv("NOC_SINCE");
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
         return noc_fail(err, NOC_EUNAVAILABLE, "MPI does not start");
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
@@ -141,6 +141,8 @@ static noc_status run_rank(noc_rank_options *options, noc_verdict *verdict, noc_
     noc_log_open(options->settings->log_level, options->settings->log_format, rank);
     if (until)
         options->until_unix_s = atoll(until);
+    if (since)
+        options->since_ns = atoll(since);
     noc_status status = noc_layout_make(size, options->settings->writers, options->settings->writers_per_part,
                                         &options->layout, err);
     if (status != NOC_OK)

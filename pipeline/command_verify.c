@@ -302,10 +302,11 @@ static void say(const verification *v, bool as_json, noc_text *text)
     if (v->damaged == 0)
         noc_text_add(text, "verified %" PRId64 " masks in %zu parts: all good\n", v->good, v->part_count);
     else
-        noc_text_add(text,
-                     "verified %zu masks in %zu parts: %" PRId64 " good, %" PRId64
-                     " findings of damage; move damaged parts away, and the next run does their studies anew\n",
-                     v->done_count, v->part_count, v->good, v->damaged);
+        noc_text_add(
+            text,
+            "verified %zu masks in %zu parts: %" PRId64 " good, %" PRId64
+            " findings of damage; move damaged parts away, and the next run does their studies anew\n",
+            v->done_count, v->part_count, v->good, v->damaged);
 }
 
 static noc_status print(const verification *v, bool as_json, noc_error *err)

@@ -156,6 +156,19 @@ static noc_status fill_schedule(noc_coordinator *c, noc_error *err)
     return status;
 }
 
+/* Ranks that die take their memory of how studies ended with them. */
+static noc_status recall_ends(noc_coordinator *c, int64_t since_ns, noc_error *err)
+{
+    noc_status ends[NOC_BRAKE_WINDOW];
+    int count = 0;
+    noc_status status =
+        since_ns > 0 ? noc_catalog_ends(c->catalog, c->set, since_ns, ends, NOC_BRAKE_WINDOW, &count, err)
+                     : NOC_OK;
+    while (status == NOC_OK && count > 0)
+        noc_schedule_note_end(c->schedule, ends[--count]);
+    return status;
+}
+
 static noc_status open_catalog(noc_coordinator *c, noc_error *err)
 {
     const noc_settings *s = c->settings;
@@ -225,6 +238,8 @@ noc_status noc_coordinator_create(const noc_coordinator_options *options, noc_co
     }
     if (status == NOC_OK)
         status = fill_schedule(c, err);
+    if (status == NOC_OK)
+        status = recall_ends(c, options->since_ns, err);
     if (status == NOC_OK)
         status = begin_run(c, err);
     if (status != NOC_OK) {

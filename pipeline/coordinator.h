@@ -20,6 +20,8 @@ typedef struct noc_coordinator_options {
     noc_layout layout;
     noc_link *link;
     noc_control *control; /* NULL: no supervisor; progress goes to stderr */
+    int64_t
+        since_ns; /* when the supervisor began: what ended since then counts for the brake; 0: nothing did */
 } noc_coordinator_options;
 
 /* Takes the lock, opens catalog and result set, recovers what an earlier run left, reads what is pending. */

@@ -262,7 +262,8 @@ static noc_status start(rank *r, noc_error *err)
                                            .configuration = o->configuration,
                                            .layout = o->layout,
                                            .link = o->link,
-                                           .control = o->control};
+                                           .control = o->control,
+                                           .since_ns = o->since_ns};
         status = noc_coordinator_create(&options, &r->roles.coordinator, err);
     }
     if (status == NOC_OK && noc_layout_group_of(&o->layout, r->number) >= 0)

@@ -18,6 +18,7 @@ typedef struct noc_rank_options {
     noc_topology topology; /* its CPUs that this rank may use */
     int sharers, share;    /* worker ranks that share these CPUs, and the number of this one */
     int64_t until_unix_s;  /* stop then; 0: never */
+    int64_t since_ns;      /* when the supervisor began; 0: none */
 } noc_rank_options;
 
 /* Runs until the coordinator ends the run. Rank 0's verdict is the run's; other ranks return exit code 0, or

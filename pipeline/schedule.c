@@ -303,7 +303,7 @@ static bool is_machine_fault(noc_status status)
 }
 
 /* Remembers how a study ended; brakes when most of the last ones ended by the machine's faults. */
-static void note_end(noc_schedule *schedule, noc_status status)
+void noc_schedule_note_end(noc_schedule *schedule, noc_status status)
 {
     int faults = 0;
     schedule->ended[schedule->ended_count++ % NOC_BRAKE_WINDOW] = status;
@@ -328,7 +328,7 @@ static void end_study(noc_schedule *schedule, study *s, noc_decision_kind kind, 
     noc_decision d = {.kind = kind, .study = s->id, .failure = *failure};
     end_lease(schedule, s, OVER);
     decide(schedule, &d);
-    note_end(schedule, failure->status);
+    noc_schedule_note_end(schedule, failure->status);
 }
 
 static void suspect(noc_schedule *schedule, study *s)
@@ -441,7 +441,7 @@ void noc_schedule_done(noc_schedule *schedule, int64_t id)
     if (!s || s->state == OVER)
         return;
     set_state(schedule, s, OVER);
-    note_end(schedule, NOC_OK);
+    noc_schedule_note_end(schedule, NOC_OK);
 }
 
 void noc_schedule_lose_mask(noc_schedule *schedule, int64_t id)

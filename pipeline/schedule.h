@@ -68,6 +68,8 @@ void noc_schedule_lose_mask(noc_schedule *schedule,
                             int64_t study); /* its open part is gone: it waits again, uncharged */
 void noc_schedule_return(noc_schedule *schedule, uint64_t lease); /* given back unbegun, uncharged */
 void noc_schedule_drain(noc_schedule *schedule);                  /* no more grants */
+/* For the brake: a study ended so before this schedule was made, by ranks that died since. */
+void noc_schedule_note_end(noc_schedule *schedule, noc_status status);
 
 /* The next decision, until NOC_DECIDE_NOTHING. */
 void noc_schedule_next(noc_schedule *schedule, double now, noc_decision *decision);

@@ -28,6 +28,7 @@ typedef struct supervisor {
     const noc_supervisor_options *options;
     noc_control *control;
     noc_scratch scratch;              /* none: Open MPI's own choice */
+    int64_t since_ns;                 /* when it began */
     pid_t session;                    /* of mpirun; 0: none */
     bool has_exited;                  /* mpirun was reaped */
     double started, heard, absence_s; /* that rank 0 announced */
@@ -81,7 +82,7 @@ static void clear_session(supervisor *s)
  * and survival of a rank's death. */
 static void set_environment(const supervisor *s)
 {
-    char until[32];
+    char number[32];
     static const char *const fixed[][2] = {
         {"OMPI_ALLOW_RUN_AS_ROOT", "1"},
         {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"},
@@ -100,8 +101,10 @@ static void set_environment(const supervisor *s)
         setenv("OMPI_MCA_btl_sm_backing_directory", s->scratch.path, 1);
     }
     setenv("NOC_CONTROL", noc_control_name(s->control), 1);
-    snprintf(until, sizeof until, "%lld", (long long)s->options->until_unix_s);
-    setenv("NOC_UNTIL", until, 1);
+    snprintf(number, sizeof number, "%lld", (long long)s->options->until_unix_s);
+    setenv("NOC_UNTIL", number, 1);
+    snprintf(number, sizeof number, "%lld", (long long)s->since_ns);
+    setenv("NOC_SINCE", number, 1);
 }
 
 /* Or may: what the words for mpirun say is between them. */
@@ -324,7 +327,8 @@ static void catch_signals(void)
 
 noc_status noc_supervise(const noc_supervisor_options *options, int *exit_code, noc_error *err)
 {
-    supervisor s = {.options = options, .is_terminal = isatty(STDERR_FILENO)};
+    supervisor s = {
+        .options = options, .is_terminal = isatty(STDERR_FILENO), .since_ns = noc_clock_unix_ns()};
     noc_status status = find_mpirun(err);
     int idle = 0;
     if (status == NOC_OK)

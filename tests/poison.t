@@ -47,6 +47,13 @@ for ranks in 1 3; do
     ok "plague, $ranks ranks: the rest is not burnt" test "$(counts pending)" -gt 0
 done
 
+# ... also when ranks died in between, and took with them what they knew: one of the 37th to 40th scan kills.
+fresh interrupted
+with_fault "open:imagesTr/hippocampus_037:crash:0:0;open:imagesTr/:EIO:0:0" noc_run --ranks 3
+is "plague with a death: the run ends with 69" $? 69
+says "plague with a death: the ranks were started again" "starting them again" "$place/log"
+says "plague with a death: what failed before it counts" "failed by faults of the machine" "$place/log"
+
 # Every scan kills its worker: the supervisor stops after a few starts, and none has come to an end.
 fresh deaths
 with_fault "open:imagesTr/:crash:0:0" noc_run --ranks 3

@@ -127,6 +127,13 @@ void noc_worker_withdraw(noc_worker *worker, void (*returned)(void *argument, in
     }
 }
 
+bool noc_worker_is_stuck(noc_worker *worker, uint64_t *lease)
+{
+    (void)worker;
+    (void)lease;
+    return false;
+}
+
 bool noc_worker_is_broken(const noc_worker *worker)
 {
     return worker->is_broken;

@@ -395,6 +395,35 @@ START_TEST(study_runs_from_pending_to_done)
 }
 END_TEST
 
+START_TEST(ends_are_told_latest_first)
+{
+    static const char *const keys[] = {"a", "b", "c", "d"};
+    int64_t ids[4], set, run;
+    noc_status ends[4];
+    int count = 0;
+    noc_error crash = {.status = NOC_ECRASH, .text = "killed its worker"};
+    noc_error device = {.status = NOC_EDEVICE, .text = "the device is gone"};
+    for (int i = 0; i < 4; i++)
+        ids[i] = add(keys[i]);
+    set = open_set("/r");
+    run = begin_run(set);
+    for (int i = 0; i < 4; i++)
+        OK(noc_catalog_start(catalog, set, run, ids[i], 1, "h", &err));
+    OK(noc_catalog_fail(catalog, set, ids[1], NOC_QUARANTINED, &crash, &err));
+    OK(noc_catalog_fail(catalog, set, ids[0], NOC_FAILED, &device, &err));
+    OK(noc_catalog_put_back(catalog, set, ids[3], true, &device, &err)); /* no end: it is tried again */
+    OK(noc_catalog_mark_written(catalog, set, ids[2], 1, &err));
+    OK(commit_one(set, 1, "c", "1:1"));
+    OK(noc_catalog_ends(catalog, set, 0, ends, 4, &count, &err));
+    ck_assert_int_eq(count, 3);
+    ck_assert(ends[0] == NOC_OK && ends[1] == NOC_EDEVICE && ends[2] == NOC_ECRASH);
+    OK(noc_catalog_ends(catalog, set, 0, ends, 2, &count, &err));
+    ck_assert(count == 2 && ends[1] == NOC_EDEVICE);
+    OK(noc_catalog_ends(catalog, set, INT64_MAX, ends, 4, &count, &err)); /* all before */
+    ck_assert_int_eq(count, 0);
+}
+END_TEST
+
 START_TEST(putting_back_charges_when_asked)
 {
     int64_t id = add("a"), set = open_set("/r"), run = begin_run(set);
@@ -1048,6 +1077,7 @@ static void add_studies(TCase *tests)
 static void add_states(TCase *tests)
 {
     tcase_add_test(tests, study_runs_from_pending_to_done);
+    tcase_add_test(tests, ends_are_told_latest_first);
     tcase_add_test(tests, putting_back_charges_when_asked);
     tcase_add_test(tests, suspects_are_remembered);
     tcase_add_test(tests, failures_are_counted_and_can_be_retried);
