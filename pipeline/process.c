@@ -3,9 +3,11 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Fields 3 (state), 6 (session) and 22 (start time) of /proc/PID/stat; the name before them may hold
  * anything. */
@@ -36,7 +38,8 @@ noc_process noc_process_look(pid_t pid)
     return process;
 }
 
-int noc_session_kill(pid_t session)
+/* Calls visit() for each living process of the session; the number of those for which it returns true. */
+static int visit_session(pid_t session, bool (*visit)(pid_t pid))
 {
     int found = 0;
     DIR *folder = opendir("/proc");
@@ -47,11 +50,43 @@ int noc_session_kill(pid_t session)
             continue;
         pid_t pid = (pid_t)atol(entry->d_name);
         noc_process process = noc_process_look(pid);
-        if (process.state == NOC_PROCESS_GONE || process.session != session)
-            continue;
-        kill(pid, SIGKILL);
-        found++;
+        if (process.state != NOC_PROCESS_GONE && process.session == session)
+            found += visit(pid);
     }
     closedir(folder);
     return found;
+}
+
+static bool end_process(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    return true;
+}
+
+int noc_session_kill(pid_t session)
+{
+    return visit_session(session, end_process);
+}
+
+/* The program file of a process; "" when it cannot be told. */
+static void program_of(const char *process, char *program, size_t size)
+{
+    char link[64];
+    snprintf(link, sizeof link, "/proc/%s/exe", process);
+    ssize_t length = readlink(link, program, size - 1);
+    program[length > 0 ? length : 0] = '\0';
+}
+
+static bool is_this_program(pid_t pid)
+{
+    char number[32], own[4096], its[4096];
+    snprintf(number, sizeof number, "%ld", (long)pid);
+    program_of("self", own, sizeof own);
+    program_of(number, its, sizeof its);
+    return own[0] != '\0' && strcmp(own, its) == 0;
+}
+
+int noc_session_ranks(pid_t session)
+{
+    return visit_session(session, is_this_program);
 }

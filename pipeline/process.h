@@ -18,4 +18,7 @@ noc_process noc_process_look(pid_t pid);
 /* SIGKILL to every process of that session that is not gone. How many there were. */
 int noc_session_kill(pid_t session);
 
+/* Living processes of the session that run the program of this one. */
+int noc_session_ranks(pid_t session);
+
 #endif

@@ -19,6 +19,8 @@
 
 enum { IDLE_RESTARTS = 3, FIXED_ARGUMENTS = 32 };
 #define START_WAIT_S 60.0    /* for rank 0 to report after mpirun was started */
+#define LOOK_S 0.5           /* between looks at the ranks meanwhile */
+#define MISSED_S 5.0         /* until a rank that is missing then, where others are, is dead */
 #define SILENCE_EXTRA_S 10.0 /* beyond a lease, until a silent coordinator is given up */
 #define LEAVE_S 3.0          /* for mpirun to end by itself after the verdict */
 #define LINE_S 10.0
@@ -32,6 +34,8 @@ typedef struct supervisor {
     pid_t session;                    /* of mpirun; 0: none */
     bool has_exited;                  /* mpirun was reaped */
     double started, heard, absence_s; /* that rank 0 announced */
+    double looked, missed; /* at the ranks until rank 0 reports; since when one is missing, 0: none */
+    bool has_ranks;        /* some were seen then */
     bool has_verdict, wants_restart;
     double asked; /* to drain; 0: not yet */
     int pressed;  /* signals by then, or within AGAIN_S of it */
@@ -177,7 +181,8 @@ static noc_status start(supervisor *s, noc_error *err)
     s->session = pid;
     s->has_exited = s->has_verdict = s->wants_restart = false;
     s->ended = 0;
-    s->absence_s = s->asked = 0;
+    s->absence_s = s->asked = s->looked = s->missed = 0;
+    s->has_ranks = false;
     s->started = s->heard = noc_clock_monotonic();
     noc_control_reset(s->control);
     return NOC_OK;
@@ -225,10 +230,30 @@ static void take_line(supervisor *s, const char *line)
     }
 }
 
-static bool is_silent(const supervisor *s, double now)
+/* A rank that dies while all start leaves the others waiting in MPI_Init for ever. Those on other nodes are
+ * out of sight. */
+static bool has_lost_rank(supervisor *s, double now)
+{
+    if (spans_nodes(s->options->settings) || now - s->looked < LOOK_S)
+        return false;
+    s->looked = now;
+    const int ranks = noc_session_ranks(s->session);
+    s->has_ranks |= ranks > 0;
+    if (!s->has_ranks || ranks == s->options->ranks)
+        s->missed = 0;
+    else if (s->missed == 0)
+        s->missed = now;
+    if (s->missed == 0 || now - s->missed <= MISSED_S)
+        return false;
+    noc_log(NOC_LOG_WARN, "%d of %d ranks died before all were up", s->options->ranks - ranks,
+            s->options->ranks);
+    return true;
+}
+
+static bool is_silent(supervisor *s, double now)
 {
     if (!noc_control_is_connected(s->control))
-        return now - s->started > START_WAIT_S;
+        return now - s->started > START_WAIT_S || has_lost_rank(s, now);
     bool is_stopped = noc_process_look(noc_control_peer(s->control)).state == NOC_PROCESS_STOPPED;
     return now - s->heard > s->options->settings->lease_s + SILENCE_EXTRA_S + (is_stopped ? 0 : s->absence_s);
 }

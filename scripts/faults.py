@@ -37,6 +37,7 @@ MARK = "NOC_CAMPAIGN"
 PATIENCE = 180    # s until a start must have ended by itself
 MAX_STARTS = 6    # undisturbed ones, until everything is through
 STUDIES = 24
+MEASURED_FOR = 25  # runs, until the undisturbed times are taken again
 TURN = 0.01
 TEAMS = ((1, 1, 0), (2, 1, 0), (3, 1, 0), (4, 1, 0), (6, 1, 0), (4, 2, 0), (6, 2, 0), (6, 2, 1))
 FINISHED = (0, 1)
@@ -610,7 +611,9 @@ def run_campaign(campaign, given):
         print(f"left out, this user cannot do it: {name}")
     seeds = [given.only] if given.only is not None else range(given.seed, given.seed + given.runs)
     try:
-        for seed in seeds:
+        for number, seed in enumerate(seeds):
+            if number % MEASURED_FOR == 0:  # the machine's mood changes
+                campaign.seconds.clear()
             place = Place(campaign, seed)
             plan = choose_fault(place, given.kind, allowed)
             findings = run_once(campaign, place, plan)
@@ -623,6 +626,7 @@ def run_campaign(campaign, given):
                 recoveries.append(place.recovered_after)
             if given.progress or findings:
                 print(f"seed {seed}: {plan.name}, ranks {place.team[0]}, writers {place.team[1]}: {place.starts} starts"
+                      f"{'' if place.recovered_after is None else f', {place.recovered_after:.1f} s'}"
                       f"{', FOUND' if findings else ''}", flush=True)
             for finding in findings:
                 print(f"    {finding.kind}: {finding.sentence}", flush=True)

@@ -100,6 +100,17 @@ ended writer
 is "writer: the job is started again" "$(restarts)" 1
 all_done writer innocent
 
+# Before MPI is up the others wait for it for ever; stopped ones, so that they do not get there first.
+fresh starting "$short"
+start_run --ranks 4
+processes wait "$supervisor" 4
+for pid in $(processes ranks "$supervisor" | sed 's/.* //'); do kill -STOP "$pid"; done
+signal_rank KILL 3
+for pid in $(processes ranks "$supervisor" | sed 's/.* //'); do kill -CONT "$pid"; done
+ended starting
+says "starting: the death is seen" "1 of 4 ranks died before all were up" "$place/log"
+all_done starting
+
 # One of two that share a part: the other waits inside the library for it, and must not be waited for.
 fresh pair "$short"
 start_run --ranks 5 --writers 2
