@@ -2,6 +2,8 @@
  * naive loop; with every instruction set that opens here, and with the same bits for 1, 2, 3 and 19 threads.
  */
 #include "engine/device.h"
+#include "tests/gather_sample.h"
+#include "tests/graph_sample.h"
 #include "tests/reference_plan.h"
 
 #include <check.h>
@@ -10,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { VALUES = 16, OPS = 16, THREADS = 3 };
+enum { THREADS = 3 };
 
 /* Threads that cut the work differently; more than there are lines of most shapes. */
 static const int cuts[] = {1, 2, 3, 19};
@@ -19,14 +21,6 @@ enum { CUTS = sizeof cuts / sizeof cuts[0] };
 /* amx computes in bf16. */
 static const char *const sets[] = {"amx", "avx512", "avx2", "portable"};
 enum { SETS = sizeof sets / sizeof sets[0] };
-
-static uint64_t random_state;
-
-static double uniform(void)
-{
-    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-    return (double)(random_state >> 40) / 8388608.0 - 1;
-}
 
 /* NULL when this machine lacks the instruction set. */
 static noc_device *open_device(const char *isa, int threads)
@@ -40,96 +34,6 @@ static noc_device *open_device(const char *isa, int threads)
         return NULL;
     ck_assert_int_eq(status, NOC_OK);
     return device;
-}
-
-/* A plan made by hand: value 0 is the input, the last value the logits. */
-typedef struct graph {
-    noc_plan plan;
-    noc_value values[VALUES];
-    noc_op ops[OPS];
-    bool has_steps;         /* ops are expected to be computed together: */
-    bool last_of_step[OPS]; /* up to this one; */
-    bool f16_steps;         /* but only where what lies between them is f16 */
-} graph;
-
-static int add_value(graph *g, int d, int h, int w, int channels)
-{
-    noc_value *v = &g->values[g->plan.value_count];
-    *v = (noc_value){.grid = {d, h, w}, .channels = channels};
-    if (g->plan.value_count > 0) {
-        v->offset = g->plan.arena_floats;
-        g->plan.arena_floats += ((size_t)(d * h * w) * (size_t)channels + 15) / 16 * 16;
-    }
-    g->plan.logits = g->plan.value_count;
-    return g->plan.value_count++;
-}
-
-static void start_graph(graph *g, int d, int h, int w, int channels)
-{
-    memset(g, 0, sizeof *g);
-    random_state = (uint64_t)(d * 31 + h * 37 + w * 41 + channels);
-    g->plan.values = g->values;
-    g->plan.ops = g->ops;
-    add_value(g, d, h, w, channels);
-}
-
-static noc_weights weights_of(size_t count, double scale)
-{
-    noc_weights w = {malloc(count * sizeof(double) + 1), count};
-    for (size_t i = 0; i < count; i++)
-        w.data[i] = uniform() * scale;
-    return w;
-}
-
-static noc_op *add_op(graph *g, noc_op_kind kind, int input, int output)
-{
-    noc_op *op = &g->ops[g->plan.op_count++];
-    *op = (noc_op){.kind = kind, .input = {input}, .input_count = 1, .residual = -1, .output = output};
-    return op;
-}
-
-/* Returns the new value. */
-static int add_linear(graph *g, int input, int columns, int tail)
-{
-    const noc_value *in = &g->values[input];
-    int out = add_value(g, in->grid[0], in->grid[1], in->grid[2], columns);
-    noc_op *op = add_op(g, NOC_OP_LINEAR, input, out);
-    op->weight = weights_of((size_t)(columns + tail) * (size_t)in->channels, 1);
-    op->bias = weights_of((size_t)(columns + tail), 1);
-    op->tail = tail;
-    op->tail_constant = tail ? 0.01 : 0;
-    return out;
-}
-
-static int add_conv(graph *g, int input, int columns, int kernel, int stride, int padding)
-{
-    const noc_value *in = &g->values[input];
-    int grid[3];
-    for (int a = 0; a < 3; a++)
-        grid[a] = (in->grid[a] + 2 * padding - kernel) / stride + 1;
-    int out = add_value(g, grid[0], grid[1], grid[2], columns);
-    noc_op *op = add_op(g, NOC_OP_CONV, input, out);
-    op->weight = weights_of((size_t)(columns * kernel * kernel * kernel * g->values[input].channels), 1);
-    op->bias = weights_of((size_t)columns, 1);
-    for (int a = 0; a < 3; a++) {
-        op->kernel[a] = kernel;
-        op->stride[a] = stride;
-        op->padding[a] = padding;
-    }
-    return out;
-}
-
-static int add_like(graph *g, noc_op_kind kind, int input)
-{
-    const noc_value *in = &g->values[input];
-    int out = add_value(g, in->grid[0], in->grid[1], in->grid[2], in->channels);
-    add_op(g, kind, input, out);
-    return out;
-}
-
-static size_t value_count(const noc_value *v)
-{
-    return (size_t)v->grid[0] * (size_t)v->grid[1] * (size_t)v->grid[2] * (size_t)v->channels;
 }
 
 /* An op that was computed on the way of a later one took no time of its own. */
@@ -186,30 +90,8 @@ static float *run_on(noc_device *device, const graph *g, const float *input)
     return out;
 }
 
-/* Largest difference of planar `out` to the token matrix `expected`, over the largest expected value. */
-static double error_of(const graph *g, const float *out, const double *expected)
-{
-    const noc_value *v = &g->values[g->plan.logits];
-    size_t count = value_count(v), channels = (size_t)v->channels, tokens = count / channels;
-    double worst = 0, largest = 0;
-    for (size_t i = 0; i < count; i++) {
-        double difference = fabs(expected[i] - out[i % channels * tokens + i / channels]);
-        largest = fmax(largest, fabs(expected[i]));
-        worst = difference > worst || isnan(difference) ? difference : worst;
-    }
-    return worst / largest;
-}
-
 /* Of the largest value. Products and their rounding to 8 bits: less than 1 % after a few of them. */
 static double bf16_tolerance = 0.01;
-
-static void free_weights(graph *g)
-{
-    for (int i = 0; i < g->plan.op_count; i++) {
-        free(g->ops[i].weight.data);
-        free(g->ops[i].bias.data);
-    }
-}
 
 /* Runs the graph everywhere; frees its weights. */
 static void check_graph(graph *g, double tolerance)
@@ -330,17 +212,6 @@ START_TEST(pointwise)
         }
 }
 END_TEST
-
-/* The first of the columns of each head becomes a constant, with a sign for each head. */
-static void make_constant(noc_op *op, int heads, int dim, double value, double sign)
-{
-    size_t depth = op->weight.count / op->bias.count;
-    for (int h = 0; h < heads; h++, value *= sign) {
-        op->bias.data[h * dim] = value;
-        for (size_t k = 0; k < depth; k++)
-            op->weight.data[(size_t)(h * dim) * depth + k] = 0;
-    }
-}
 
 START_TEST(attention)
 {
@@ -629,186 +500,6 @@ START_TEST(decoder_end)
 }
 END_TEST
 
-/* A gathering with its windows' logits in one buffer, filled through a network that passes its input on. */
-typedef struct scene {
-    noc_gather gather;
-    noc_gather_window windows[64];
-    int64_t volume[3];
-    float *importance;
-    float *logits; /* what the buffer holds: window after window, planar */
-    size_t floats; /* of one window */
-} scene;
-
-static void start_scene(scene *s, const int grid[3], const int upsample[3], const int64_t window[3],
-                        const int64_t volume[3], int classes, bool is_weighted)
-{
-    memset(s, 0, sizeof *s);
-    noc_gather *g = &s->gather;
-    g->classes = classes;
-    s->floats = (size_t)(grid[0] * grid[1] * grid[2] * classes);
-    random_state = s->floats;
-    for (int a = 0; a < 3; a++) {
-        g->grid[a] = grid[a];
-        g->upsample[a] = upsample[a];
-        g->window[a] = window[a];
-        s->volume[a] = volume[a];
-    }
-    size_t voxels = (size_t)(window[0] * window[1] * window[2]);
-    s->importance = malloc(voxels * sizeof *s->importance);
-    for (size_t i = 0; i < voxels; i++)
-        s->importance[i] = 0.01f + (float)fabs(uniform());
-    g->importance = is_weighted ? s->importance : NULL;
-    g->windows = s->windows;
-    int64_t start[3];
-    for (start[0] = 0;; start[0] += (window[0] + 1) / 2) {
-        for (start[1] = 0;; start[1] += (window[1] + 1) / 2) {
-            for (start[2] = 0;; start[2] += (window[2] + 1) / 2) {
-                ck_assert_int_lt(g->window_count, 64);
-                noc_gather_window *w = &s->windows[g->window_count++];
-                for (int a = 0; a < 3; a++)
-                    w->start[a] = start[a] < volume[a] - window[a] ? start[a] : volume[a] - window[a];
-                if (start[2] >= volume[2] - window[2])
-                    break;
-            }
-            if (start[1] >= volume[1] - window[1])
-                break;
-        }
-        if (start[0] >= volume[0] - window[0])
-            break;
-    }
-    s->logits = malloc((size_t)g->window_count * s->floats * sizeof *s->logits);
-    for (size_t i = 0; i < (size_t)g->window_count * s->floats; i++)
-        s->logits[i] = (float)(int)(uniform() * 8) * 0.5f; /* few values, so that ties occur */
-}
-
-static noc_buffer *fill_buffer(noc_device *device, const scene *s)
-{
-    const noc_gather *g = &s->gather;
-    graph pass;
-    noc_network *network = NULL;
-    noc_buffer *buffer = NULL;
-    memset(&pass, 0, sizeof pass);
-    pass.plan.values = pass.values;
-    pass.plan.ops = pass.ops;
-    add_value(&pass, g->grid[0], g->grid[1], g->grid[2], g->classes);
-    add_like(&pass, NOC_OP_ACTIVATION, 0);
-    ck_assert_int_eq(noc_cpu_ops.network_create(device, &pass.plan, 1, &network, NULL), NOC_OK);
-    size_t bytes = (size_t)g->window_count * s->floats * sizeof(float),
-           tokens = s->floats / (size_t)g->classes;
-    ck_assert_int_eq(noc_cpu_ops.buffer_create(device, bytes, &buffer, NULL), NOC_OK);
-    float *rows = malloc(s->floats * sizeof *rows);
-    const float *input = rows;
-    for (int i = 0; i < g->window_count; i++) {
-        size_t offset = (size_t)i * s->floats;
-        for (size_t t = 0; t < s->floats; t++)
-            rows[t % tokens * (size_t)g->classes + t / tokens] = s->logits[offset + t];
-        ck_assert_int_eq(noc_cpu_ops.network_run(network, 1, &input, false, &buffer, &offset, NULL), NOC_OK);
-    }
-    free(rows);
-    noc_cpu_ops.network_free(network);
-    return buffer;
-}
-
-static double sample(const float *plane, const int grid[3], const int upsample[3], const int64_t at[3])
-{
-    int low[3], high[3];
-    double share[3], sum = 0;
-    for (int a = 0; a < 3; a++) {
-        double x = fmax(0, (at[a] + 0.5) / upsample[a] - 0.5);
-        low[a] = (int)fmin(x, grid[a] - 1);
-        high[a] = low[a] + 1 < grid[a] ? low[a] + 1 : low[a];
-        share[a] = x - low[a];
-    }
-    for (int corner = 0; corner < 8; corner++) {
-        double factor = 1;
-        int at_corner[3];
-        for (int a = 0; a < 3; a++) {
-            bool is_high = corner >> a & 1;
-            factor *= is_high ? share[a] : 1 - share[a];
-            at_corner[a] = is_high ? high[a] : low[a];
-        }
-        sum +=
-            factor * plane[((size_t)at_corner[0] * (size_t)grid[1] + (size_t)at_corner[1]) * (size_t)grid[2] +
-                           (size_t)at_corner[2]];
-    }
-    return sum;
-}
-
-/* The blended logit of a voxel of the volume. */
-static double blended(const scene *s, int class, const int64_t at[3])
-{
-    const noc_gather *g = &s->gather;
-    double sum = 0, weights = 0;
-    for (int i = 0; i < g->window_count; i++) {
-        int64_t local[3];
-        bool is_inside = true;
-        for (int a = 0; a < 3; a++) {
-            local[a] = at[a] - s->windows[i].start[a];
-            is_inside = is_inside && local[a] >= 0 && local[a] < g->window[a];
-        }
-        if (!is_inside)
-            continue;
-        double weight =
-            g->importance ? g->importance[(local[0] * g->window[1] + local[1]) * g->window[2] + local[2]] : 1;
-        const float *plane =
-            s->logits + (size_t)i * s->floats + (size_t) class * (s->floats / (size_t)g->classes);
-        sum += weight * sample(plane, g->grid, g->upsample, local);
-        weights += weight;
-    }
-    return sum / weights;
-}
-
-enum { NEAR_NANO = 4000 }; /* 4e-6: closer than that, f32 may decide otherwise */
-
-static void check_voxel(const scene *s, const int64_t at[3], uint32_t value, const float *logits)
-{
-    const noc_gather *g = &s->gather;
-    double near = NEAR_NANO * 1e-9, best = -INFINITY, chosen = 0;
-    for (int c = 0; c < g->classes; c++) {
-        double logit = blended(s, c, at);
-        best = fmax(best, logit);
-        chosen = g->kind == NOC_GATHER_LABELS && (uint32_t)c == value ? logit : chosen;
-        if (g->kind == NOC_GATHER_LOGITS)
-            ck_assert_double_le(fabs(logit - (double)logits[c * g->out_class_step]), near);
-        else if (g->kind == NOC_GATHER_REGIONS && fabs(logit - (double)g->threshold) > near)
-            ck_assert_int_eq((int)(value >> c & 1), logit >= (double)g->threshold);
-    }
-    if (g->kind == NOC_GATHER_LABELS) {
-        ck_assert_uint_lt(value, (unsigned)g->classes);
-        ck_assert_double_le(best - chosen, near);
-    }
-}
-
-static uint32_t element(const void *data, int bytes, int64_t at)
-{
-    if (bytes == 1)
-        return ((const uint8_t *)data)[at];
-    return bytes == 2 ? ((const uint16_t *)data)[at] : ((const uint32_t *)data)[at];
-}
-
-/* Gathers into memory filled with 0xA5, laid out as axes `order` (slowest first), some of them backwards. */
-static void *gather_into(noc_device *device, scene *s, const int order[3], int flips, int64_t *origin,
-                         size_t *bytes)
-{
-    noc_gather *g = &s->gather;
-    int64_t step = 1, planes = g->kind == NOC_GATHER_LOGITS ? g->classes : 1;
-    *origin = 0;
-    for (int i = 2; i >= 0; i--) {
-        int a = order[i];
-        int64_t size = g->to[a] - g->from[a];
-        g->out_step[a] = flips >> a & 1 ? -step : step;
-        *origin += flips >> a & 1 ? (size - 1) * step : 0;
-        step *= size;
-    }
-    g->out_class_step = step;
-    *bytes = (size_t)(step * planes * g->element_bytes);
-    char *out = malloc(*bytes);
-    memset(out, 0xA5, *bytes);
-    g->out = out + *origin * g->element_bytes;
-    ck_assert_int_eq(noc_cpu_ops.gather(device, g, NULL), NOC_OK);
-    return out;
-}
-
 static void check_scene(scene *s, const int order[3], int flips)
 {
     noc_gather *g = &s->gather;
@@ -818,14 +509,14 @@ static void check_scene(scene *s, const int order[3], int flips)
             noc_device *device = open_device(sets[set], threads);
             if (!device)
                 break;
-            noc_buffer *buffer = fill_buffer(device, s);
+            noc_buffer *buffer = fill_buffer(&noc_cpu_ops, device, s);
             for (int i = 0; i < g->window_count; i++) {
                 s->windows[i].logits = buffer;
                 s->windows[i].offset = (size_t)i * s->floats;
             }
             int64_t origin, at[3];
             size_t bytes;
-            void *out = gather_into(device, s, order, flips, &origin, &bytes);
+            void *out = gather_into(&noc_cpu_ops, device, s, order, flips, &origin, &bytes);
             for (at[0] = g->from[0]; !first && at[0] < g->to[0]; at[0]++)
                 for (at[1] = g->from[1]; at[1] < g->to[1]; at[1]++)
                     for (at[2] = g->from[2]; at[2] < g->to[2]; at[2]++) {
@@ -844,14 +535,6 @@ static void check_scene(scene *s, const int order[3], int flips)
                 first = out;
         }
         free(first);
-    }
-}
-
-static void set_box(scene *s, int shrink)
-{
-    for (int a = 0; a < 3; a++) {
-        s->gather.from[a] = shrink * (a + 1);
-        s->gather.to[a] = s->volume[a] - shrink * (3 - a);
     }
 }
 
@@ -1050,14 +733,14 @@ START_TEST(gather_ties)
     start_scene(&s, grid, upsample, size, size, 4, false);
     for (size_t i = 0; i < s.floats; i++)
         s.logits[i] = i < 8 ? -1 : 1; /* classes 1, 2 and 3 are equal everywhere */
-    noc_buffer *buffer = fill_buffer(device, &s);
+    noc_buffer *buffer = fill_buffer(&noc_cpu_ops, device, &s);
     s.windows[0].logits = buffer;
     s.gather.kind = NOC_GATHER_LABELS;
     s.gather.element_bytes = 1;
     set_box(&s, 0);
     int64_t origin;
     size_t bytes;
-    uint8_t *out = gather_into(device, &s, order, 0, &origin, &bytes);
+    uint8_t *out = gather_into(&noc_cpu_ops, device, &s, order, 0, &origin, &bytes);
     for (size_t i = 0; i < bytes; i++)
         ck_assert_uint_eq(out[i], 1);
     s.gather.kind = NOC_GATHER_REGIONS;
