@@ -3,6 +3,7 @@
 # make check-aarch64  the engine for aarch64, emulated
 # make faults     RUNS=200 SEED=1: disturbed runs   (FAULTS_FLAGS='--only SEED' repeats one)
 # make power      power cuts after each call of recorded runs (CUTS=8: random choices of what is lost)
+# make check-cuda  the CUDA kernels on an emulated GPU, in four modes
 # make info       parts, versions, flags            make bench     speed of the engine on this machine
 # make deps       the distribution's packages       make bench-peers bench-archive  beside other engines, beside PyTorch
 # make lint       clang-tidy, layers                make format    clang-format over the sources
@@ -11,7 +12,7 @@
 #
 # Each floor is an archive of all *.c in its folder; each tests/test_*.c is a program linked with the floors it includes, and
 # so is each tests/prog_*.c, which the program tests (tests/*.t) start; tests/shim_*.c become libraries that they preload.
-# Variables: CC, CFLAGS, CPPFLAGS, LDFLAGS, WERROR= (warnings stay warnings), SAN, BUILD, MPICC, PROVE_FLAGS, V=1 (commands).
+# Variables: NVCC= (without CUDA), NVCC_GENCODE, CXX, CC, CFLAGS, CPPFLAGS, LDFLAGS, WERROR= (warnings stay warnings), SAN, BUILD, MPICC, PROVE_FLAGS, V=1 (commands).
 
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
@@ -63,6 +64,18 @@ ISA_avx512 := -DNOC_ISA_AVX512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2
 ISA_amx := -DNOC_ISA_AMX $(filter -m%,$(ISA_avx512)) -mavx512bf16 -mavx512fp16 -mavx512vbmi -mamx-tile -mamx-bf16
 ISAS := portable $(if $(X86),avx2 avx512)
 
+# The CUDA kernels are compiled by nvcc for GPUs, and by the host's compiler, against tests/emulation, for tests. In builds
+# with sanitizers only the second is done.
+NVCC_GENCODE ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_90,code=compute_90
+CUDA := $(if $(SAN),,$(NVCC))
+CUDA_TARGETS := $(subst $(space),$(comma)$(space),$(strip $(patsubst code=%,%,$(filter code=%,$(subst $(comma), ,$(NVCC_GENCODE))))))
+CUDA_C_FLAGS := -isystem $(CUDA_INCLUDE)
+NVCC_FLAGS := -std=c++17 -O3 $(NVCC_GENCODE) -ccbin $(CXX) -I. -Xcompiler -Wall
+EMULATED_FLAGS := -std=c++17 $(CFLAGS) -Wall -Wextra $(WERROR) -Wno-unknown-pragmas -fno-strict-aliasing -pthread \
+    -DNOC_CUDA_EMULATED -Itests/emulation -I. $(CUDA_C_FLAGS)
+# The emulation's own accesses are no thread's of a kernel.
+EMULATION_FLAGS := $(EMULATED_FLAGS) $(if $(findstring thread,$(SAN)),-DEMU_TSAN) $(if $(findstring address,$(SAN)),-fsanitize=address)
+
 VERSION := $(shell cat VERSION)
 COMMIT := $(or $(shell git -c 'safe.directory=*' rev-parse --short=12 HEAD 2>/dev/null),unknown)
 VERSION_FLAGS := -DNOC_VERSION='"$(VERSION)"' -DNOC_COMMIT='"$(COMMIT)"'
@@ -70,10 +83,12 @@ VERSION_FLAGS := -DNOC_VERSION='"$(VERSION)"' -DNOC_COMMIT='"$(COMMIT)"'
 LIBS_base := -lcrypto -lyaml -ljansson
 LIBS_volume := -lnifti2 -lznz -lz -lm -ldeflate
 LIBS_cpu := -lm
+LIBS_cuda := $(if $(CUDA),$(CUDA_LIBS))
+LIBS_cuda_emulated := -lstdc++ -lm
 LIBS_engine := -lm
 LIBS_catalog := -lsqlite3
 LIBS_pipeline := $(HDF5_LIBS) $(MPI_LIBS)
-ALL_LIBS := $(LIBS_pipeline) $(LIBS_catalog) $(LIBS_engine) $(LIBS_volume) $(LIBS_base) -lm
+ALL_LIBS := $(LIBS_pipeline) $(LIBS_catalog) $(LIBS_engine) $(LIBS_cuda) $(LIBS_volume) $(LIBS_base) -lm
 
 # --- sources ---------------------------------------------------------------------------------------------------------
 
@@ -88,41 +103,50 @@ OBJECTS_base := $(call objects,engine/base)
 OBJECTS_volume := $(call objects,engine/volume)
 OBJECTS_cpu := $(filter-out $(KERNELS:%.c=$(OBJ)/%.o),$(call objects,engine/cpu)) \
     $(foreach isa,$(ISAS),$(KERNELS_F32:%.c=$(OBJ)/%.$(isa).o)) $(if $(X86),$(KERNELS_BF16:%.c=$(OBJ)/%.amx.o))
+CUDA_SOURCES := $(filter-out engine/cuda/absent.c,$(sort $(wildcard engine/cuda/*.c)))
+CUDA_KERNELS := $(sort $(wildcard engine/cuda/*.cu))
+OBJECTS_cuda := $(if $(CUDA),$(CUDA_SOURCES:%.c=$(OBJ)/%.o) $(CUDA_KERNELS:%.cu=$(OBJ)/%.o),$(OBJ)/engine/cuda/absent.o)
+OBJECTS_cuda_emulated := $(patsubst %,$(OBJ)/emulated/%.o,$(basename $(CUDA_SOURCES) $(CUDA_KERNELS) \
+    $(wildcard tests/emulation/*.cpp)))
 OBJECTS_engine := $(call objects,engine)
 OBJECTS_catalog := $(call objects,catalog)
 OBJECTS_worker := $(call objects,worker)
 OBJECTS_pipeline := $(filter-out $(OBJ)/pipeline/main.o,$(call objects,pipeline))
-FLOORS := base volume cpu engine catalog worker pipeline
+FLOORS := base volume cpu cuda engine catalog worker pipeline
 ARCHIVES := $(FLOORS:%=$(BUILD)/lib%.a)
 TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
+CUDA_TESTS := $(filter $(BUILD)/tests/test_cuda%,$(TESTS))
+ifeq ($(CUDA_INCLUDE),)
+TESTS := $(filter-out $(CUDA_TESTS),$(TESTS))
+endif
 TEST_PROGRAMS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/prog_*.c)))
 TEST_SHIMS := $(patsubst tests/%.c,$(BUILD)/tests/%.so,$(sort $(wildcard tests/shim_*.c)))
 PROGRAM_TESTS := $(sort $(wildcard tests/*.t))
 LONG_TESTS := $(sort $(wildcard tests/*.lt))
 FUZZERS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(filter-out tests/fuzz/fuzz.c,$(sort $(wildcard tests/fuzz/*.c))))
-SOURCES := $(sort $(foreach d,engine engine/base engine/volume engine/cpu catalog worker pipeline tests tests/fuzz,\
+SOURCES := $(sort $(foreach d,engine engine/base engine/volume engine/cpu engine/cuda catalog worker pipeline tests tests/fuzz,\
     $(wildcard $(d)/*.c) $(wildcard $(d)/*.h)))
 
 # What the includes of a test reach: the sources that it shares with other tests, and the floors, highest first, so that a
 # test waits for no floor above it.
 shared = $(sort $(wildcard $(patsubst %.h,%.c,$(shell sed -n 's|^\#include "\(tests/.*\)".*|\1|p' $(1)))))
-reached = $(filter-out $(NO_FLOOR),$(shell if grep -q '^\#include "pipeline/' $(1); then echo pipeline worker catalog engine cpu volume base; \
-    elif grep -q '^\#include "worker/' $(1); then echo worker catalog engine cpu volume base; \
+reached = $(filter-out $(NO_FLOOR),$(shell if grep -q '^\#include "pipeline/' $(1); then echo pipeline worker catalog engine cuda cpu volume base; \
+    elif grep -q '^\#include "worker/' $(1); then echo worker catalog engine cuda cpu volume base; \
     elif grep -q '^\#include "catalog/' $(1); then echo catalog volume base; \
-    elif grep -q '^\#include "engine/[a-z0-9_]*\.h"\|^\#include "engine/cpu/' $(1); then echo engine cpu volume base; \
+    elif grep -q '^\#include "engine/[a-z0-9_]*\.h"\|^\#include "engine/cpu/' $(1); then echo engine cuda cpu volume base; \
     elif grep -q '^\#include "engine/volume/' $(1); then echo volume base; \
     else echo base; fi))
 headers = $(wildcard $(patsubst %.c,%.h,$(1)))
 
 # --- building --------------------------------------------------------------------------------------------------------
 
-.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 bench bench-peers bench-archive peers lint layers format install uninstall clean fuzzers fuzz power faults FORCE
+.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 check-cuda bench bench-peers bench-archive peers lint layers format install uninstall clean fuzzers fuzz power faults FORCE
 
 all: $(BUILD)/nocturne
 
 archives: $(ARCHIVES)
 
-tests: $(TESTS) $(TEST_PROGRAMS) $(FUZZERS) $(TEST_SHIMS)
+tests: $(TESTS) $(TEST_PROGRAMS) $(FUZZERS) $(TEST_SHIMS) $(if $(CUDA_INCLUDE),$(BUILD)/nocturne-emulated)
 
 fuzzers: $(FUZZERS)
 
@@ -133,13 +157,15 @@ define write_if_changed
 endef
 
 $(BUILD)/flags: FORCE
-	$(call write_if_changed,$(CC) $(CC_VERSION) $(PLAIN_FLAGS) $(KERNEL_FLAGS) $(CPU_FLAGS) $(LDFLAGS) $(ALL_LIBS) $(MPI_CFLAGS) $(HDF5_CFLAGS))
+	$(call write_if_changed,$(CC) $(CC_VERSION) $(PLAIN_FLAGS) $(KERNEL_FLAGS) $(CPU_FLAGS) $(LDFLAGS) $(ALL_LIBS) $(MPI_CFLAGS) $(HDF5_CFLAGS) $(CUDA) $(NVCC_FLAGS) $(EMULATION_FLAGS))
 
 $(BUILD)/version: FORCE
 	$(call write_if_changed,$(VERSION_FLAGS))
 
 $(OBJ)/engine/volume/%.o: EXTRA := $(NIFTI_CFLAGS)
 $(OBJ)/engine/cpu/%.o: EXTRA := $(CPU_FLAGS)
+$(OBJ)/engine/cuda/%.o: EXTRA := $(CUDA_C_FLAGS) -DNOC_CUDA_TARGETS='"$(CUDA_TARGETS)"'
+$(OBJ)/engine/cuda/absent.o: EXTRA :=
 $(OBJ)/pipeline/%.o: EXTRA := $(HDF5_CFLAGS) $(MPI_CFLAGS)
 $(OBJ)/pipeline/version.o: EXTRA := $(HDF5_CFLAGS) $(MPI_CFLAGS) $(VERSION_FLAGS)
 $(OBJ)/pipeline/version.o: $(BUILD)/version
@@ -149,6 +175,26 @@ $(OBJ)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,cc  ,$<)
 	$(Q)$(CC) $(PLAIN_FLAGS) $(EXTRA) -MMD -MP -c $< -o $@
+
+$(OBJ)/%.o: %.cu $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,nvcc,$<)
+	$(Q)$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+
+$(OBJ)/emulated/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,cc  ,$< (emulated))
+	$(Q)$(CC) $(PLAIN_FLAGS) -DNOC_CUDA_EMULATED $(CUDA_C_FLAGS) -MMD -MP -c $< -o $@
+
+$(OBJ)/emulated/%.o: %.cu $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,c++ ,$< (emulated))
+	$(Q)$(CXX) $(EMULATED_FLAGS) $(SANITIZE) -MMD -MP -x c++ -c $< -o $@
+
+$(OBJ)/emulated/%.o: %.cpp $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,c++ ,$<)
+	$(Q)$(CXX) $(EMULATION_FLAGS) -MMD -MP -c $< -o $@
 
 define kernel_rule
 $(OBJ)/engine/cpu/%.$(1).o: engine/cpu/%.c $(BUILD)/flags
@@ -165,13 +211,19 @@ $(BUILD)/lib$(1).members: FORCE
 $(BUILD)/lib$(1).a: $(OBJECTS_$(1)) $(BUILD)/lib$(1).members
 	@rm -f $$@.new && $(AR) rcsD $$@.new $(OBJECTS_$(1)) && mv $$@.new $$@
 endef
-$(foreach floor,$(FLOORS),$(eval $(call archive_rule,$(floor))))
+$(foreach floor,$(FLOORS) cuda_emulated,$(eval $(call archive_rule,$(floor))))
 
 LINK = $(CC) $(CFLAGS) -pthread $(SANITIZE) $(LDFLAGS) -Wl,--as-needed
 
 $(BUILD)/nocturne: $(OBJ)/pipeline/main.o $(ARCHIVES)
 	$(call say,link,$@)
 	$(Q)$(LINK) $< -Wl,--start-group $(ARCHIVES) -Wl,--end-group $(ALL_LIBS) -o $@
+
+# The program with an emulated GPU in the place of CUDA, for tests.
+EMULATED_ARCHIVES := $(patsubst %/libcuda.a,%/libcuda_emulated.a,$(ARCHIVES))
+$(BUILD)/nocturne-emulated: $(OBJ)/pipeline/main.o $(EMULATED_ARCHIVES)
+	$(call say,link,$@)
+	$(Q)$(LINK) $< -Wl,--start-group $(EMULATED_ARCHIVES) -Wl,--end-group $(LIBS_cuda_emulated) $(ALL_LIBS) -o $@
 
 # $(1) name, $(2) shared sources, $(3) floors, $(4) the framework's libraries
 define test_rule
@@ -183,8 +235,8 @@ $(BUILD)/tests/$(1): $(OBJ)/tests/$(1).o $(patsubst %.c,$(OBJ)/%.o,$(2)) $(patsu
 	    $(foreach floor,$(3),$(LIBS_$(floor))) -lm -o $$@
 endef
 define add_test
-$(eval $(call test_rule,$(1),$(call shared,tests/$(1).c),$(call reached,tests/$(1).c $(call \
-    shared,tests/$(1).c) $(call headers,$(call shared,tests/$(1).c))),$(if $(filter test_%,$(1)),$(CHECK_LIBS))))
+$(eval $(call test_rule,$(1),$(call shared,tests/$(1).c),$(patsubst cuda,$(if $(filter test_cuda%,$(1)),cuda_emulated,cuda),$(call \
+    reached,tests/$(1).c $(call shared,tests/$(1).c) $(call headers,$(call shared,tests/$(1).c)))),$(if $(filter test_%,$(1)),$(CHECK_LIBS))))
 endef
 $(foreach test,$(notdir $(TESTS) $(TEST_PROGRAMS)) $(FUZZERS:$(BUILD)/tests/%=%),$(call add_test,$(test)))
 
@@ -213,7 +265,7 @@ info:
 	@echo 'jansson       $(JANSSON_VERSION)'
 	@echo 'libcrypto     $(CRYPTO_VERSION)'
 	@echo 'Check         $(or $(CHECK_VERSION),not found: make check needs it)'
-	@echo 'CUDA          $(if $(NVCC),nvcc $(NVCC_VERSION) at $(NVCC)$(comma) not used: this version computes on the CPU,no nvcc)'
+	@echo 'CUDA          $(if $(CUDA),nvcc $(NVCC_VERSION) at $(NVCC)$(comma) for $(CUDA_TARGETS),not built: no nvcc that works)$(if $(CUDA_INCLUDE),; emulated in tests)'
 	@echo 'sanitizers    $(or $(SAN),none)'
 
 deps:
@@ -262,6 +314,18 @@ RUNS ?= 200
 SEED ?= 1
 faults: all $(TEST_SHIMS)
 	@NOC="$(abspath $(BUILD))/nocturne" BUILD="$(abspath $(BUILD))" $(or $(PYTHON),/usr/bin/python3) scripts/faults.py --runs $(RUNS) --seed $(SEED) $(FAULTS_FLAGS)
+
+# The kernels on the emulated GPU in four modes, as no single one finds every fault: lanes in order and copies as late as they
+# may land; reversed and as early; addresses and undefined behaviour; races, whose reports need a fixed address layout.
+emulated_with = $(MAKE) --no-print-directory SAN=$(1) $(BUILD)/san-$(subst $(comma),-,$(1))/tests/test_cuda
+check-cuda: $(if $(CUDA_INCLUDE),$(BUILD)/tests/test_cuda)
+	@$(if $(CUDA_INCLUDE),:,echo 'make: no headers of a CUDA toolkit here' >&2; exit 1)
+	$(BUILD)/tests/test_cuda
+	EMU_ORDER=1 EMU_ASYNC=early $(BUILD)/tests/test_cuda
+	@$(call emulated_with,address$(comma)undefined)
+	$(BUILD)/san-address-undefined/tests/test_cuda
+	@$(call emulated_with,thread)
+	CK_FORK=no EMU_ASYNC=early TSAN_OPTIONS=halt_on_error=1 setarch -R $(BUILD)/san-thread/tests/test_cuda
 
 layers:
 	@scripts/check_layers.sh

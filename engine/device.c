@@ -1,20 +1,8 @@
-/* Which device a text means, and what stands in for CUDA where it was not built. */
+/* Which device a text means. */
 #include "engine/device.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#if !defined(NOC_CUDA)
-/* Every other member stays NULL: nothing opens, so nothing else can be called. */
-static noc_status cuda_open(const noc_device_options *options, noc_device **device, noc_error *err)
-{
-    (void)options;
-    (void)device;
-    return noc_fail(err, NOC_EUNAVAILABLE, "built without CUDA");
-}
-
-const noc_device_ops noc_cuda_ops = {.kind = "cuda", .open = cuda_open};
-#endif
 
 const char *noc_precision_name(noc_precision precision)
 {
@@ -26,7 +14,7 @@ static bool cuda_opens(void)
     noc_device *device = NULL;
     if (noc_cuda_ops.open(&(noc_device_options){.index = 0}, &device, NULL) != NOC_OK)
         return false;
-    noc_cuda_ops.close(device); /* NOLINT: what opens has every member */
+    noc_cuda_ops.close(device);
     return true;
 }
 

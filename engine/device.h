@@ -29,11 +29,12 @@ typedef struct noc_device_options {
 } noc_device_options;
 
 typedef struct noc_device_info {
-    char kind[16];     /* "cpu" */
+    char kind[16];     /* "cpu", "cuda" */
     char name[96];     /* "AMD EPYC ..." */
-    char isa[16];      /* "avx512" */
+    char isa[16];      /* "avx512", "sm_90" */
     char precision[8]; /* "f32" */
-    char library[64];  /* what else decides the bits (kernel version, cuBLAS version) */
+    char library[64];  /* what else decides the bits (kernel version, CUDA versions) */
+    char uuid[48];     /* of a GPU, "GPU-...": two ranks with the same share it; else "" */
     int threads;
 } noc_device_info;
 
@@ -72,7 +73,9 @@ typedef struct noc_gather {
     int grid[3]; /* of one window's logits */
     int upsample[3];
     int64_t window[3];       /* voxels; at most grid*upsample */
-    const float *importance; /* weight of each window voxel [window D][H][W], or NULL: 1 */
+    /* Weight of each window voxel [window D][H][W], or NULL: 1. One that gather_reserve was called with does not
+     * change before it is called again. */
+    const float *importance;
     const noc_gather_window *windows;
     int window_count;       /* all that touch the box, in window order */
     int64_t from[3], to[3]; /* box, half-open, in the padded volume; every voxel is in a window */
@@ -85,6 +88,7 @@ typedef struct noc_gather {
 
 typedef struct noc_device_ops {
     const char *kind;
+    const char *build; /* what of it was built: "own kernels: avx512, ...", "built without CUDA" */
     /* NOC_EUNAVAILABLE with a sentence ("built without CUDA", "this CPU has no AVX-512") */
     noc_status (*open)(const noc_device_options *options, noc_device **device, noc_error *err);
     /* What a device opened with these options computes in: what is wanted where there is such a thing, else
@@ -119,8 +123,8 @@ typedef struct noc_device_ops {
     noc_status (*buffer_create)(noc_device *device, size_t bytes, noc_buffer **buffer, noc_error *err);
     void (*buffer_free)(noc_buffer *buffer);
     noc_status (*gather)(noc_device *device, const noc_gather *gather, noc_error *err);
-    /* Room, kept by the device, for gathers with these classes, grid, upsample, and a box not wider along W:
-     * those allocate nothing. */
+    /* Room, kept by the device, for gathers with these classes, grid, upsample, importance, a box not wider along
+     * W and not more windows: those allocate nothing. */
     noc_status (*gather_reserve)(noc_device *device, const noc_gather *widest, noc_error *err);
 } noc_device_ops;
 
@@ -132,7 +136,7 @@ noc_status noc_device_find(const char *text, const noc_device_ops **ops, int *in
 const char *noc_precision_name(noc_precision precision);
 
 extern const noc_device_ops noc_cpu_ops;
-/* The CUDA table, or the stub that says "built without CUDA". */
+/* The CUDA table (engine/cuda/device.c), or the stub that says "built without CUDA" (engine/cuda/absent.c). */
 extern const noc_device_ops noc_cuda_ops;
 
 #endif

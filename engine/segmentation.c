@@ -222,6 +222,7 @@ static noc_status make_room(noc_segmentation *s, noc_error *err)
         widest.to[2] = t->to[1] - t->from[1] > widest.to[2] ? t->to[1] - t->from[1] : widest.to[2];
     }
     int64_t kept = layers_kept(&s->windows) * most[0] * most[1];
+    widest.window_count = (int)kept;
     s->reaching = noc_alloc((size_t)kept, sizeof *s->reaching, err);
     if (!s->reaching)
         return NOC_ENOMEMORY;

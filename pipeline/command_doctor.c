@@ -34,8 +34,8 @@ static void look_at_device(const noc_settings *settings, const noc_device_ops *o
         return;
     }
     ops->describe(device, &info);
-    snprintf(f->text, sizeof f->text, "%s, %s, %s, %d threads", info.name, info.isa, info.precision,
-             info.threads);
+    snprintf(f->text, sizeof f->text, "%s%s%s, %s, %s, %d threads", info.name, info.uuid[0] ? ", " : "",
+             info.uuid, info.isa, info.precision, info.threads);
     ops->close(device);
     options.precision = NOC_PRECISION_AUTO;
     if (ops->precision(&options) == NOC_PRECISION_F32 || ops->open(&options, &device, NULL) != NOC_OK)

@@ -21,8 +21,8 @@ void noc_version_print(void)
     mpi[strcspn(mpi, ",\n")] = '\0';
     H5get_libversion(&major, &minor, &release);
     printf("nocturne %s\n", noc_version());
-    printf("cpu     own kernels: avx512, avx2, portable\n");
-    printf("cuda    built without CUDA\n");
+    printf("cpu     %s\n", noc_cpu_ops.build);
+    printf("cuda    %s\n", noc_cuda_ops.build);
     printf("mpi     %s\n", mpi);
     printf("hdf5    %u.%u.%u, parallel\n", major, minor, release);
     printf("sqlite  %s\n", sqlite3_libversion());

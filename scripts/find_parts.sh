@@ -127,6 +127,25 @@ nvcc=$(command -v nvcc 2>/dev/null || true)
 nvcc_version=''
 [ -z "$nvcc" ] || nvcc_version=$("$nvcc" --version 2>/dev/null | sed -n 's/.*release \([0-9.]*\).*/\1/p')
 
+# CUDA is built where nvcc, its host compiler and the static runtime work together. The tests' emulation of a GPU needs the
+# toolkit's headers and a C++ compiler alone.
+CXX=${CXX:-g++}
+cuda_folder=${nvcc:+$(dirname "$(dirname "$(readlink -f "$nvcc")")")} cuda_libs='' cuda_include=''
+for folder in ${cuda_folder:+"$cuda_folder"} /usr/local/cuda /usr; do
+    printf '%s\n' '#include <cuda_runtime_api.h>' '#include <cuda_fp16.h>' '#include <cuda_bf16.h>' >"$work/try.cc"
+    [ -f "$folder/include/cuda_runtime_api.h" ] && $CXX -std=c++17 -I"$folder/include" -c "$work/try.cc" -o "$work/try.o" \
+        >"$work/log" 2>&1 && cuda_include=$folder/include && break
+done
+if [ -n "$nvcc" ] && [ -n "$cuda_include" ]; then
+    printf '__global__ void f() {}\nextern "C" int g() { int n; return cudaGetDeviceCount(&n); }\n' >"$work/try.cu"
+    for folder in "$cuda_folder/lib64" "$cuda_folder/lib" "/usr/lib/$multiarch"; do
+        "$nvcc" -ccbin "$CXX" -std=c++17 -c "$work/try.cu" -o "$work/try.o" >"$work/log" 2>&1 &&
+            try 'int g(void); int main(void) { return g(); }' "$work/try.o" -L"$folder" -lcudart_static -lstdc++ -ldl -lrt -pthread &&
+            cuda_libs="-L$folder -lcudart_static -lstdc++ -ldl -lrt" && break
+    done
+fi
+[ -n "$cuda_libs" ] || nvcc=''
+
 cat >"$output.new" <<END
 TARGET := $($CC -dumpmachine)
 CC_VERSION := $($CC -dumpfullversion -dumpversion)
@@ -145,7 +164,10 @@ CRYPTO_VERSION := $(version_of libcrypto)
 CHECK_VERSION := $check_version
 CHECK_CFLAGS := $check_cflags
 CHECK_LIBS := $check_libs
+CXX := $CXX
 NVCC := $nvcc
+CUDA_LIBS := $cuda_libs
+CUDA_INCLUDE := $cuda_include
 NVCC_VERSION := $nvcc_version
 END
 mv "$output.new" "$output"

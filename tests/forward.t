@@ -98,7 +98,9 @@ refused "stages of several windows" 64 good "--stages" --sliding --stages
 refused "an unknown flag" 64 good "--nonsense" --nonsense
 refused "an overlap of 1" 64 good "overlap" --sliding --overlap 1
 refused "an unknown device" 64 good "device" --device tpu
-refused "no CUDA here" 69 good "built without CUDA" --device cuda
+CUDA_VISIBLE_DEVICES=
+export CUDA_VISIBLE_DEVICES
+refused "no CUDA here" 69 good "CUDA" --device cuda
 refused "an unknown instruction set" 64 good "isa" --isa mmx
 forward "half floats" 0 half
 mv "$work/out.safetensors" "$work/half.out"

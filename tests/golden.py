@@ -1,7 +1,7 @@
 """Golden files and the program: makes what a command reads, compares what it wrote.
 
     golden.py network GOLDEN WEIGHTS FOLDER     of a network: FOLDER/model.yaml and FOLDER/input.safetensors
-    golden.py check_network GOLDEN OUTPUT       logits and stages within 2e-5
+    golden.py check_network GOLDEN OUTPUT [LIMIT]  logits and stages within 2e-5
     golden.py windows GOLDEN WEIGHTS FOLDER     the same of sliding windows; also FOLDER/flags, and the model
                                                 FOLDER/other/model.yaml that needs them
     golden.py check_windows GOLDEN OUTPUT       logits within 2e-5, masks equal but where a logit may be off
@@ -57,22 +57,22 @@ def sampled(array, wanted):
     return array[:, ::stride, ::stride, ::stride]
 
 
-def check(name, got, wanted, failures):
+def check(name, got, wanted, failures, limit=LIMIT):
     error = tensors.error(sampled(got, wanted), wanted)
     print("%s %s error %.2g" % (name, "x".join(map(str, got.shape)), error))
-    if not error <= LIMIT:
+    if not error <= limit:
         failures.append(name)
 
 
-def check_network(golden, output):
+def check_network(golden, output, limit=LIMIT):
     metadata, wanted = tensors.read(golden)
     _, got = tensors.read(output)
     failures, logits = [], got["logits"]
     assert list(logits.shape) == json.loads(metadata["logits_shape"]), logits.shape
-    check("logits", logits, wanted.get("logits", wanted.get("logits_strided")), failures)
+    check("logits", logits, wanted.get("logits", wanted.get("logits_strided")), failures, float(limit))
     for stage in ["c1", "c2", "c3", "c4"]:
         if stage in wanted:
-            check(stage, got[stage], wanted[stage], failures)
+            check(stage, got[stage], wanted[stage], failures, float(limit))
     if "positive_voxels" in wanted:
         voxels = logits[0].size
         largest = float(numpy.abs(logits).max())

@@ -266,6 +266,7 @@ static void cpu_buffer_free(noc_buffer *buffer)
 
 const noc_device_ops noc_cpu_ops = {
     .kind = "cpu",
+    .build = "own kernels: avx512, avx2, portable",
     .open = cpu_open,
     .precision = cpu_precision,
     .close = cpu_close,

@@ -1,0 +1,127 @@
+/* Inside of the CUDA device: what its C files share. The twin of engine/cpu/cpu.h.
+ *
+ * A network is a list of steps, each an op of the plan or several. The windows of a batch lie behind each
+ * other in every value, so a value is one matrix of batch * tokens rows; kernels compute each row in an order
+ * of its own, so that no bit depends on the batch. All work is on one stream; a call of the table returns
+ * when it is done. */
+#ifndef NOC_CUDA_CUDA_H
+#define NOC_CUDA_CUDA_H
+
+#include "engine/base/pool.h"
+#include "engine/cuda/kernels.h"
+#include "engine/device.h"
+
+/* Memory that gathers need, kept by the device. */
+typedef struct noc_cuda_gather_room {
+    void *out, *staging; /* a piece of the box: of the device, of the host */
+    size_t bytes;
+    noc_cuda_gather_window *windows, *window_staging;
+    int window_count;
+    float *importance; /* a copy of the map at importance_of, of importance_floats */
+    size_t importance_floats;
+    const float *importance_of;
+} noc_cuda_gather_room;
+
+struct noc_device {
+    int index;
+    noc_cuda_type type;
+    cudaStream_t stream;
+    noc_pool *pool;
+    noc_cuda_gather_room room;
+    struct cudaDeviceProp properties;
+};
+
+struct noc_buffer {
+    noc_device *device;
+    float *data;
+    size_t bytes;
+};
+
+typedef struct noc_cuda_step noc_cuda_step;
+
+typedef struct noc_cuda_step_kind {
+    /* How many ops, from op number `first` on, one step of this kind computes; 0: none. */
+    int (*match)(const noc_network *network, int first);
+    /* Puts weights on the device and says what it needs while it runs (noc_cuda_want). */
+    noc_status (*prepare)(noc_network *network, noc_cuda_step *step, noc_error *err);
+    /* Launches it for the first `batch` windows. */
+    cudaError_t (*run)(noc_network *network, const noc_cuda_step *step, int batch);
+} noc_cuda_step_kind;
+
+/* Several ops first. */
+extern const noc_cuda_step_kind noc_cuda_product_step, noc_cuda_tokens_step, noc_cuda_attention_step,
+    noc_cuda_depthwise_step, noc_cuda_mix_step;
+
+struct noc_cuda_step {
+    const noc_cuda_step_kind *kind;
+    const noc_op *ops;
+    int op_count;
+    void *weight; /* of a product: elements; else f32 */
+    float *bias;
+};
+
+typedef struct noc_cuda_block noc_cuda_block; /* of device memory kept for the network */
+
+struct noc_network {
+    noc_device *device;
+    const noc_plan *plan;
+    int max_batch;
+    noc_cuda_step *steps;
+    int step_count;
+    noc_cuda_block *blocks;
+    unsigned char *arena; /* the values of max_batch windows that more than one step knows, but the input */
+    void *input;          /* value 0, elements */
+    float *logits;        /* in f32, where the last product can write them so; else NULL: in the arena */
+    float *upload;        /* windows as the host has them, */
+    float *staging;       /* and their copy in pinned memory; also what network_read brings back */
+    float *planar;        /* a value as network_read gives it */
+    float *scratch;       /* of the step that runs, scratch_floats */
+    size_t *offsets;      /* of the values in the arena of one window, in elements */
+    size_t arena_elements, scratch_floats, kept_bytes, arena_bytes, staging_bytes;
+    cudaEvent_t *events; /* before the first step, and behind each */
+    double *seconds;     /* of each op so far */
+};
+
+/* NOC_OK for cudaSuccess; NOC_ENOMEMORY for memory that is not there; else NOC_EDEVICE: what failed, and why.
+ */
+noc_status noc_cuda_status(cudaError_t error, const char *what, noc_error *err);
+/* Before any other call, by whatever thread. */
+noc_status noc_cuda_enter(const noc_device *device, noc_error *err);
+
+/* ---- network.c ---- */
+
+/* Device memory that lives as long as the network. */
+noc_status noc_cuda_keep(noc_network *network, size_t bytes, void **kept, noc_error *err);
+/* Floats that a step needs while it runs. */
+void noc_cuda_want(noc_network *network, size_t floats);
+/* Copies of weights; *copy stays NULL where there are none. */
+noc_status noc_cuda_copy_floats(noc_network *network, const noc_weights *weights, float **copy,
+                                noc_error *err);
+noc_status noc_cuda_copy_elements(noc_network *network, const noc_weights *weights, void **copy,
+                                  noc_error *err);
+
+int64_t noc_cuda_tokens_of(const noc_value *value);
+const noc_value *noc_cuda_value_of(const noc_network *network, int value);
+/* Where a value lies: elements, the logits f32 where network->logits is set. */
+void *noc_cuda_value(const noc_network *network, int value);
+
+noc_status noc_cuda_network_create(noc_device *device, const noc_plan *plan, int max_batch,
+                                   noc_network **network, noc_error *err);
+void noc_cuda_network_free(noc_network *network);
+void noc_cuda_network_memory(const noc_network *network, noc_network_memory *memory);
+noc_status noc_cuda_network_run(noc_network *network, int batch, const float *const input[], bool is_planar,
+                                noc_buffer *const output[], const size_t offset[], noc_error *err);
+const double *noc_cuda_network_seconds(const noc_network *network);
+noc_status noc_cuda_network_read(noc_network *network, int value, float *out, noc_error *err);
+
+/* ---- limits.c ---- */
+
+noc_status noc_cuda_limits(noc_device *device, noc_device_limits *limits, noc_error *err);
+
+/* ---- gather.c ---- */
+
+noc_status noc_cuda_gather(noc_device *device, const noc_gather *gather, noc_error *err);
+noc_status noc_cuda_gather_reserve(noc_device *device, const noc_gather *widest, noc_error *err);
+void noc_cuda_gather_room_free(noc_cuda_gather_room *room);
+
+#endif

@@ -1,0 +1,125 @@
+/* Launchers of the CUDA kernels, one struct an op. Plain C without the engine's headers, so that the .cu
+ * files see numbers and pointers only. All pointers are device memory. Elements are stored as `type`;
+ * arithmetic and sums are f32, in an order that depends on the shapes of one window alone. Sizes are checked
+ * by the caller. */
+#ifndef NOC_CUDA_KERNELS_H
+#define NOC_CUDA_KERNELS_H
+
+#include <cuda_runtime_api.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The numbers of noc_precision, noc_activation and noc_gather_kind. */
+typedef enum noc_cuda_type { NOC_CUDA_F32, NOC_CUDA_BF16, NOC_CUDA_F16 } noc_cuda_type;
+typedef enum noc_cuda_activation { NOC_CUDA_IDENTITY, NOC_CUDA_GELU, NOC_CUDA_RELU } noc_cuda_activation;
+typedef enum noc_cuda_gather_kind { NOC_CUDA_LABELS, NOC_CUDA_REGIONS, NOC_CUDA_LOGITS } noc_cuda_gather_kind;
+
+enum { NOC_CUDA_INPUTS = 4, NOC_CUDA_HEAD_DIM_MOST = 512 };
+
+/* out[row][column] = activation(scale[row] * (in * weight + bias) + residual). A row is a place of the
+ * output's grid, windows of a batch after each other; its inputs are the box `kernel` at place * stride -
+ * padding, zeros outside. A product of matrices has grids {1, 1, rows} and a kernel of 1. */
+typedef struct noc_cuda_product {
+    noc_cuda_type type;
+    int out_is_f32;          /* whatever the type is */
+    const void *in, *weight; /* weight: [columns + tail][depth], depth = kernel * in_channels */
+    const float *bias;       /* [columns + tail], or NULL */
+    const void *residual;    /* like out, or NULL */
+    float *scale;            /* [rows]: of the tail, or NULL without one */
+    void *out;
+    int in_grid[3], out_grid[3], kernel[3], stride[3], padding[3];
+    int batch, in_channels, depth, columns, tail;
+    float tail_constant;
+    noc_cuda_activation activation;
+} noc_cuda_product;
+/* With a tail its launch comes first: scale = 1 / sqrt(tail_constant + sum of squares of the tail's columns).
+ */
+cudaError_t noc_cuda_product_run(cudaStream_t stream, const noc_cuda_product *p);
+
+/* Rows of channels. */
+typedef struct noc_cuda_tokens {
+    noc_cuda_type type;
+    const void *in;
+    const float *weight, *bias; /* [channels], or NULL */
+    void *out;
+    int64_t rows;
+    int channels;
+    float eps;
+    noc_cuda_activation activation;
+} noc_cuda_tokens;
+cudaError_t noc_cuda_layer_norm_run(cudaStream_t stream, const noc_cuda_tokens *t);
+/* activation(in * weight + bias) */
+cudaError_t noc_cuda_pointwise_run(cudaStream_t stream, const noc_cuda_tokens *t);
+
+/* A batch of windows of f32, [channels][rows] each (is_planar) or [rows][channels], to elements
+ * [rows][channels]. */
+cudaError_t noc_cuda_take_run(cudaStream_t stream, noc_cuda_type type, const float *in, int is_planar,
+                              void *out, int batch, int64_t rows, int channels);
+/* [rows][channels] of one window to planar f32. */
+cudaError_t noc_cuda_give_run(cudaStream_t stream, noc_cuda_type type, const void *in, float *out,
+                              int64_t rows, int channels);
+
+/* q, out, residual: [batch][queries][heads * dim]; kv: [batch][keys][2 * heads * dim + has_scores], keys,
+ * then values, then what is added to the key's scores. */
+typedef struct noc_cuda_attention {
+    noc_cuda_type type;
+    const void *q, *kv, *residual;
+    void *out;
+    int batch, queries, keys, heads, dim, has_scores;
+    float scale;
+} noc_cuda_attention;
+cudaError_t noc_cuda_attention_run(cudaStream_t stream, const noc_cuda_attention *a);
+
+/* 3x3x3, stride 1, padding 1; weight [27][channels]. */
+typedef struct noc_cuda_depthwise {
+    noc_cuda_type type;
+    const void *in;
+    const float *weight, *bias;
+    void *out;
+    int batch, grid[3], channels;
+    noc_cuda_activation activation;
+} noc_cuda_depthwise;
+cudaError_t noc_cuda_depthwise_run(cudaStream_t stream, const noc_cuda_depthwise *d);
+
+/* Inputs resized trilinearly to `grid`, then added (activation(bias + sum)) or put side by side. */
+typedef struct noc_cuda_mix {
+    noc_cuda_type type;
+    const void *in[NOC_CUDA_INPUTS];
+    int in_grid[NOC_CUDA_INPUTS][3], in_channels[NOC_CUDA_INPUTS], inputs, is_concat;
+    const float *bias; /* or NULL */
+    void *out;
+    int batch, grid[3], channels;
+    noc_cuda_activation activation;
+} noc_cuda_mix;
+cudaError_t noc_cuda_mix_run(cudaStream_t stream, const noc_cuda_mix *m);
+
+typedef struct noc_cuda_gather_window {
+    const float *logits; /* [classes][grid] */
+    int start[3];
+} noc_cuda_gather_window;
+
+/* Rows [first_row, first_row + rows) of a box of `height` rows a plane to out: [classes or 1][rows][width].
+ */
+typedef struct noc_cuda_gathering {
+    noc_cuda_gather_kind kind;
+    const noc_cuda_gather_window *windows;
+    const float *importance; /* [window], or NULL: 1 */
+    void *out;
+    int window_count, classes, grid[3], upsample[3], window[3], from[3];
+    int height, width, rows, element_bytes;
+    int64_t first_row;
+    float threshold;
+} noc_cuda_gathering;
+cudaError_t noc_cuda_gather_run(cudaStream_t stream, const noc_cuda_gathering *g);
+
+/* `rounds` rounds of fused multiply-adds in registers by `blocks` blocks; returns the FLOP of it in *flop. */
+cudaError_t noc_cuda_peak_run(cudaStream_t stream, int blocks, int rounds, float *sink, double *flop);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,111 @@
+#!/bin/sh
+# The program on an emulated GPU (tests/emulation): forward, masks that no batch and no number of ranks changes, errors.
+. "$(dirname "$0")/tap.sh"
+tap_begin
+emulated=$BUILD/nocturne-emulated
+if [ ! -x "$emulated" ]; then
+    skip "an emulated GPU" "its build needs the headers of a CUDA toolkit and a C++ compiler"
+    tap_end
+    exit 0
+fi
+model=$root/models/hippocampus golden=$root/tests/data/golden
+
+# golden NAME PRECISION LIMIT
+golden()
+{
+    rm -rf "$work/model"
+    ok "$1, $2: made" "$PYTHON" "$root/tests/golden.py" network "$golden/$1.safetensors" \
+        "$golden/tiny_weights.safetensors" "$work/model"
+    exits "$1, $2: runs" 0 "$emulated" forward -m "$work/model" --input "$work/model/input.safetensors" \
+        --output "$work/out.safetensors" --stages --device cuda --precision "$2"
+    ok "$1, $2: within $3" "$PYTHON" "$root/tests/golden.py" check_network "$golden/$1.safetensors" \
+        "$work/out.safetensors" "$3"
+}
+golden tiny_32x32x32 f32 2e-5
+golden tiny_37x45x29 f16 5e-3
+golden tiny_legacy_48x40x56_strided f32 2e-5
+EMU_ORDER=1 EMU_ASYNC=early
+export EMU_ORDER EMU_ASYNC
+golden tiny_37x45x29 f32 2e-5
+golden tiny_32x32x32 bf16 4e-2
+unset EMU_ORDER EMU_ASYNC
+
+# run NAME LIST DEVICE FLAGS...: into catalog and folder $work/NAME; its exit code is in $code.
+run()
+{
+    name=$1 list=$2 device=$3
+    shift 3
+    "$emulated" scan --catalog "$work/$name.catalog" "$list" >"$work/run.log" 2>&1
+    timeout 900 "$emulated" run -m "$model" --device "$device" --catalog "$work/$name.catalog" \
+        --results "$work/$name" --progress none "$@" >>"$work/run.log" 2>&1 </dev/null
+    code=$?
+}
+
+# The demo's scans, and the first two of them.
+demo=$work/demo.csv short=$work/short.csv
+echo key,image,truth >"$demo"
+for image in "$root"/demo/archive/imagesTr/hippocampus_*.nii.gz; do
+    file=$(basename "$image")
+    echo "${file%.nii.gz},$image,$root/demo/archive/labelsTr/$file" >>"$demo"
+done
+sed -n 1,3p "$demo" >"$short"
+
+# masks NAME: what the run of that name made, the same as those of one window a batch.
+masks()
+{
+    "$PYTHON" "$root/tests/masks.py" list "$work/$1" >"$work/$1.masks" && [ -s "$work/$1.masks" ] &&
+        cmp "$work/one.masks" "$work/$1.masks"
+}
+run one "$short" cuda --precision f16 --threads 1 --window 24,32,24 --overlap 0.5 --ranks 1 --batch 1
+is "batch 1: ends with 0" $code 0
+ok "batch 1: masks" masks one
+run three "$short" cuda --precision f16 --threads 2 --window 24,32,24 --overlap 0.5 --ranks 1 --batch 3
+ok "batch 3: the same bits" masks three
+run eight "$short" cuda --precision f16 --threads 1 --window 24,32,24 --overlap 0.5 --ranks 4 --batch 8
+ok "batch 8, 4 ranks: the same bits" masks eight
+
+run gpu "$demo" cuda --precision f16 --ranks 1 --threads 2
+is "16 scans in f16: ends with 0" $code 0
+run cpu "$demo" cpu --precision f32 --ranks 1 --threads 2
+is "16 scans on the CPU: ends with 0" $code 0
+for name in gpu cpu; do
+    "$NOC" report --csv --catalog "$work/$name.catalog" --results "$work/$name" >"$work/$name.csv" 2>"$work/err"
+done
+cat >"$work/mean.py" <<'EOF'
+import csv, os
+dice = {}
+for name in ("gpu", "cpu"):
+    with open("%s/%s.csv" % (os.environ["work"], name)) as file:
+        dice[name] = {(row["key"], row["label"]): float(row["dice"]) for row in csv.DictReader(file)}
+mean = {name: sum(d.values()) / len(d) for name, d in dice.items()}
+assert len(dice["cpu"]) == 32 and dice["gpu"].keys() == dice["cpu"].keys(), len(dice["cpu"])
+assert mean["cpu"] > 0.8 and abs(mean["gpu"] - mean["cpu"]) <= 0.001, mean
+EOF
+ok "16 scans: mean Dice within 0.001 of the CPU's" "$PYTHON" "$work/mean.py"
+
+# infer NAME CODE TEXT VARIABLE=VALUE...
+scan=$(sed -n '2s/^[^,]*,\([^,]*\),.*/\1/p' "$demo")
+infer()
+{
+    name=$1 code=$2 text=$3
+    shift 3
+    exits "$name: exit $code" "$code" env "$@" "$emulated" infer -m "$model" --device cuda -o "$work/m.nii.gz" "$scan"
+    says "$name: says why" "$text" "$work/err"
+}
+infer "no driver" 69 "this machine has no NVIDIA driver" EMU_DRIVER=0
+infer "an old driver" 69 "too old" EMU_DRIVER=11000
+infer "no device" 69 "no CUDA device" EMU_DEVICES=0
+infer "memory that is not there" 70 "out of memory" EMU_FAIL=cudaMalloc:5:2
+infer "a launch that fails" 69 "CUDA, running the network" EMU_FAIL=cudaLaunchKernelEx:40:719
+exits "cuda:1 of one" 69 "$emulated" infer -m "$model" --device cuda:1 -o "$work/m.nii.gz" "$scan"
+says "cuda:1 of one: says how many" "1 can be seen" "$work/err"
+exits "doctor" 0 "$emulated" doctor
+ok "doctor: the GPU" grep -q '^ok *cuda .*emulated.*GPU-.*sm_90' "$work/out"
+
+EMU_FAIL=cudaStreamSynchronize:3:214:sticky
+export EMU_FAIL
+run broken "$short" cuda --ranks 1 --threads 1
+unset EMU_FAIL
+is "an ECC error in a run: exit code" $code 69
+says "... its type and words" "uncorrectable ECC" "$work/run.log"
+tap_end
