@@ -78,12 +78,15 @@ static __device__ __forceinline__ void weigh(const noc_cuda_attention &a, const 
         scores[3] += q.w * key;
     }
     for (int i = 0; i < QUERIES; i++) {
-        float score = is_inside ? a.scale * scores[i] + own : -INFINITY,
-              top = fmaxf(largest[i], warp_max(score));
-        float weight = expf(score - top);
-        shrink[i] = expf(largest[i] - top);
-        sum[i] = sum[i] * shrink[i] + warp_sum(weight);
-        largest[i] = top;
+        float score = is_inside ? a.scale * scores[i] + own : -INFINITY;
+        shrink[i] = 1;
+        if (__any_sync(0xffffffffu, score > largest[i])) {
+            float top = fmaxf(largest[i], warp_max(score));
+            shrink[i] = expf(largest[i] - top);
+            largest[i] = top;
+        }
+        float weight = expf(score - largest[i]);
+        sum[i] = sum[i] * shrink[i] + weight;
         s.weights[lane * QUERIES + i] = weight;
     }
 }
@@ -131,6 +134,8 @@ __global__ void __launch_bounds__(WARPS * 32) attention_kernel(noc_cuda_attentio
             }
         }
     }
+    for (int i = 0; i < QUERIES; i++)
+        sum[i] = warp_sum(sum[i]);
 #pragma unroll
     for (int part = 0; part < PARTS; part++)
         for (int i = 0; i < QUERIES; i++) {
