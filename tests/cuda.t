@@ -102,7 +102,7 @@ says "cuda:1 of one: says how many" "1 can be seen" "$work/err"
 exits "doctor" 0 "$emulated" doctor
 ok "doctor: the GPU" grep -q '^ok *cuda .*emulated.*GPU-.*sm_90' "$work/out"
 
-EMU_FAIL=cudaStreamSynchronize:3:214:sticky
+EMU_FAIL=cudaLaunchKernelEx:120:214:sticky
 export EMU_FAIL
 run broken "$short" cuda --ranks 1 --threads 1
 unset EMU_FAIL

@@ -572,7 +572,7 @@ START_TEST(failures)
         snprintf(plan, sizeof plan, "cudaLaunchKernelEx:%d:%d%s", i, LAUNCH, i % 2 ? "" : ":sticky");
         check_failure(plan, NOC_EDEVICE, "CUDA, ");
     }
-    check_failure("cudaStreamSynchronize:2:214:sticky", NOC_EDEVICE,
+    check_failure("cudaStreamSynchronize:5:214:sticky", NOC_EDEVICE,
                   "running the network: uncorrectable ECC");
     check_failure("cudaMemcpyAsync:3:214:sticky", NOC_EDEVICE, "uncorrectable ECC");
     check_failure("cudaSetDevice:1:46", NOC_EDEVICE, "opening the device");

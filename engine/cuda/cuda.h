@@ -85,6 +85,9 @@ struct noc_network {
 /* NOC_OK for cudaSuccess; NOC_ENOMEMORY for memory that is not there; else NOC_EDEVICE: what failed, and why.
  */
 noc_status noc_cuda_status(cudaError_t error, const char *what, noc_error *err);
+/* To the device, done on return. Not cudaMemcpy: its stream and ours do not wait for each other, and from
+ * pageable memory it returns before the data have arrived. */
+cudaError_t noc_cuda_upload(const noc_device *device, void *to, const void *from, size_t bytes);
 /* Before any other call, by whatever thread. */
 noc_status noc_cuda_enter(const noc_device *device, noc_error *err);
 

@@ -6,6 +6,7 @@
 #include "engine/base/cpus.h"
 #include "engine/base/memory.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,10 @@
 #endif
 
 enum { THREADS_MAX = 1024 };
+
+/* Devices of this process that are open. With the last the driver's own memory on the GPU is given back:
+ * whoever only looks which device there is would otherwise hold it to its end. */
+static atomic_int open_devices;
 
 _Static_assert((int)NOC_CUDA_F32 == NOC_PRECISION_F32 && (int)NOC_CUDA_BF16 == NOC_PRECISION_BF16 &&
                    (int)NOC_CUDA_F16 == NOC_PRECISION_F16,
@@ -27,6 +32,12 @@ noc_status noc_cuda_status(cudaError_t error, const char *what, noc_error *err)
     cudaGetLastError(); /* one that does not stick is told once */
     return noc_fail(err, error == cudaErrorMemoryAllocation ? NOC_ENOMEMORY : NOC_EDEVICE, "CUDA, %s: %s",
                     what, cudaGetErrorString(error));
+}
+
+cudaError_t noc_cuda_upload(const noc_device *device, void *to, const void *from, size_t bytes)
+{
+    cudaError_t error = cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, device->stream);
+    return error == cudaSuccess ? cudaStreamSynchronize(device->stream) : error;
 }
 
 noc_status noc_cuda_enter(const noc_device *device, noc_error *err)
@@ -71,6 +82,8 @@ static noc_status find_gpu(const noc_device_options *options, noc_device *device
         error = cudaSetDevice(device->index);
     if (error == cudaSuccess)
         error = cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking);
+    if (error == cudaSuccess)
+        atomic_fetch_add(&open_devices, 1);
     return noc_cuda_status(error, "opening the device", err);
 }
 
@@ -86,8 +99,10 @@ static void cuda_close(noc_device *device)
     if (device->stream) {
         cudaSetDevice(device->index);
         cudaStreamDestroy(device->stream);
+        noc_cuda_gather_room_free(&device->room);
+        if (atomic_fetch_sub(&open_devices, 1) == 1)
+            cudaDeviceReset();
     }
-    noc_cuda_gather_room_free(&device->room);
     noc_pool_free(device->pool);
     free(device);
 }

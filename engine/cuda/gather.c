@@ -71,8 +71,9 @@ static cudaError_t take_window_room(noc_cuda_gather_room *room, int count)
     return error;
 }
 
-static cudaError_t copy_importance(noc_cuda_gather_room *room, const noc_gather *g)
+static cudaError_t copy_importance(noc_device *device, const noc_gather *g)
 {
+    noc_cuda_gather_room *room = &device->room;
     size_t floats = window_floats(g);
     room->importance_of = NULL;
     if (floats > room->importance_floats) {
@@ -84,7 +85,7 @@ static cudaError_t copy_importance(noc_cuda_gather_room *room, const noc_gather 
             return error;
         room->importance_floats = floats;
     }
-    return cudaMemcpy(room->importance, g->importance, floats * sizeof(float), cudaMemcpyHostToDevice);
+    return noc_cuda_upload(device, room->importance, g->importance, floats * sizeof(float));
 }
 
 noc_status noc_cuda_gather_reserve(noc_device *device, const noc_gather *widest, noc_error *err)
@@ -98,21 +99,22 @@ noc_status noc_cuda_gather_reserve(noc_device *device, const noc_gather *widest,
     if (error == cudaSuccess)
         error = take_window_room(room, widest->window_count);
     if (error == cudaSuccess && widest->importance)
-        error = copy_importance(room, widest);
+        error = copy_importance(device, widest);
     if (error == cudaSuccess)
         room->importance_of = widest->importance;
     return noc_cuda_status(error, "memory for gathering", err);
 }
 
 /* Room for a gathering that was not announced, or announced smaller. */
-static cudaError_t take_room(noc_cuda_gather_room *room, const noc_gather *g)
+static cudaError_t take_room(noc_device *device, const noc_gather *g)
 {
+    noc_cuda_gather_room *room = &device->room;
     cudaError_t error =
         take_output_room(room, row_bytes(g) > PIECE_BYTES ? row_bytes(g) : (size_t)PIECE_BYTES);
     if (error == cudaSuccess)
         error = take_window_room(room, g->window_count);
     if (error == cudaSuccess && g->importance && g->importance != room->importance_of)
-        error = copy_importance(room, g);
+        error = copy_importance(device, g);
     return error;
 }
 
@@ -238,7 +240,7 @@ noc_status noc_cuda_gather(noc_device *device, const noc_gather *gather, noc_err
     for (int a = 0; a < 3; a++)
         if (gather->from[a] >= gather->to[a])
             return NOC_OK;
-    cudaError_t error = take_room(&device->room, gather);
+    cudaError_t error = take_room(device, gather);
     if (error == cudaSuccess)
         error = send_windows(device, gather);
     if (error == cudaSuccess)

@@ -156,7 +156,7 @@ template <class T, int PARTS> static cudaError_t launch(cudaStream_t stream, con
     config.dynamicSmemBytes = (size_t)shared_floats(a->dim) * sizeof(float);
     cudaError_t error =
         cudaFuncSetAttribute(attention_kernel<T, PARTS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             shared_floats(32 * PARTS) * (int)sizeof(float));
+                             shared_floats(a->dim) * (int)sizeof(float));
     return error == cudaSuccess ? cudaLaunchKernelEx(&config, attention_kernel<T, PARTS>, *a) : error;
 }
 

@@ -32,11 +32,11 @@ static __device__ __forceinline__ place place_of(const noc_cuda_product &p, int 
     return where;
 }
 
-// Depths [first, first + DEPTH) of 64 rows and of 64 columns.
+// Depths [first, first + DEPTH) of 64 rows, and of 64 of `columns` rows of weights.
 template <class T>
-static __device__ __forceinline__ void fetch(const noc_cuda_product &p, const place where[EACH],
-                                             int first_row, int first_column, int columns, int first,
-                                             product_tile *t)
+static __device__ __forceinline__ void fetch(const noc_cuda_product &p, const T *weights,
+                                             const place where[EACH], int first_row, int first_column,
+                                             int columns, int first, product_tile *t)
 {
     int lane = threadIdx.x % DEPTH, k = first + lane, tap = k / p.in_channels, channel = k % p.in_channels;
     int kw = tap % p.kernel[2], kh = tap / p.kernel[2] % p.kernel[1], kd = tap / p.kernel[2] / p.kernel[1];
@@ -52,7 +52,7 @@ static __device__ __forceinline__ void fetch(const noc_cuda_product &p, const pl
                                       p.in_channels +
                                   channel]);
         if (k < p.depth && first_column + line < columns)
-            weight = number_of(((const T *)p.weight)[(int64_t)(first_column + line) * p.depth + k]);
+            weight = number_of(weights[(int64_t)(first_column + line) * p.depth + k]);
         t->in[lane][line] = in;
         t->weight[lane][line] = weight;
     }
@@ -60,8 +60,9 @@ static __device__ __forceinline__ void fetch(const noc_cuda_product &p, const pl
 
 // sums[i][j]: of row 4 y + i and column x + 16 j of the tile, x and y this thread's.
 template <class T>
-static __device__ __forceinline__ void multiply(const noc_cuda_product &p, int first_row, int first_column,
-                                                int columns, product_tile *t, float sums[EACH][EACH])
+static __device__ __forceinline__ void multiply(const noc_cuda_product &p, const T *weights, int first_row,
+                                                int first_column, int columns, product_tile *t,
+                                                float sums[EACH][EACH])
 {
     int x = threadIdx.x % ACROSS, y = threadIdx.x / ACROSS;
     place where[EACH];
@@ -69,7 +70,7 @@ static __device__ __forceinline__ void multiply(const noc_cuda_product &p, int f
         where[i] =
             place_of(p, min(first_row + (int)threadIdx.x / DEPTH + i * (THREADS / DEPTH), rows_of(p) - 1));
     for (int first = 0; first < p.depth; first += DEPTH) {
-        fetch<T>(p, where, first_row, first_column, columns, first, t);
+        fetch(p, weights, where, first_row, first_column, columns, first, t);
         __syncthreads();
 #pragma unroll
         for (int k = 0; k < DEPTH; k++) {
@@ -92,7 +93,7 @@ template <class T, class OUT> __global__ void __launch_bounds__(THREADS, 2) prod
     __shared__ __align__(16) product_tile tile;
     int first_row = blockIdx.x * TILE, first_column = blockIdx.y * TILE;
     float sums[EACH][EACH] = {};
-    multiply<T>(p, first_row, first_column, p.columns, &tile, sums);
+    multiply(p, (const T *)p.weight, first_row, first_column, p.columns, &tile, sums);
     for (int i = 0; i < EACH; i++) {
         int row = first_row + (int)threadIdx.x / ACROSS * EACH + i;
         for (int j = 0; j < EACH; j++) {
@@ -111,13 +112,12 @@ template <class T, class OUT> __global__ void __launch_bounds__(THREADS, 2) prod
 template <class T> __global__ void __launch_bounds__(THREADS, 2) tail_kernel(noc_cuda_product p)
 {
     __shared__ __align__(16) product_tile tile;
-    noc_cuda_product tail = p;
+    const T *weights = (const T *)p.weight + (int64_t)p.columns * p.depth;
     int first_row = blockIdx.x * TILE;
     float squares[EACH] = {};
-    tail.weight = (const T *)p.weight + (int64_t)p.columns * p.depth;
     for (int first_column = 0; first_column < p.tail; first_column += TILE) {
         float sums[EACH][EACH] = {};
-        multiply<T>(tail, first_row, first_column, p.tail, &tile, sums);
+        multiply(p, weights, first_row, first_column, p.tail, &tile, sums);
         for (int j = 0; j < EACH; j++) {
             int column = first_column + (int)threadIdx.x % ACROSS + ACROSS * j;
             float bias = p.bias && column < p.tail ? p.bias[p.columns + column] : 0;

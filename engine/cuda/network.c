@@ -91,7 +91,7 @@ noc_status noc_cuda_copy_floats(noc_network *network, const noc_weights *weights
     noc_status status = noc_cuda_keep(network, weights->count * sizeof *floats, &kept, err);
     if (status == NOC_OK)
         status =
-            noc_cuda_status(cudaMemcpy(kept, floats, weights->count * sizeof *floats, cudaMemcpyHostToDevice),
+            noc_cuda_status(noc_cuda_upload(network->device, kept, floats, weights->count * sizeof *floats),
                             "uploading weights", err);
     free(floats);
     *copy = kept;
@@ -119,7 +119,7 @@ noc_status noc_cuda_copy_elements(noc_network *network, const noc_weights *weigh
         floats[i] = (float)weights->data[i];
     cudaError_t error = cudaMalloc((void **)&room, count * sizeof *room);
     if (error == cudaSuccess)
-        error = cudaMemcpy(room, floats, count * sizeof *room, cudaMemcpyHostToDevice);
+        error = noc_cuda_upload(network->device, room, floats, count * sizeof *room);
     if (error == cudaSuccess)
         error = noc_cuda_take_run(network->device->stream, network->device->type, room, false, *copy, 1,
                                   (int64_t)count, 1);

@@ -110,6 +110,17 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device)
     return cudaSuccess;
 }
 
+// Whatever is left on the device was forgotten by somebody.
+cudaError_t cudaDeviceReset(void)
+{
+    std::lock_guard<std::mutex> hold(memory_lock);
+    if (!memory.empty()) {
+        fprintf(stderr, "emulated GPU: %zu allocations are left at its reset\n", memory.size());
+        abort();
+    }
+    return cudaSuccess;
+}
+
 cudaError_t cudaMalloc(void **p, size_t size)
 {
     *p = nullptr;
@@ -158,11 +169,6 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size, cudaMemcpyK
         return emu_failed(cudaErrorInvalidValue);
     memcpy(to, from, size);
     return cudaSuccess;
-}
-
-cudaError_t cudaMemcpy(void *to, const void *from, size_t size, cudaMemcpyKind kind)
-{
-    return cudaMemcpyAsync(to, from, size, kind, nullptr);
 }
 
 cudaError_t cudaMemsetAsync(void *p, int value, size_t size, cudaStream_t)
