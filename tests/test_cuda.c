@@ -411,6 +411,34 @@ START_TEST(gather)
 }
 END_TEST
 
+START_TEST(gather_ties)
+{
+    enum { CLASSES = 6 };
+    static const int grid[3] = {2, 2, 2}, order[3] = {0, 1, 2};
+    static const int64_t size[3] = {4, 4, 4};
+    noc_device *device = open_device(NOC_PRECISION_F32);
+    scene s;
+    start_scene(&s, grid, grid, size, size, CLASSES, false);
+    for (size_t i = 0; i < s.floats; i++)
+        s.logits[i] = i < 8 ? -1 : 1; /* all classes but 0 are equal everywhere */
+    noc_buffer *buffer = fill_buffer(ops, device, &s);
+    s.windows[0].logits = buffer;
+    s.gather.kind = NOC_GATHER_LABELS;
+    s.gather.element_bytes = 1;
+    set_box(&s, 0);
+    int64_t origin;
+    size_t bytes;
+    uint8_t *out = gather_into(ops, device, &s, order, 0, &origin, &bytes);
+    for (size_t i = 0; i < bytes; i++)
+        ck_assert_uint_eq(out[i], 1);
+    free(out);
+    free(s.importance);
+    free(s.logits);
+    ops->buffer_free(buffer);
+    ops->close(device);
+}
+END_TEST
+
 START_TEST(gather_refuses)
 {
     noc_device *device = open_device(NOC_PRECISION_F32);
@@ -596,6 +624,7 @@ int main(void)
     tcase_add_test(tests, joined);
     tcase_add_test(tests, range);
     tcase_add_test(tests, gather);
+    tcase_add_test(tests, gather_ties);
     tcase_add_test(tests, gather_refuses);
     tcase_add_test(tests, limits);
     tcase_add_test(tests, whole_network);
