@@ -69,7 +69,7 @@ ISAS := portable $(if $(X86),avx2 avx512)
 NVCC_GENCODE ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_90,code=compute_90
 CUDA := $(if $(SAN),,$(NVCC))
 CUDA_TARGETS := $(subst $(space),$(comma)$(space),$(strip $(patsubst code=%,%,$(filter code=%,$(subst $(comma), ,$(NVCC_GENCODE))))))
-CUDA_C_FLAGS := -isystem $(CUDA_INCLUDE)
+CUDA_C_FLAGS := $(if $(CUDA_INCLUDE),-isystem $(CUDA_INCLUDE))
 NVCC_FLAGS := -std=c++17 -O3 $(NVCC_GENCODE) -ccbin $(CXX) -I. -Xcompiler -Wall
 EMULATED_FLAGS := -std=c++17 $(CFLAGS) -Wall -Wextra $(WERROR) -Wno-unknown-pragmas -fno-strict-aliasing -pthread \
     -DNOC_CUDA_EMULATED -Itests/emulation -I. $(CUDA_C_FLAGS)
@@ -352,12 +352,13 @@ bench-archive: all peers
 # The kernels are written in GCC's vector extensions, which clang cannot read.
 TIDY := $(shell command -v clang-tidy 2>/dev/null)
 lint: layers
-	@$(if $(TIDY),$(TIDY) --quiet --warnings-as-errors='*' $(filter-out $(KERNELS),$(filter %.c,$(SOURCES))) -- -std=c11 -D_GNU_SOURCE -I. \
-	    -DNOC_ISA_PORTABLE $(VERSION_FLAGS) $(NIFTI_CFLAGS) $(HDF5_CFLAGS) $(MPI_CFLAGS) -pthread,\
+	@$(if $(TIDY),$(TIDY) --quiet --warnings-as-errors='*' $(filter-out $(KERNELS) \
+    $(if $(CUDA_INCLUDE),,$(CUDA_SOURCES)),$(filter %.c,$(SOURCES))) -- -std=c11 -D_GNU_SOURCE -I. \
+	    -DNOC_ISA_PORTABLE $(CUDA_C_FLAGS) $(VERSION_FLAGS) $(NIFTI_CFLAGS) $(HDF5_CFLAGS) $(MPI_CFLAGS) -pthread,\
 	    echo 'make: no clang-tidy here (apt-get install clang-tidy): only the layers were checked')
 
 format:
-	@clang-format -i $(SOURCES)
+	@clang-format -i $(SOURCES) $(wildcard engine/cuda/*.cu engine/cuda/*.cuh tests/emulation/*)
 
 # What a package's recipe sets too: DESTDIR is not a part of any path that the program knows.
 PLACE = $(DESTDIR)$(PREFIX)

@@ -72,9 +72,9 @@ typedef struct noc_gather {
     int classes;
     int grid[3]; /* of one window's logits */
     int upsample[3];
-    int64_t window[3];       /* voxels; at most grid*upsample */
-    /* Weight of each window voxel [window D][H][W], or NULL: 1. One that gather_reserve was called with does not
-     * change before it is called again. */
+    int64_t window[3]; /* voxels; at most grid*upsample */
+    /* Weight of each window voxel [window D][H][W], or NULL: 1. One that gather_reserve was called with does
+     * not change before it is called again. */
     const float *importance;
     const noc_gather_window *windows;
     int window_count;       /* all that touch the box, in window order */
@@ -123,8 +123,8 @@ typedef struct noc_device_ops {
     noc_status (*buffer_create)(noc_device *device, size_t bytes, noc_buffer **buffer, noc_error *err);
     void (*buffer_free)(noc_buffer *buffer);
     noc_status (*gather)(noc_device *device, const noc_gather *gather, noc_error *err);
-    /* Room, kept by the device, for gathers with these classes, grid, upsample, importance, a box not wider along
-     * W and not more windows: those allocate nothing. */
+    /* Room, kept by the device, for gathers with these classes, grid, upsample, importance, a box not wider
+     * along W and not more windows: those allocate nothing. */
     noc_status (*gather_reserve)(noc_device *device, const noc_gather *widest, noc_error *err);
 } noc_device_ops;
 
@@ -136,7 +136,8 @@ noc_status noc_device_find(const char *text, const noc_device_ops **ops, int *in
 const char *noc_precision_name(noc_precision precision);
 
 extern const noc_device_ops noc_cpu_ops;
-/* The CUDA table (engine/cuda/device.c), or the stub that says "built without CUDA" (engine/cuda/absent.c). */
+/* The CUDA table (engine/cuda/device.c), or the stub that says "built without CUDA" (engine/cuda/absent.c).
+ */
 extern const noc_device_ops noc_cuda_ops;
 
 #endif
