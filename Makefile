@@ -3,7 +3,7 @@
 # make check-aarch64  the engine for aarch64, emulated
 # make faults     RUNS=200 SEED=1: disturbed runs   (FAULTS_FLAGS='--only SEED' repeats one)
 # make power      power cuts after each call of recorded runs (CUTS=8: random choices of what is lost)
-# make check-cuda  the CUDA kernels on an emulated GPU, in four modes
+# make check-cuda  the CUDA kernels on an emulated GPU, in four modes   make cuda-report cuda-count  their figures
 # make info       parts, versions, flags            make bench     speed of the engine on this machine
 # make deps       the distribution's packages       make bench-peers bench-archive  beside other engines, beside PyTorch
 # make lint       clang-tidy, layers                make format    clang-format over the sources
@@ -106,8 +106,9 @@ OBJECTS_cpu := $(filter-out $(KERNELS:%.c=$(OBJ)/%.o),$(call objects,engine/cpu)
 CUDA_SOURCES := $(filter-out engine/cuda/absent.c,$(sort $(wildcard engine/cuda/*.c)))
 CUDA_KERNELS := $(sort $(wildcard engine/cuda/*.cu))
 OBJECTS_cuda := $(if $(CUDA),$(CUDA_SOURCES:%.c=$(OBJ)/%.o) $(CUDA_KERNELS:%.cu=$(OBJ)/%.o),$(OBJ)/engine/cuda/absent.o)
+COUNTERS := tests/emulation/counters.cpp
 OBJECTS_cuda_emulated := $(patsubst %,$(OBJ)/emulated/%.o,$(basename $(CUDA_SOURCES) $(CUDA_KERNELS) \
-    $(wildcard tests/emulation/*.cpp)))
+    $(filter-out $(COUNTERS),$(wildcard tests/emulation/*.cpp))))
 OBJECTS_engine := $(call objects,engine)
 OBJECTS_catalog := $(call objects,catalog)
 OBJECTS_worker := $(call objects,worker)
@@ -134,13 +135,14 @@ reached = $(filter-out $(NO_FLOOR),$(shell if grep -q '^\#include "pipeline/' $(
     elif grep -q '^\#include "worker/' $(1); then echo worker catalog engine cuda cpu volume base; \
     elif grep -q '^\#include "catalog/' $(1); then echo catalog volume base; \
     elif grep -q '^\#include "engine/[a-z0-9_]*\.h"\|^\#include "engine/cpu/' $(1); then echo engine cuda cpu volume base; \
+    elif grep -q '^\#include "engine/cuda/' $(1); then echo cuda base; \
     elif grep -q '^\#include "engine/volume/' $(1); then echo volume base; \
     else echo base; fi))
 headers = $(wildcard $(patsubst %.c,%.h,$(1)))
 
 # --- building --------------------------------------------------------------------------------------------------------
 
-.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 check-cuda bench bench-peers bench-archive peers lint layers format install uninstall clean fuzzers fuzz power faults FORCE
+.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 check-cuda cuda-report cuda-count bench bench-peers bench-archive peers lint layers format install uninstall clean fuzzers fuzz power faults FORCE
 
 all: $(BUILD)/nocturne
 
@@ -169,6 +171,7 @@ $(OBJ)/engine/cuda/absent.o: EXTRA :=
 $(OBJ)/pipeline/%.o: EXTRA := $(HDF5_CFLAGS) $(MPI_CFLAGS)
 $(OBJ)/pipeline/version.o: EXTRA := $(HDF5_CFLAGS) $(MPI_CFLAGS) $(VERSION_FLAGS)
 $(OBJ)/pipeline/version.o: $(BUILD)/version
+$(OBJ)/tests/test_cuda%.o: EXTRA := $(CHECK_CFLAGS) $(CUDA_C_FLAGS)
 $(OBJ)/tests/%.o: EXTRA := $(CHECK_CFLAGS) $(HDF5_CFLAGS) $(MPI_CFLAGS)
 
 $(OBJ)/%.o: %.c $(BUILD)/flags
@@ -317,15 +320,52 @@ faults: all $(TEST_SHIMS)
 
 # The kernels on the emulated GPU in four modes, as no single one finds every fault: lanes in order and copies as late as they
 # may land; reversed and as early; addresses and undefined behaviour; races, whose reports need a fixed address layout.
-emulated_with = $(MAKE) --no-print-directory SAN=$(1) $(BUILD)/san-$(subst $(comma),-,$(1))/tests/test_cuda
-check-cuda: $(if $(CUDA_INCLUDE),$(BUILD)/tests/test_cuda)
+emulated_tests = $(CUDA_TESTS:$(BUILD)/%=$(BUILD)/san-$(subst $(comma),-,$(1))/%)
+check-cuda: $(if $(CUDA_INCLUDE),$(CUDA_TESTS))
 	@$(if $(CUDA_INCLUDE),:,echo 'make: no headers of a CUDA toolkit here' >&2; exit 1)
-	$(BUILD)/tests/test_cuda
-	EMU_ORDER=1 EMU_ASYNC=early $(BUILD)/tests/test_cuda
-	@$(call emulated_with,address$(comma)undefined)
-	$(BUILD)/san-address-undefined/tests/test_cuda
-	@$(call emulated_with,thread)
-	CK_FORK=no EMU_ASYNC=early TSAN_OPTIONS=halt_on_error=1 setarch -R $(BUILD)/san-thread/tests/test_cuda
+	set -e; for t in $(CUDA_TESTS); do $$t; EMU_ORDER=1 EMU_ASYNC=early $$t; done
+	@$(MAKE) --no-print-directory SAN=address,undefined $(call emulated_tests,address$(comma)undefined)
+	set -e; for t in $(call emulated_tests,address$(comma)undefined); do $$t; done
+	@$(MAKE) --no-print-directory SAN=thread $(call emulated_tests,thread)
+	set -e; for t in $(call emulated_tests,thread); do \
+	    CK_FORK=no EMU_ASYNC=early TSAN_OPTIONS=halt_on_error=1 setarch -R $$t; done
+	@$(MAKE) --no-print-directory cuda-count >$(BUILD)/cuda_count.log || { grep -e '<--' $(BUILD)/cuda_count.log; exit 1; }
+	@$(if $(NVCC),$(MAKE) --no-print-directory cuda-report,echo 'no nvcc here: registers and occupancy were not checked')
+
+# Registers, stack, spills, shared memory and occupancy of each fused kernel, against what it promises; and how often the
+# instructions that make it fast are in it, where nvdisasm is installed.
+FUSED := $(filter engine/cuda/fused_%,$(CUDA_KERNELS))
+PTXAS_LOGS := $(foreach c,80 90,$(FUSED:engine/cuda/%.cu=$(BUILD)/cubin/%.$(c).ptxas))
+define cubin_rule
+$(BUILD)/cubin/%.$(1).ptxas: engine/cuda/%.cu $(wildcard engine/cuda/*.h engine/cuda/*.cuh)
+	@mkdir -p $$(@D)
+	$$(call say,nvcc,$$< (sm_$(1)))
+	$$(Q)$(NVCC) -std=c++17 -O3 -I. -arch=sm_$(1) -Xptxas -v -cubin $$< -o $$(@:.ptxas=.cubin) 2>$$@ || { cat $$@ >&2; exit 1; }
+endef
+$(foreach c,80 90,$(eval $(call cubin_rule,$(c))))
+
+# Bank conflicts and sectors of the fused kernels at usual shapes: the host's compiler calls the counters at each access.
+$(OBJ)/counted/%.o: %.cu $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(call say,c++ ,$< (counted))
+	$(Q)$(CXX) $(EMULATED_FLAGS) -O1 -fno-tree-vectorize -fno-thread-jumps -fno-pie -fsanitize=thread -MMD -MP -x c++ -c $< -o $@
+$(BUILD)/cuda_counts: EXTRA := $(CHECK_CFLAGS) $(CUDA_C_FLAGS)
+$(BUILD)/cuda_counts: $(OBJ)/tests/cuda_counts.o $(FUSED:%.cu=$(OBJ)/counted/%.o) \
+    $(patsubst %.cpp,$(OBJ)/emulated/%.o,$(wildcard tests/emulation/*.cpp))
+	$(Q)$(CXX) -no-pie -pthread $^ $(CHECK_LIBS) -lm -o $@
+
+cuda-count: $(BUILD)/cuda_counts
+	@rm -f $(BUILD)/cuda_counts.txt; CK_FORK=no $(BUILD)/cuda_counts >$(BUILD)/cuda_counts.txt; status=$$?; \
+	    awk '/^0x/ { ("addr2line -s -i -e $(BUILD)/cuda_counts " $$1 " | grep -m1 fused_") | getline $$1 } 1' $(BUILD)/cuda_counts.txt; \
+	    exit $$status
+
+$(BUILD)/cuda_limits: $(OBJ)/emulated/tests/cuda_limits.o $(BUILD)/libcuda_emulated.a
+	$(Q)$(CXX) -pthread $(SANITIZE) $^ -lm -o $@
+
+cuda-report: $(if $(NVCC),$(BUILD)/cuda_limits $(PTXAS_LOGS))
+	@$(if $(NVCC),:,echo 'make: no nvcc here' >&2; exit 1)
+	@$(BUILD)/cuda_limits $(PTXAS_LOGS)
+	@scripts/cuda_instructions.sh $(PTXAS_LOGS:.ptxas=.cubin)
 
 layers:
 	@scripts/check_layers.sh
@@ -353,7 +393,7 @@ bench-archive: all peers
 TIDY := $(shell command -v clang-tidy 2>/dev/null)
 lint: layers
 	@$(if $(TIDY),$(TIDY) --quiet --warnings-as-errors='*' $(filter-out $(KERNELS) \
-    $(if $(CUDA_INCLUDE),,$(CUDA_SOURCES)),$(filter %.c,$(SOURCES))) -- -std=c11 -D_GNU_SOURCE -I. \
+    $(if $(CUDA_INCLUDE),,$(CUDA_SOURCES) $(wildcard tests/test_cuda_*.c tests/cuda_*.c)),$(filter %.c,$(SOURCES))) -- -std=c11 -D_GNU_SOURCE -I. \
 	    -DNOC_ISA_PORTABLE $(CUDA_C_FLAGS) $(VERSION_FLAGS) $(NIFTI_CFLAGS) $(HDF5_CFLAGS) $(MPI_CFLAGS) -pthread,\
 	    echo 'make: no clang-tidy here (apt-get install clang-tidy): only the layers were checked')
 

@@ -51,6 +51,10 @@ emu_slot *emu_warp_meet(unsigned mask, const void *give, size_t size, void (*wor
                         bool orders_memory, emu_site at);
 void emu_block_meet(emu_site at);
 cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std::function<void()> call);
+bool emu_is_device(const void *p);
+bool emu_in_kernel(void);
+void emu_count_ldmatrix(emu_slot *rows, int matrices, emu_site at); /* counters.cpp, where it is linked */
+void emu_count_access(const void *at, int size, bool write, const void *code);
 void emu_async_copy(void *to, const void *from, size_t size, size_t valid);
 void emu_async_commit(void);
 void emu_async_wait(int groups_left);

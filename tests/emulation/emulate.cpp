@@ -92,6 +92,13 @@ struct emu_block {
     char *stacks;
 };
 
+__attribute__((weak)) void emu_count_ldmatrix(emu_slot *, int, emu_site)
+{
+}
+__attribute__((weak)) void emu_count_access(const void *, int, bool, const void *)
+{
+}
+
 static unsigned setting(const char *name, unsigned otherwise)
 {
     const char *s = getenv(name);
@@ -320,11 +327,20 @@ static void land(const async_copy &c)
     memset((char *)c.to + c.valid, 0, c.size - c.valid);
 }
 
+bool emu_in_kernel(void)
+{
+    return self && self->block;
+}
+
 void emu_async_copy(void *to, const void *from, size_t size, size_t valid)
 {
     fiber *f = self;
     if ((uintptr_t)to % size || (uintptr_t)from % size)
         report(f->block, "asynchronous copy not aligned to its size");
+    const char *code = (const char *)__builtin_return_address(0);
+    emu_count_access(to, (int)size, true, code);
+    if (valid)
+        emu_count_access(from, (int)valid, false, code - 1);
     async_copy c = {to, from, size, valid, f->group};
     if (copies_land_early)
         land(c);

@@ -8,16 +8,33 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #include <map>
 #include <mutex>
 #include <time.h>
+#include <vector>
 
 struct CUstream_st {
 };
 struct CUevent_st {
     double at_ms;
 };
+
+/* Of the host's products of matrices (mma.cuh). */
+float emu_half_value(uint16_t bits)
+{
+    static const std::vector<float> table = [] {
+        std::vector<float> t(65536);
+        for (unsigned i = 0; i < 65536; i++) {
+            __half_raw raw;
+            raw.x = (uint16_t)i;
+            t[i] = __half2float(__half(raw));
+        }
+        return t;
+    }();
+    return table[bits];
+}
 
 static thread_local cudaError_t last_error;
 static std::mutex memory_lock;
@@ -58,6 +75,11 @@ static bool on_device(const void *p, size_t size)
         return false;
     auto at = std::prev(next);
     return (const char *)p + size <= at->first + at->second;
+}
+
+bool emu_is_device(const void *p)
+{
+    return on_device(p, 1);
 }
 
 extern "C" {

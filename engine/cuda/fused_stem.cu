@@ -1,0 +1,139 @@
+// A convolution of few channels without im2col: a block holds all that 2 x 4 x 8 outputs read. Along W, the
+// window of an output is one run of memory, and those of neighbours overlap: the rows of the product's left
+// side are read straight from there. The runs of weights pass by, two steps in flight.
+#include "engine/cuda/fused_conv.cuh"
+
+enum { TD = 2, TH = 4, TW = 8, CHUNK = 8 /* elements */, PATCH_MOST = 128 << 10 };
+
+// The lines of the input that a block reads.
+struct patch {
+    int high, lines, chunks, bytes; // lines of a plane, of all; chunks of a line, an even number
+    int step, lead;                 // chunks from output to output; taps of zeros before the first
+};
+
+static __host__ __device__ __forceinline__ patch patch_of(const noc_cuda_conv &p)
+{
+    patch s;
+    s.high = (TH - 1) * p.stride[1] + p.kernel[1];
+    s.lines = ((TD - 1) * p.stride[0] + p.kernel[0]) * s.high;
+    s.step = p.stride[2] * p.channels / CHUNK;
+    s.chunks = ((TW - 1) * s.step + NOC_TILE_DEPTH / CHUNK + 1) / 2 * 2;
+    s.bytes = s.lines * s.chunks * 16;
+    int taps = CHUNK / p.channels; // of a chunk
+    s.lead = (taps - p.padding[2] % taps) % taps;
+    return s;
+}
+
+// Chunk q of a line: those of eight outputs, one or two chunks apart, touch all banks.
+static __device__ __forceinline__ int chunk_place(int q)
+{
+    return (q ^ (q >> 3 & 1)) * 16;
+}
+
+template <class T>
+static __device__ __forceinline__ void fetch_patch(const noc_cuda_conv &p, const patch &s, int d0, int h0,
+                                                   int w0)
+{
+    const T *in = (const T *)p.in + (size_t)blockIdx.z * p.grid[0] * p.grid[1] * p.grid[2] * p.channels;
+    int across = p.grid[2] * p.channels / CHUNK, first = (w0 - s.lead) * p.channels / CHUNK;
+    for (int i = threadIdx.x; i < s.lines * s.chunks; i += THREADS) {
+        int line = i / s.chunks, q = i % s.chunks, at = first + q;
+        int d = d0 + line / s.high, h = h0 + line % s.high;
+        bool valid = d >= 0 && d < p.grid[0] && h >= 0 && h < p.grid[1] && at >= 0 && at < across;
+        size_t from = valid ? (((size_t)d * p.grid[1] + h) * across + at) * CHUNK : 0;
+        copy16_async(shared_bytes + line * s.chunks * 16 + chunk_place(q), in + from, valid);
+    }
+}
+
+// grid: boxes of outputs, 1, batch
+template <class T, int WM, int WN, int WK>
+__global__ void __launch_bounds__(THREADS, 2) stem_kernel(noc_cuda_conv p)
+{
+    typedef block<WM, WN, WK> B;
+    const patch s = patch_of(p);
+    int along_w = parts(p.out_grid[2], TW), along_h = parts(p.out_grid[1], TH), lane = threadIdx.x % 32;
+    int w0 = blockIdx.x % along_w * TW, h0 = blockIdx.x / along_w % along_h * TH,
+        d0 = blockIdx.x / along_w / along_h * TD;
+    int warp = threadIdx.x / 32, wn = warp % WN * 32, wm = warp / WN % WM * 32, wk = warp / WN / WM;
+    int runs = p.kernel[0] * p.kernel[1], steps = parts(runs, WK), depth = runs * NOC_TILE_DEPTH;
+    unsigned char *weights = shared_bytes + s.bytes;
+    float d[2][4][4] = {};
+
+    auto fetch = [&](int step) {
+        for (int k = 0; step < steps && k < WK; k++)
+            fetch_tile<T, THREADS>(weights + ((step & 1) * WK + k) * B::B, B::COLUMNS, (const T *)p.weight, 0,
+                                   p.columns, (step * WK + k) * NOC_TILE_DEPTH, depth);
+        copy_commit();
+    };
+    fetch_patch<T>(p, s, d0 * p.stride[0] - p.padding[0], h0 * p.stride[1] - p.padding[1],
+                   w0 * p.stride[2] - p.padding[2]);
+    fetch(0);
+#pragma unroll 1
+    for (int step = 0; step < steps; step++) {
+        copy_wait<0>();
+        __syncthreads();
+        fetch(step + 1);
+        int run = min(step * WK + wk, runs - 1); // behind the last one weights are zeros
+        int line = (wm / 32 * p.stride[0] + run / p.kernel[1]) * s.high + run % p.kernel[1];
+        auto left = [&](int i, int c) {
+            int h = (i + lane % 16) / TW;
+            return shared_bytes + (line + h * p.stride[1]) * s.chunks * 16 +
+                   chunk_place(lane % TW * s.step + c);
+        };
+        multiply_rows<T, 4>(d, left, weights + ((step & 1) * WK + wk) * B::B, wn);
+    }
+    __syncthreads();
+    float *sums = (float *)shared_bytes;
+    stage_sums<4>(sums + wk * B::ROWS * B::PITCH, B::PITCH, d, wm, wn);
+    __syncthreads();
+    for (int row = warp; row < B::ROWS; row += THREADS / 32) {
+        int od = d0 + row / TW / TH, oh = h0 + row / TW % TH, ow = w0 + row % TW;
+        if (od < p.out_grid[0] && oh < p.out_grid[1] && ow < p.out_grid[2])
+            finish_row<T, B, WN, WK>(
+                p, sums + row * B::PITCH, 0,
+                (((size_t)blockIdx.z * p.out_grid[0] + od) * p.out_grid[1] + oh) * p.out_grid[2] + ow);
+    }
+}
+
+template <class B> static int shared_of(const patch &s)
+{
+    int product = s.bytes + 2 * B::WEIGHTS, sums = B::STAGED;
+    return product > sums ? product : sums;
+}
+
+extern "C" int noc_cuda_stem_lead(const noc_cuda_conv *conv)
+{
+    return patch_of(*conv).lead;
+}
+
+extern "C" bool noc_cuda_stem_fits(const noc_cuda_conv *p)
+{
+    if (p->channels < 1 || p->channels > 8 || CHUNK % p->channels != 0 ||
+        p->stride[2] * p->channels % CHUNK != 0 || p->grid[2] * p->channels % CHUNK != 0 || p->columns < 8 ||
+        p->columns % 8 != 0 || p->columns > 64 || p->batch < 1 || p->batch > 65535)
+        return false;
+    const patch s = patch_of(*p);
+    return (s.lead + p->kernel[2]) * p->channels <= NOC_TILE_DEPTH && s.bytes <= PATCH_MOST;
+}
+
+template <class T, int WM, int WN, int WK>
+static cudaError_t launch_block(const noc_cuda_conv &p, cudaStream_t stream)
+{
+    dim3 grid(parts(p.out_grid[0], TD) * parts(p.out_grid[1], TH) * parts(p.out_grid[2], TW), 1, p.batch);
+    return launch(stem_kernel<T, WM, WN, WK>, grid, THREADS, shared_of<block<WM, WN, WK>>(patch_of(p)),
+                  stream, p);
+}
+
+template <class T> static cudaError_t launch_stem(const noc_cuda_conv &p, cudaStream_t stream)
+{
+    return p.columns <= 32 ? launch_block<T, 2, 1, 4>(p, stream) : launch_block<T, 2, 2, 2>(p, stream);
+}
+
+extern "C" cudaError_t noc_cuda_stem_launch(const noc_cuda_conv *conv, noc_cuda_type type,
+                                            cudaStream_t stream)
+{
+    if (!noc_cuda_stem_fits(conv))
+        return cudaErrorInvalidValue;
+    return type == NOC_CUDA_F16 ? launch_stem<__half>(*conv, stream)
+                                : launch_stem<__nv_bfloat16>(*conv, stream);
+}

@@ -1,0 +1,282 @@
+// What the half precision kernels share: the two element types, swizzled tiles of 64-byte rows, a warp's
+// 32 x 32 part of a product, and the way of its sums through shared memory to coalesced stores.
+#pragma once
+#include "engine/cuda/fused.h"
+#include "engine/cuda/mma.cuh"
+
+enum { NOC_TILE_DEPTH = 32, NOC_ROW_BYTES = NOC_TILE_DEPTH * 2, NOC_STAGE_SLACK = 8 };
+static constexpr unsigned ALL_LANES = 0xffffffffu;
+
+// A vector in one access. The host's compiler would take it apart, and the counters would see its parts.
+#ifndef NOC_EMULATED
+template <class V> static __device__ __forceinline__ V get(const void *from)
+{
+    return *(const V *)from;
+}
+
+template <class V> static __device__ __forceinline__ void put(void *to, const V &v)
+{
+    *(V *)to = v;
+}
+#else
+template <int BYTES> struct word;
+template <> struct word<8> {
+    typedef uint64_t type;
+};
+template <> struct word<16> {
+    typedef unsigned __int128 type;
+};
+
+template <class V> static inline V get(const void *from)
+{
+    typename word<sizeof(V)>::type bits = *(const typename word<sizeof(V)>::type *)from;
+    V v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+template <class V> static inline void put(void *to, const V &v)
+{
+    typename word<sizeof(V)>::type bits;
+    memcpy(&bits, &v, sizeof v);
+    *(typename word<sizeof(V)>::type *)to = bits;
+}
+#endif
+
+template <class T> struct element;
+
+template <> struct element<__half> {
+    static __device__ __forceinline__ uint32_t pack(float low, float high)
+    {
+        return pack_half2(low, high);
+    }
+    static __device__ __forceinline__ float2 unpack(uint32_t v)
+    {
+        return unpack_half2(v);
+    }
+    // What is beyond the end becomes the end, not an infinity that later turns into no number.
+    static __device__ __forceinline__ float finite(float v)
+    {
+        return v > 65504 ? 65504 : v < -65504 ? -65504 : v;
+    }
+    static __device__ __forceinline__ __half round(float v)
+    {
+        return __float2half_rn(finite(v));
+    }
+    static __device__ __forceinline__ void mma(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+    {
+        mma_f16(d, a, b0, b1);
+    }
+};
+
+template <> struct element<__nv_bfloat16> {
+    static __device__ __forceinline__ uint32_t pack(float low, float high)
+    {
+        __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
+        return *reinterpret_cast<uint32_t *>(&v);
+    }
+    static __device__ __forceinline__ float finite(float v)
+    {
+        return v;
+    }
+    static __device__ __forceinline__ __nv_bfloat16 round(float v)
+    {
+        return __float2bfloat16_rn(v);
+    }
+    static __device__ __forceinline__ float2 unpack(uint32_t v)
+    {
+        return make_float2(__uint_as_float(v << 16), __uint_as_float(v & 0xffff0000u));
+    }
+    static __device__ __forceinline__ void mma(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+    {
+        mma_bf16(d, a, b0, b1);
+    }
+};
+
+template <class T> static __device__ __forceinline__ uint32_t pack_finite(float low, float high)
+{
+    return element<T>::pack(element<T>::finite(low), element<T>::finite(high));
+}
+
+// Eight elements of a 16-byte chunk.
+template <class T> static __device__ __forceinline__ void unpack8(const uint4 &chunk, float v[8])
+{
+    const uint32_t pairs[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float2 p = element<T>::unpack(pairs[i]);
+        v[2 * i] = p.x, v[2 * i + 1] = p.y;
+    }
+}
+
+template <class T> static __device__ __forceinline__ uint4 pack8(const float v[8])
+{
+    return make_uint4(element<T>::pack(v[0], v[1]), element<T>::pack(v[2], v[3]),
+                      element<T>::pack(v[4], v[5]), element<T>::pack(v[6], v[7]));
+}
+
+// Chunk c (of 4) of a row: eight rows at one chunk touch all 32 banks, so neither copies nor ldmatrix wait.
+static __device__ __forceinline__ unsigned char *chunk_at(unsigned char *tile, int row, int c)
+{
+    return tile + row * NOC_ROW_BYTES + (c ^ (row >> 1 & 3)) * 16;
+}
+
+// `tall` rows and 32 columns of a matrix [rows][depth], from (row, k) on; zeros outside of it.
+template <class T, int THREADS>
+static __device__ __forceinline__ void fetch_tile(unsigned char *tile, int tall, const T *from, int row,
+                                                  int rows, int k, int depth)
+{
+    for (int i = threadIdx.x; i < tall * 4; i += THREADS) {
+        int r = row + i / 4, at = k + i % 4 * 8;
+        bool valid = r < rows && at < depth;
+        copy16_async(chunk_at(tile, i / 4, i % 4), valid ? from + (size_t)r * depth + at : from, valid);
+    }
+}
+
+// d += 32 rows times rows [column, column + 8 * NJ) of ws, both 32 deep. left(i, c): where this lane's row
+// i (of 0, 16) + lane % 16 has its chunk c. NJ is even.
+template <class T, int NJ, class F>
+static __device__ __forceinline__ void multiply_rows(float d[2][NJ][4], F left, unsigned char *ws, int column)
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int c = 0; c < 4; c += 2) {
+        uint32_t a[2][4];
+        for (int i = 0; i < 2; i++)
+            load_matrix4(a[i], left(16 * i, c + lane / 16));
+#pragma unroll
+        for (int j = 0; j < NJ; j += 2) {
+            uint32_t b[4];
+            load_matrix4(b, chunk_at(ws, column + 8 * j + lane % 8 + lane / 16 * 8, c + lane / 8 % 2));
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                element<T>::mma(d[i][j], a[i], b[0], b[1]);
+                element<T>::mma(d[i][j + 1], a[i], b[2], b[3]);
+            }
+        }
+    }
+}
+
+// The same with rows [row, row + 32) of the tile xs.
+template <class T, int NJ>
+static __device__ __forceinline__ void multiply(float d[2][NJ][4], unsigned char *xs, int row,
+                                                unsigned char *ws, int column)
+{
+    multiply_rows<T, NJ>(
+        d, [&](int i, int c) { return chunk_at(xs, row + i + (int)threadIdx.x % 16, c); }, ws, column);
+}
+
+// Sums into rows of `pitch` floats, a multiple of 8 but not of 16: then no two lanes meet in a bank.
+template <int NJ>
+static __device__ __forceinline__ void stage_sums(float *stage, int pitch, const float d[2][NJ][4], int row,
+                                                  int column)
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int j = 0; j < NJ; j++)
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+                put(stage + (row + 16 * i + lane / 4 + 8 * h) * pitch + column + 8 * j + lane % 4 * 2,
+                    make_float2(d[i][j][2 * h], d[i][j][2 * h + 1]));
+}
+
+static __host__ __device__ __forceinline__ int parts(int n, int size)
+{
+    return (n + size - 1) / size;
+}
+
+static __device__ __forceinline__ float gelu(float v)
+{
+    return 0.5f * v * (1 + erff(v * 0.70710678f));
+}
+
+static __device__ __forceinline__ float activate(float v, noc_cuda_activation activation)
+{
+    if (activation == NOC_CUDA_GELU)
+        return gelu(v);
+    return activation == NOC_CUDA_RELU ? fmaxf(v, 0) : v;
+}
+
+static __device__ __forceinline__ float sum_of_quad(float v)
+{
+    v += __shfl_xor_sync(ALL_LANES, v, 1);
+    return v + __shfl_xor_sync(ALL_LANES, v, 2);
+}
+
+// Adds the squares of a finished tile of the tail and clears it.
+static __device__ __forceinline__ void square_tail(float d[2][4][4], float squares[2][2], const float *bias,
+                                                   int columns_left)
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+#pragma unroll
+            for (int v = 0; v < 4; v++) {
+                int column = 8 * j + lane % 4 * 2 + v % 2;
+                float y = d[i][j][v] + (bias && column < columns_left ? bias[column] : 0);
+                squares[i][v / 2] += y * y;
+                d[i][j][v] = 0;
+            }
+}
+
+// The squares of a warp's 32 rows, summed over its columns, to `rows`.
+static __device__ __forceinline__ void share_squares(float *rows, const float squares[2][2])
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float sum = sum_of_quad(squares[i / 2][i % 2]);
+        if (lane % 4 == 0)
+            rows[i / 2 * 16 + i % 2 * 8 + lane / 4] = sum;
+    }
+}
+
+static __device__ __forceinline__ float sum_of_warp(float v)
+{
+    for (int bits = 16; bits; bits >>= 1)
+        v += __shfl_xor_sync(ALL_LANES, v, bits);
+    return v;
+}
+
+// out[at ..] = activation((sums + bias) * factor + residual[at ..]), four columns.
+template <class T>
+static __device__ __forceinline__ void finish4(const float *sums, float factor, const float *bias,
+                                               const void *residual, void *out, size_t at,
+                                               noc_cuda_activation activation)
+{
+    float4 s = get<float4>(sums);
+    float v[4] = {s.x, s.y, s.z, s.w};
+    float2 low = make_float2(0, 0), high = make_float2(0, 0);
+    float4 b = bias ? get<float4>(bias) : make_float4(0, 0, 0, 0);
+    if (residual) {
+        uint2 r = get<uint2>((const T *)residual + at);
+        low = element<T>::unpack(r.x), high = element<T>::unpack(r.y);
+    }
+    const float add[4] = {low.x, low.y, high.x, high.y}, shift[4] = {b.x, b.y, b.z, b.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        v[i] = activate((v[i] + shift[i]) * factor + add[i], activation);
+    put((T *)out + at, make_uint2(pack_finite<T>(v[0], v[1]), pack_finite<T>(v[2], v[3])));
+}
+
+// A launch with its dynamic shared memory allowed.
+template <class... P, class... A>
+static cudaError_t launch(void (*kernel)(P...), dim3 grid, int threads, int shared, cudaStream_t stream,
+                          const A &...arguments)
+{
+    cudaError_t e = cudaSuccess;
+    if (shared > 48 << 10)
+        e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+    if (e != cudaSuccess)
+        return e;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    return cudaLaunchKernelEx(&config, kernel, arguments...);
+}

@@ -1,0 +1,116 @@
+/* The fused kernels at usual shapes, once each, for the counters of the emulated device. */
+#include "engine/cuda/fused_attention.h"
+#include "engine/cuda/fused_conv.h"
+#include "engine/cuda/fused_decoder.h"
+#include "engine/cuda/fused_gemm.h"
+#include "engine/cuda/fused_mixffn.h"
+
+#include "tests/fused_sample.h"
+
+/* Memory of numbers that are all small, in f16 as in f32. */
+static void *filled(size_t bytes)
+{
+    void *device = device_copy(NULL, bytes);
+    ck_assert_int_eq(cudaMemsetAsync(device, 0x11, bytes, NULL), cudaSuccess);
+    return device;
+}
+
+START_TEST(usual_shapes)
+{
+    enum { MANY = 1 << 22 };
+    void *in = filled(MANY), *weight = filled(MANY), *floats = filled(MANY), *out = filled(MANY);
+    const noc_cuda_gemm gemm = {
+        .in = in, .weight = weight, .bias = floats, .out = out, .rows = 256, .columns = 128, .depth = 64};
+    ck_assert_int_eq(noc_cuda_gemm_launch(&gemm, NOC_CUDA_F16, NULL), cudaSuccess);
+    noc_cuda_gemm normed = gemm;
+    normed.is_normed = true;
+    normed.depth = 32;
+    normed.tail = 32;
+    ck_assert_int_eq(noc_cuda_gemm_launch(&normed, NOC_CUDA_F16, NULL), cudaSuccess);
+    for (int dim = 16; dim <= 64; dim += 16) {
+        const noc_cuda_fused_attention a = {.queries = in,
+                                            .kv = weight,
+                                            .residual = in,
+                                            .score = floats,
+                                            .out = out,
+                                            .batch = 1,
+                                            .heads = 1,
+                                            .dim = dim,
+                                            .rows = 256,
+                                            .keys = 64,
+                                            .scale = 1};
+        ck_assert_int_eq(noc_cuda_fused_attention_launch(&a, NOC_CUDA_F16, NULL), cudaSuccess);
+    }
+    for (int columns = 32; columns <= 128; columns *= 2) {
+        const noc_cuda_mixffn m = {.in = in,
+                                   .taps = floats,
+                                   .taps_bias = floats,
+                                   .weight = weight,
+                                   .bias = floats,
+                                   .residual = in,
+                                   .out = out,
+                                   .batch = 1,
+                                   .grid = {4, 16, 16},
+                                   .hidden = 64,
+                                   .columns = columns,
+                                   .activation = NOC_CUDA_GELU};
+        ck_assert_int_eq(noc_cuda_mixffn_launch(&m, NOC_CUDA_F16, NULL), cudaSuccess);
+    }
+    for (int columns = 32; columns <= 256; columns *= 2) {
+        const noc_cuda_conv c = {.in = in,
+                                 .weight = weight,
+                                 .bias = floats,
+                                 .scale = floats,
+                                 .shift = floats,
+                                 .out = out,
+                                 .batch = 1,
+                                 .grid = {8, 8, 8},
+                                 .out_grid = {4, 4, 4},
+                                 .channels = 32,
+                                 .columns = columns,
+                                 .kernel = {3, 3, 3},
+                                 .stride = {2, 2, 2},
+                                 .padding = {1, 1, 1},
+                                 .is_normed = true};
+        ck_assert_int_eq(noc_cuda_conv_launch(&c, NOC_CUDA_F16, NULL), cudaSuccess);
+    }
+    const noc_cuda_decoder decoder = {.in = in,
+                                      .weight = weight,
+                                      .bias = floats,
+                                      .sum_bias = floats,
+                                      .terms = {in, in, in},
+                                      .term_grids = {{4, 4, 4}, {2, 2, 2}, {1, 1, 1}},
+                                      .class_weight = floats,
+                                      .out = out,
+                                      .batch = 1,
+                                      .grid = {8, 8, 8},
+                                      .depth = 32,
+                                      .columns = 256,
+                                      .tail = 32,
+                                      .classes = 3,
+                                      .term_count = 3};
+    ck_assert_int_eq(noc_cuda_decoder_launch(&decoder, NOC_CUDA_F16, NULL), cudaSuccess);
+    const noc_cuda_conv stem = {.in = in,
+                                .weight = weight,
+                                .bias = floats,
+                                .scale = floats,
+                                .shift = floats,
+                                .out = out,
+                                .batch = 1,
+                                .grid = {16, 32, 64},
+                                .out_grid = {4, 8, 16},
+                                .channels = 4,
+                                .columns = 32,
+                                .kernel = {7, 7, 7},
+                                .stride = {4, 4, 4},
+                                .padding = {3, 3, 3},
+                                .is_normed = true};
+    ck_assert_int_eq(noc_cuda_stem_launch(&stem, NOC_CUDA_F16, NULL), cudaSuccess);
+}
+END_TEST
+
+int main(void)
+{
+    const TTest *const tests[] = {usual_shapes};
+    return run_suite("cuda_counts", tests, 1);
+}
