@@ -179,6 +179,15 @@ bool noc_op_is_product(const noc_op *op)
            op->activation == NOC_ACTIVATION_NONE;
 }
 
+noc_op *noc_plan_own_linear(const noc_plan *plan, int value)
+{
+    int writer = noc_plan_writer(plan, value);
+    if (writer < 0 || noc_plan_only_reader(plan, value) < 0)
+        return NULL;
+    noc_op *op = &plan->ops[writer];
+    return noc_op_is_product(op) ? op : NULL;
+}
+
 int noc_op_rows(const noc_plan *plan, const noc_op *op)
 {
     return plan->values[op->output].channels + op->tail;

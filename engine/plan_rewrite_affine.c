@@ -67,19 +67,9 @@ static noc_status fold_layer_norm(noc_plan *plan, int at, noc_error *err)
     return NOC_OK;
 }
 
-/* The LINEAR that makes `value` for one reader alone and does nothing after its product, else NULL. */
-static noc_op *own_linear(noc_plan *plan, int value)
-{
-    int writer = noc_plan_writer(plan, value);
-    if (writer < 0 || noc_plan_only_reader(plan, value) < 0)
-        return NULL;
-    noc_op *op = &plan->ops[writer];
-    return noc_op_is_product(op) ? op : NULL;
-}
-
 static void fold_scale(noc_plan *plan, noc_op *attention)
 {
-    noc_op *query = own_linear(plan, attention->input[0]);
+    noc_op *query = noc_plan_own_linear(plan, attention->input[0]);
     if (!query)
         return;
     for (size_t i = 0; i < query->weight.count; i++)
@@ -91,7 +81,7 @@ static void fold_scale(noc_plan *plan, noc_op *attention)
 
 static noc_status fold_key_value_bias(noc_plan *plan, const noc_op *attention, noc_error *err)
 {
-    noc_op *key_value = own_linear(plan, attention->input[1]);
+    noc_op *key_value = noc_plan_own_linear(plan, attention->input[1]);
     int reader = noc_plan_only_reader(plan, attention->output);
     if (!key_value || !key_value->bias.data || reader < 0 || plan->ops[reader].kind != NOC_OP_LINEAR ||
         plan->ops[reader].residual == attention->output)

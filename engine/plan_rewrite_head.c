@@ -15,21 +15,13 @@ typedef struct single_head {
     size_t channels, depth; /* of the tokens; of what keys and values are made from */
 } single_head;
 
-static const noc_op *writer_for_one(const noc_plan *plan, int value)
-{
-    int writer = noc_plan_writer(plan, value);
-    if (writer < 0 || noc_plan_only_reader(plan, value) < 0 || !noc_op_is_product(&plan->ops[writer]))
-        return NULL;
-    return &plan->ops[writer];
-}
-
 static bool find_single_head(const noc_plan *plan, const noc_op *attention, single_head *h)
 {
     int reader = noc_plan_only_reader(plan, attention->output);
     if (attention->heads != 1 || reader < 0)
         return false;
-    h->query = writer_for_one(plan, attention->input[0]);
-    h->key_value = writer_for_one(plan, attention->input[1]);
+    h->query = noc_plan_own_linear(plan, attention->input[0]);
+    h->key_value = noc_plan_own_linear(plan, attention->input[1]);
     h->projection = &plan->ops[reader];
     if (!h->query || !h->key_value || h->projection->kind != NOC_OP_LINEAR || h->projection->tail > 0 ||
         h->projection->activation != NOC_ACTIVATION_NONE || h->projection->residual == attention->output)
