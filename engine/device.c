@@ -44,3 +44,19 @@ noc_status noc_device_find(const char *text, const noc_device_ops **ops, int *in
     *index = number;
     return NOC_OK;
 }
+
+noc_status noc_gather_check(const noc_gather *g, noc_error *err)
+{
+    int bits = 8 * g->element_bytes;
+    bool is_sized = g->element_bytes == 1 || g->element_bytes == 2 || g->element_bytes == 4;
+    if (!is_sized || (g->kind == NOC_GATHER_REGIONS && g->classes > bits) ||
+        (g->kind == NOC_GATHER_LOGITS && bits != 32) ||
+        (g->kind == NOC_GATHER_LABELS && bits < 32 && g->classes > 1 << bits))
+        return noc_fail(err, NOC_EINTERNAL, "%d classes do not fit into elements of %d bytes", g->classes,
+                        g->element_bytes);
+    for (int a = 0; a < 3; a++)
+        if (g->window[a] < 1 || g->window[a] > (int64_t)g->grid[a] * g->upsample[a])
+            return noc_fail(err, NOC_EINTERNAL, "a window of %lld voxels from %d logits times %d",
+                            (long long)g->window[a], g->grid[a], g->upsample[a]);
+    return NOC_OK;
+}

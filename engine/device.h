@@ -132,6 +132,10 @@ typedef struct noc_device_ops {
  * NOC_EUSAGE for another text. */
 noc_status noc_device_find(const char *text, const noc_device_ops **ops, int *index, noc_error *err);
 
+/* NOC_EINTERNAL where classes do not fit into elements, or windows not into their logits: devices ask first.
+ */
+noc_status noc_gather_check(const noc_gather *gather, noc_error *err);
+
 /* "f32", "bf16", "f16". */
 const char *noc_precision_name(noc_precision precision);
 

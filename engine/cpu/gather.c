@@ -188,25 +188,9 @@ noc_status noc_cpu_gather_reserve(noc_device *device, const noc_gather *widest, 
     return take_room(device, &job, err);
 }
 
-static noc_status check(const noc_gather *g, noc_error *err)
-{
-    int bits = 8 * g->element_bytes;
-    bool is_sized = g->element_bytes == 1 || g->element_bytes == 2 || g->element_bytes == 4;
-    if (!is_sized || (g->kind == NOC_GATHER_REGIONS && g->classes > bits) ||
-        (g->kind == NOC_GATHER_LOGITS && bits != 32) ||
-        (g->kind == NOC_GATHER_LABELS && bits < 32 && g->classes > 1 << bits))
-        return noc_fail(err, NOC_EINTERNAL, "%d classes do not fit into elements of %d bytes", g->classes,
-                        g->element_bytes);
-    for (int a = 0; a < 3; a++)
-        if (g->window[a] < 1 || g->window[a] > (int64_t)g->grid[a] * g->upsample[a])
-            return noc_fail(err, NOC_EINTERNAL, "a window of %lld voxels from %d logits times %d",
-                            (long long)g->window[a], g->grid[a], g->upsample[a]);
-    return NOC_OK;
-}
-
 noc_status noc_cpu_gather(noc_device *device, const noc_gather *gather, noc_error *err)
 {
-    noc_status status = check(gather, err);
+    noc_status status = noc_gather_check(gather, err);
     if (status != NOC_OK)
         return status;
     for (int a = 0; a < 3; a++)
