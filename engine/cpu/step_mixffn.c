@@ -126,6 +126,7 @@ typedef struct mixffn_job {
     const noc_cpu_step *step;
     cut cut;
     int depth, height;
+    size_t line;           /* floats of a line of the hidden tensor */
     noc_cpu_mixffn mixffn; /* but its memory */
     const float *in, *residual;
     float *out;
@@ -155,10 +156,8 @@ static void mixffn_piece(void *argument, int i, int thread)
     int d0 = i / job->cut.along_h * job->cut.planes, d1 = noc_cpu_min(d0 + job->cut.planes, job->depth);
     int h0 = i % job->cut.along_h * job->cut.lines, h1 = noc_cpu_min(h0 + job->cut.lines, job->height);
     int lo = h0 > 0 ? h0 - 1 : 0, filled = noc_cpu_min(h1 + 1, job->height) - lo;
-    size_t line =
-        (size_t)(m.groups * kernels->lanes * kernels->hidden_bytes) / sizeof(float) * (size_t)m.width;
-    float *ring = noc_cpu_scratch(job->network, thread), *activated = ring + 3 * (size_t)filled * line,
-          *normed = activated + STRIP_LINES * line;
+    float *ring = noc_cpu_scratch(job->network, thread), *activated = ring + 3 * (size_t)filled * job->line,
+          *normed = activated + STRIP_LINES * job->line;
     m.lines = filled;
     m.ring = ring;
     m.activated = activated;
@@ -187,6 +186,7 @@ static void run(noc_network *network, const noc_cpu_step *step)
                       .cut = cut_of(network, hidden),
                       .depth = hidden->grid[0],
                       .height = hidden->grid[1],
+                      .line = line_bytes(network, hidden) / sizeof(float),
                       .mixffn = {.width = hidden->grid[2],
                                  .channels = step->panels[PANELS_FC2].columns,
                                  .groups = groups_of(network, hidden->channels),

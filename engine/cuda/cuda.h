@@ -100,6 +100,8 @@ void noc_cuda_want(noc_network *network, size_t floats);
 /* Copies of weights; *copy stays NULL where there are none. */
 noc_status noc_cuda_copy_floats(noc_network *network, const noc_weights *weights, float **copy,
                                 noc_error *err);
+/* The op's weight and bias as floats: a step's whole preparation where both are for a channel each. */
+noc_status noc_cuda_copy_weights(noc_network *network, noc_cuda_step *step, noc_error *err);
 noc_status noc_cuda_copy_elements(noc_network *network, const noc_weights *weights, void **copy,
                                   noc_error *err);
 

@@ -77,17 +77,23 @@ void noc_cuda_want(noc_network *network, size_t floats)
     network->scratch_floats = floats > network->scratch_floats ? floats : network->scratch_floats;
 }
 
+static float *floats_of(const noc_weights *weights, noc_error *err)
+{
+    float *floats = noc_alloc(weights->count, sizeof *floats, err);
+    for (size_t i = 0; floats && i < weights->count; i++)
+        floats[i] = (float)weights->data[i];
+    return floats;
+}
+
 noc_status noc_cuda_copy_floats(noc_network *network, const noc_weights *weights, float **copy,
                                 noc_error *err)
 {
     void *kept = NULL;
     if (!weights->data)
         return NOC_OK;
-    float *floats = noc_alloc(weights->count, sizeof *floats, err);
+    float *floats = floats_of(weights, err);
     if (!floats)
         return NOC_ENOMEMORY;
-    for (size_t i = 0; i < weights->count; i++)
-        floats[i] = (float)weights->data[i];
     noc_status status = noc_cuda_keep(network, weights->count * sizeof *floats, &kept, err);
     if (status == NOC_OK)
         status =
@@ -96,6 +102,12 @@ noc_status noc_cuda_copy_floats(noc_network *network, const noc_weights *weights
     free(floats);
     *copy = kept;
     return status;
+}
+
+noc_status noc_cuda_copy_weights(noc_network *network, noc_cuda_step *step, noc_error *err)
+{
+    noc_status status = noc_cuda_copy_floats(network, &step->ops->weight, (float **)&step->weight, err);
+    return status == NOC_OK ? noc_cuda_copy_floats(network, &step->ops->bias, &step->bias, err) : status;
 }
 
 /* The device rounds them itself. */
@@ -112,11 +124,9 @@ noc_status noc_cuda_copy_elements(noc_network *network, const noc_weights *weigh
     noc_status status = noc_cuda_keep(network, count * element_bytes(network), copy, err);
     if (status != NOC_OK)
         return status;
-    floats = noc_alloc(count, sizeof *floats, err);
+    floats = floats_of(weights, err);
     if (!floats)
         return NOC_ENOMEMORY;
-    for (size_t i = 0; i < count; i++)
-        floats[i] = (float)weights->data[i];
     cudaError_t error = cudaMalloc((void **)&room, count * sizeof *room);
     if (error == cudaSuccess)
         error = noc_cuda_upload(network->device, room, floats, count * sizeof *room);

@@ -11,11 +11,6 @@ static int match(const noc_network *network, int first)
     return kind == NOC_OP_SUM || kind == NOC_OP_CONCAT;
 }
 
-static noc_status prepare(noc_network *network, noc_cuda_step *step, noc_error *err)
-{
-    return noc_cuda_copy_floats(network, &step->ops->bias, &step->bias, err);
-}
-
 static cudaError_t run(noc_network *network, const noc_cuda_step *step, int batch)
 {
     const noc_op *op = step->ops;
@@ -38,4 +33,4 @@ static cudaError_t run(noc_network *network, const noc_cuda_step *step, int batc
     return noc_cuda_mix_run(network->device->stream, &m);
 }
 
-const noc_cuda_step_kind noc_cuda_mix_step = {match, prepare, run};
+const noc_cuda_step_kind noc_cuda_mix_step = {match, noc_cuda_copy_weights, run};

@@ -7,12 +7,6 @@ static int match(const noc_network *network, int first)
     return kind == NOC_OP_LAYER_NORM || kind == NOC_OP_AFFINE || kind == NOC_OP_ACTIVATION;
 }
 
-static noc_status prepare(noc_network *network, noc_cuda_step *step, noc_error *err)
-{
-    noc_status status = noc_cuda_copy_floats(network, &step->ops->weight, (float **)&step->weight, err);
-    return status == NOC_OK ? noc_cuda_copy_floats(network, &step->ops->bias, &step->bias, err) : status;
-}
-
 static cudaError_t run(noc_network *network, const noc_cuda_step *step, int batch)
 {
     const noc_op *op = step->ops;
@@ -30,4 +24,4 @@ static cudaError_t run(noc_network *network, const noc_cuda_step *step, int batc
                                          : noc_cuda_pointwise_run(network->device->stream, &t);
 }
 
-const noc_cuda_step_kind noc_cuda_tokens_step = {match, prepare, run};
+const noc_cuda_step_kind noc_cuda_tokens_step = {match, noc_cuda_copy_weights, run};
