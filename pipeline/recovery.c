@@ -3,6 +3,7 @@
 
 #include "engine/base/file.h"
 #include "engine/base/log.h"
+#include "pipeline/process.h"
 #include "pipeline/results.h"
 
 #include <dirent.h>
@@ -103,44 +104,61 @@ static noc_status adopt(recovery_work *work, const char *path, const char *name,
     return status;
 }
 
+/* Of a process that was killed before it renamed it; others than runs write the index too. */
+static bool is_leftover(const char *name)
+{
+    int pid, status_end = 0, index_end = 0;
+    return ((sscanf(name, "status.json.%d.%*u.tmp%n", &pid, &status_end) == 1 && status_end > 0 &&
+             name[status_end] == '\0') ||
+            (sscanf(name, ".index-%d.h5%n", &pid, &index_end) == 1 && index_end > 0 &&
+             name[index_end] == '\0')) &&
+           noc_process_look(pid).state == NOC_PROCESS_GONE;
+}
+
+static noc_status remove_file(const char *path, noc_error *err)
+{
+    return unlink(path) == 0 ? NOC_OK
+                             : noc_fail(err, NOC_EIO, "%s: what a killed run left cannot be removed: %s",
+                                        path, strerror(errno));
+}
+
+static noc_status recover_part(recovery_work *work, const char *path, const char *name, int64_t number,
+                               noc_error *err)
+{
+    bool is_known;
+    noc_status status = noc_catalog_has_part(work->catalog, work->set, number, &is_known, err);
+    return status == NOC_OK && !is_known ? adopt(work, path, name, number, err) : status;
+}
+
 static noc_status recover_file(recovery_work *work, const char *name, noc_error *err)
 {
-    const char *suffix, *folder = work->configuration->results;
-    bool is_known;
+    const char *suffix = "", *folder = work->configuration->results;
     noc_status status = NOC_OK;
     int64_t number = part_number(name, &suffix);
-    if (number == 0)
+    if (number == 0 && !is_leftover(name))
         return NOC_OK;
     if (number > work->counts->last_part)
         work->counts->last_part = number;
     char *path = noc_path_join(folder, name, err);
     if (!path)
         return NOC_ENOMEMORY;
-    if (strcmp(suffix, ".open") == 0) {
-        if (unlink(path) != 0)
-            status =
-                noc_fail(err, NOC_EIO, "%s: an unfinished part cannot be removed: %s", path, strerror(errno));
-        else
-            work->counts->removed_open++;
+    if (number == 0) {
+        status = remove_file(path, err);
+    } else if (strcmp(suffix, ".open") == 0) {
+        status = remove_file(path, err);
+        work->counts->removed_open += status == NOC_OK;
     } else if (*suffix == '\0') {
-        status = noc_catalog_has_part(work->catalog, work->set, number, &is_known, err);
-        if (status == NOC_OK && !is_known)
-            status = adopt(work, path, name, number, err);
+        status = recover_part(work, path, name, number, err);
     }
     free(path);
     return status;
-}
-
-static int only_parts(const struct dirent *entry)
-{
-    return strncmp(entry->d_name, "part-", 5) == 0;
 }
 
 static noc_status recover_folder(recovery_work *work, noc_error *err)
 {
     struct dirent **entries;
     noc_status status = NOC_OK;
-    int count = scandir(work->configuration->results, &entries, only_parts, alphasort);
+    int count = scandir(work->configuration->results, &entries, NULL, alphasort);
     if (count < 0)
         return noc_fail(err, NOC_EIO, "%s: cannot be listed: %s", work->configuration->results,
                         strerror(errno));

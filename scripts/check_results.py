@@ -130,6 +130,8 @@ def of_parts(folder, catalog, parts, aside):
     for name in names:
         if name.endswith(".open"):
             yield Finding("left", f"{name} is left: a part that was never closed")
+        elif name.endswith(".tmp") or name.startswith(".index-"):
+            yield Finding("left", f"{name} is left by a process that was killed")
     unknown = [name for name in names if name.endswith(".unknown")]
     if len(unknown) > aside:
         yield Finding("left", f"{len(unknown)} parts were set aside, {aside} expected: {', '.join(sorted(unknown))}")

@@ -106,6 +106,23 @@ START_TEST(an_unfinished_part_is_removed)
 }
 END_TEST
 
+/* By a killed process; who lives may be at it. */
+START_TEST(leftovers_of_the_dead_are_removed)
+{
+    char living[64];
+    snprintf(living, sizeof living, ".index-%ld.h5", (long)getpid());
+    make_file(living, "an index in the making");
+    make_file(".index-4194305.h5", "half an index"); /* beyond the largest pid */
+    make_file("status.json.4194305.3.tmp", "half a status");
+    make_file("status.json", "{}");
+    make_file("status.json.bak", "somebody's");
+    recover();
+    ck_assert_int_eq(sum(), 0);
+    ck_assert(!is_there(".index-4194305.h5") && !is_there("status.json.4194305.3.tmp"));
+    ck_assert(is_there(living) && is_there("status.json") && is_there("status.json.bak"));
+}
+END_TEST
+
 START_TEST(a_whole_part_is_adopted)
 {
     ck_ok(sample_commit(folder, catalog, set, 1, 0, 2, &err));
@@ -243,6 +260,7 @@ int main(void)
     TCase *cases = tcase_create("recovery");
     tcase_add_checked_fixture(cases, make_set, remove_set);
     tcase_add_test(cases, an_unfinished_part_is_removed);
+    tcase_add_test(cases, leftovers_of_the_dead_are_removed);
     tcase_add_test(cases, a_whole_part_is_adopted);
     tcase_add_test(cases, adoption_comes_before_putting_back);
     tcase_add_test(cases, a_part_of_another_configuration_is_set_aside);
