@@ -424,7 +424,8 @@ static int exit_code_of(noc_coordinator *c)
     return counts.states[NOC_FAILED] + counts.states[NOC_QUARANTINED] > 0 ? 1 : 0;
 }
 
-/* A worker that is still at something comes to MPI_Finalize late, if ever. */
+/* A worker that is still at something comes to MPI_Finalize late, if ever; writers whose round or close does
+ * not end well may wait for each other for ever. */
 static bool has_dead_ranks(const noc_coordinator *c)
 {
     noc_schedule_counts counts;
@@ -432,6 +433,8 @@ static bool has_dead_ranks(const noc_coordinator *c)
     bool has_dead = counts.granted > 0;
     for (int rank = 1; rank < c->layout.ranks; rank++)
         has_dead |= c->peers[rank].is_lost;
+    for (int i = 0; i < c->group_count; i++)
+        has_dead |= c->groups[i].count > 1 && c->groups[i].state != GROUP_IDLE;
     return has_dead;
 }
 

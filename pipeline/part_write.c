@@ -1,6 +1,7 @@
 /* Writing a part. What always holds: with a communicator every rank makes every call of the library in the
- * same order with equal values, and only the voxels differ; where one rank alone may fail, all hear of it
- * before the next call that needs all. */
+ * same order with equal values, and only the voxels differ. A rank that fails makes no further call, neither
+ * of the library nor of MPI: a call that failed here may have left the others waiting anywhere inside it, so
+ * there is no place to meet them. It is the coordinator who hears of it and ends the job. */
 #include "pipeline/part_format.h"
 
 #include "engine/base/clock.h"
@@ -9,6 +10,7 @@
 #include "pipeline/results.h"
 
 #include <errno.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,23 +37,40 @@ char *noc_part_path(const char *folder, int64_t number, bool with_open, noc_erro
     return noc_path_join(folder, name, err);
 }
 
+/* A shared part: where a failed call of MPI-IO leaves to. The library would go on after it, into calls that
+ * the others do not make; nothing of it is used again in this process. */
+static jmp_buf way_out;
+static char why_out[MPI_MAX_ERROR_STRING];
+
+static void leave_library(MPI_File *file, int *code, ...)
+{
+    int length, number = errno; /* most likely the system's own reason, which the code does not tell */
+    char text[MPI_MAX_ERROR_STRING] = "";
+    (void)file;
+    MPI_Error_string(*code, text, &length);
+    snprintf(why_out, sizeof why_out, "%.160s (%s)", text, number ? strerror(number) : "MPI-IO");
+    longjmp(way_out, 1);
+}
+
+/* For every file opened from now on. */
+static bool set_way_out(void)
+{
+    static MPI_Errhandler handler = MPI_ERRHANDLER_NULL;
+    if (handler == MPI_ERRHANDLER_NULL && MPI_File_create_errhandler(leave_library, &handler) != MPI_SUCCESS)
+        return false;
+    return MPI_File_set_errhandler(MPI_FILE_NULL, handler) == MPI_SUCCESS;
+}
+
 static bool is_alone(const noc_part_writer *part)
 {
     return part->communicator == MPI_COMM_NULL;
 }
 
-/* [all] The same answer everywhere: a failure of any rank is one of all. Alone: a failed write is one of this
- * step. */
-static noc_status agree(const noc_part_writer *part, noc_status status, noc_error *err)
+/* Alone: a failed write, which the library does not know of, is one of this step. */
+static noc_status settle(const noc_part_writer *part, noc_status status, noc_error *err)
 {
-    int mine = status != NOC_OK, any = mine;
     if (part->failure != 0)
         return noc_fail(err, NOC_EIO, "%s: cannot be written: %s", part->path, strerror(part->failure));
-    if (is_alone(part))
-        return status;
-    MPI_Allreduce(&mine, &any, 1, MPI_INT, MPI_MAX, part->communicator);
-    if (any && !mine)
-        return noc_fail(err, NOC_EIO, "%s: another writer of this part failed", part->path);
     return status;
 }
 
@@ -72,7 +91,7 @@ static hid_t create_file(noc_part_writer *part)
     if (access < 0)
         return -1;
     if (is_alone(part) ? part_use_driver(access, &part->failure)
-                       : H5Pset_fapl_mpio(access, part->communicator, MPI_INFO_NULL) >= 0)
+                       : set_way_out() && H5Pset_fapl_mpio(access, part->communicator, MPI_INFO_NULL) >= 0)
         file = H5Fcreate(part->path, H5F_ACC_EXCL, H5P_DEFAULT, access);
     part_release(access);
     return file;
@@ -156,8 +175,8 @@ static void free_writer(noc_part_writer *part)
     free(part);
 }
 
-noc_status noc_part_create(const char *folder, int64_t number, const noc_part_header *header,
-                           MPI_Comm communicator, noc_part_writer **part, noc_error *err)
+static noc_status create(const char *folder, int64_t number, const noc_part_header *header,
+                         MPI_Comm communicator, noc_part_writer **part, noc_error *err)
 {
     noc_part_writer *made = NULL;
     noc_status status = part_library_open(err);
@@ -168,7 +187,7 @@ noc_status noc_part_create(const char *folder, int64_t number, const noc_part_he
     made->file = create_file(made);
     if (made->file < 0)
         status = part_fail(err, NOC_ECANTCREATE, made->path, "cannot be created");
-    status = agree(made, status, err);
+    status = settle(made, status, err);
     if (status != NOC_OK && made->file < 0) {
         free_writer(made);
         return status;
@@ -177,12 +196,21 @@ noc_status noc_part_create(const char *folder, int64_t number, const noc_part_he
         status = write_head(made, number, err);
     if (status == NOC_OK)
         status = open_transfer(made, err);
-    status = agree(made, status, err);
+    status = settle(made, status, err);
     if (status == NOC_OK)
         *part = made;
     else
         noc_part_abandon(made);
     return status;
+}
+
+noc_status noc_part_create(const char *folder, int64_t number, const noc_part_header *header,
+                           MPI_Comm communicator, noc_part_writer **part, noc_error *err)
+{
+    if (setjmp(way_out) != 0)
+        return noc_fail(err, NOC_ECANTCREATE, "%s: part %lld cannot be created: %s", folder,
+                        (long long)number, why_out);
+    return create(folder, number, header, communicator, part, err);
 }
 
 /* ---- voxels ---- */
@@ -239,13 +267,10 @@ static noc_status write_voxels(noc_part_writer *part, hid_t group, const char *n
     if (dataset < 0)
         a.status = part_fail(err, NOC_EIO, part->path, "a mask cannot be made");
     part_put_texts(&a, "axes", "k\0j\0i", 2, 3);
-    noc_status status = agree(part, a.status, err);
-    if (status == NOC_OK && !write_data(part, dataset, type, voxels))
+    noc_status status = settle(part, a.status, err);
+    if (status == NOC_OK && (!write_data(part, dataset, type, voxels) || H5Dclose(dataset) < 0))
         status = part_fail(err, NOC_EIO, part->path, "a mask cannot be written");
-    status = agree(part, status, err);
-    if (dataset >= 0 && H5Dclose(dataset) < 0 && status == NOC_OK)
-        status = part_fail(err, NOC_EIO, part->path, "a mask cannot be written");
-    return agree(part, status, err);
+    return settle(part, status, err);
 }
 
 /* ---- a study ---- */
@@ -364,19 +389,20 @@ static noc_status write_entry(noc_part_writer *part, const noc_part_entry *entry
         put_study(&a, part, entry, created);
     if (a.status == NOC_OK)
         a.status = add_rows(part, o, err);
-    noc_status status = agree(part, a.status, err);
+    noc_status status = settle(part, a.status, err);
     if (status == NOC_OK)
         status =
             write_voxels(part, a.object, "mask", o->mask_bytes, &o->grid, is_owner ? o->mask : NULL, err);
     if (status == NOC_OK && o->region_bytes > 0)
         status = write_voxels(part, a.object, "regions", o->region_bytes, &o->grid,
                               is_owner ? o->regions : NULL, err);
-    if (a.object >= 0 && H5Gclose(a.object) < 0 && status == NOC_OK)
+    if (status == NOC_OK && H5Gclose(a.object) < 0)
         status = part_fail(err, NOC_EIO, part->path, "a study's group cannot be written");
     return status == NOC_OK ? NOC_OK : noc_within(err, status, "%s", o->key);
 }
 
-noc_status noc_part_write(noc_part_writer *part, const noc_part_entry *entries, int count, noc_error *err)
+static noc_status write_entries(noc_part_writer *part, const noc_part_entry *entries, int count,
+                                noc_error *err)
 {
     char created[NOC_CLOCK_TEXT];
     noc_status status = NOC_OK;
@@ -386,7 +412,14 @@ noc_status noc_part_write(noc_part_writer *part, const noc_part_entry *entries, 
     /* A full disk should show in the round that fills it. */
     if (status == NOC_OK && H5Fflush(part->file, H5F_SCOPE_LOCAL) < 0)
         status = part_fail(err, NOC_EIO, part->path, "cannot be written");
-    return status == NOC_OK ? agree(part, status, err) : status;
+    return settle(part, status, err);
+}
+
+noc_status noc_part_write(noc_part_writer *part, const noc_part_entry *entries, int count, noc_error *err)
+{
+    if (setjmp(way_out) != 0)
+        return noc_fail(err, NOC_EIO, "%s: cannot be written: %s", part->path, why_out);
+    return write_entries(part, entries, count, err);
 }
 
 /* ---- close ---- */
@@ -413,14 +446,14 @@ static noc_status write_metrics(noc_part_writer *part, noc_error *err)
     if (dataset < 0)
         a.status = part_fail(err, NOC_EIO, part->path, "/metrics cannot be made");
     part_put_text(&a, "empty_masks", "nnunet");
-    noc_status status = agree(part, a.status, err);
+    noc_status status = settle(part, a.status, err);
     if (status == NOC_OK && part->row_count > 0 &&
         !write_data(part, dataset, type, part->rank == 0 ? part->rows : NULL))
         status = part_fail(err, NOC_EIO, part->path, "/metrics cannot be written");
-    if (dataset >= 0 && H5Dclose(dataset) < 0 && status == NOC_OK)
+    if (status == NOC_OK && H5Dclose(dataset) < 0)
         status = part_fail(err, NOC_EIO, part->path, "/metrics cannot be written");
     part_release(type);
-    return agree(part, status, err);
+    return settle(part, status, err);
 }
 
 static noc_status close_file(noc_part_writer *part, noc_error *err)
@@ -429,12 +462,12 @@ static noc_status close_file(noc_part_writer *part, noc_error *err)
     if (H5Gclose(part->studies) < 0 || H5Fflush(part->file, H5F_SCOPE_LOCAL) < 0)
         status = part_fail(err, NOC_EIO, part->path, "cannot be written");
     part->studies = -1;
-    status = agree(part, status, err);
+    status = settle(part, status, err);
     if (status != NOC_OK)
         return status;
     herr_t closed = H5Fclose(part->file);
     part->file = -1;
-    return agree(part, closed < 0 ? part_fail(err, NOC_EIO, part->path, "cannot be closed") : NOC_OK, err);
+    return settle(part, closed < 0 ? part_fail(err, NOC_EIO, part->path, "cannot be closed") : NOC_OK, err);
 }
 
 /* Each rank syncs, since each may be a machine of its own. */
@@ -444,13 +477,12 @@ static noc_status sync_file(noc_part_writer *part, int64_t *bytes, noc_error *er
     noc_status status = noc_file_sync(part->path, err);
     if (status == NOC_OK && stat(part->path, &info) != 0)
         status = noc_fail(err, NOC_EIO, "%s: %s", part->path, strerror(errno));
-    status = agree(part, status, err);
     if (status == NOC_OK)
         *bytes = (int64_t)info.st_size;
     return status;
 }
 
-noc_status noc_part_close(noc_part_writer *part, int64_t *bytes, noc_error *err)
+static noc_status close_part(noc_part_writer *part, int64_t *bytes, noc_error *err)
 {
     noc_status status = write_metrics(part, err);
     if (status == NOC_OK)
@@ -462,6 +494,13 @@ noc_status noc_part_close(noc_part_writer *part, int64_t *bytes, noc_error *err)
     part_release(part->transfer);
     free_writer(part);
     return NOC_OK;
+}
+
+noc_status noc_part_close(noc_part_writer *part, int64_t *bytes, noc_error *err)
+{
+    if (setjmp(way_out) != 0)
+        return noc_fail(err, NOC_EIO, "%s: cannot be closed: %s", part->path, why_out);
+    return close_part(part, bytes, err);
 }
 
 void noc_part_abandon(noc_part_writer *part)

@@ -59,8 +59,8 @@ typedef struct noc_part_entry {
     char source[4096];   /* absolute channel paths joined by ';' (cut when longer) */
 } noc_part_entry;
 
-/* [all] Writes one round: all entries, in that order. What fails at one rank fails at all. After a failure
- * the part must not be closed: noc_part_abandon. */
+/* [all] Writes one round: all entries, in that order. What fails at one rank may keep the others waiting for
+ * ever. After a failure the part must not be closed: noc_part_abandon. */
 noc_status noc_part_write(noc_part_writer *part, const noc_part_entry *entries, int count, noc_error *err);
 /* [all] Writes /metrics, closes, and syncs the file. Frees the writer; *bytes = size of the file. After a
  * failure: noc_part_abandon. */

@@ -125,6 +125,33 @@ trap 'stop_run; for disk in $disks; do umount "$disk"; done; rm -rf "$work"' EXI
 full_disk 1
 full_disk 3
 
+# Two writers share a part and one cannot write: neither waits for the other in a call that only one makes.
+shared_fault()
+{
+    fresh "shared-$1" "$short"
+    with_fault "$2" noc_run --ranks 4 --writers 2
+    is "shared part, $1: exit code" $? 74
+    is "shared part, $1: nothing is left half done" "$(counts running)$(counts written)$(counts failed)" 000
+    says "shared part, $1: it says which file" "part-0" "$place/log"
+    says "shared part, $1: it says why" "$3" "$place/log"
+    finishes "shared part, $1" 4
+}
+if [ -z "${SAN:-}" ]; then # a preloaded library cannot come before a sanitizer
+    shared_fault mask write:results/part-:EIO:0:1 "Input/output error"
+    shared_fault flush write:results/part-:EIO:5:1 "Input/output error"
+    shared_fault full write:results/part-:ENOSPC:16:0 "No space left on device"
+    shared_fault sync sync:results/part-:EIO:0:1 "Input/output error"
+    fresh shared-short "$short"
+    with_fault write:results/part-:short:1:0 noc_run --ranks 4 --writers 2
+    is "shared part, short writes: exit code" $? 0
+    all_done "shared part, short writes"
+    # A file that all jobs of the machine share would be held for ever by a process that was killed.
+    fresh shared-name "$short"
+    with_fault "create:open_cid:crash:0:0" noc_run --ranks 4 --writers 2
+    is "shared part, nothing is shared with other jobs: exit code" $? 0
+    ok "shared part, nothing is shared with other jobs" test ! -s "$place/faults"
+fi
+
 # Folders that cannot be written.
 nobody()
 {
