@@ -9,15 +9,6 @@ const char *noc_precision_name(noc_precision precision)
     return precision == NOC_PRECISION_BF16 ? "bf16" : precision == NOC_PRECISION_F16 ? "f16" : "f32";
 }
 
-static bool cuda_opens(void)
-{
-    noc_device *device = NULL;
-    if (noc_cuda_ops.open(&(noc_device_options){.index = 0}, &device, NULL) != NOC_OK)
-        return false;
-    noc_cuda_ops.close(device);
-    return true;
-}
-
 static bool read_index(const char *text, int *index)
 {
     char *end;
@@ -32,16 +23,16 @@ static bool read_index(const char *text, int *index)
 
 noc_status noc_device_find(const char *text, const noc_device_ops **ops, int *index, noc_error *err)
 {
-    int number = 0;
+    int number = -1;
     if (strcmp(text, "cpu") == 0)
         *ops = &noc_cpu_ops;
     else if (strcmp(text, "cuda") == 0 || (strncmp(text, "cuda:", 5) == 0 && read_index(text + 5, &number)))
         *ops = &noc_cuda_ops;
     else if (strcmp(text, "auto") == 0)
-        *ops = cuda_opens() ? &noc_cuda_ops : &noc_cpu_ops;
+        *ops = noc_cuda_ops.count() > 0 ? &noc_cuda_ops : &noc_cpu_ops;
     else
         return noc_fail(err, NOC_EUSAGE, "unknown device \"%s\": cpu, cuda, cuda:N and auto are known", text);
-    *index = number;
+    *index = *ops == &noc_cpu_ops ? 0 : number;
     return NOC_OK;
 }
 

@@ -22,8 +22,9 @@ typedef enum noc_precision {
 } noc_precision;
 
 typedef struct noc_device_options {
-    int index;   /* of several of that kind */
-    int threads; /* host threads; 0: all this process may use */
+    int index; /* of several of that kind; negative: they are given to the processes of this node by turns */
+    int process, processes; /* of this node that open such a device: which this is, and how many; 0: alone */
+    int threads;            /* host threads; 0: all this process may use */
     noc_precision precision;
     const char *isa; /* "avx512", "avx2", "portable"; NULL: NOC_CPU_ISA from the environment, else the best */
 } noc_device_options;
@@ -43,6 +44,7 @@ typedef struct noc_network_memory {
     size_t weights; /* packed, with what else is kept from window to window */
     size_t arena;   /* values of a window that more than one step knows */
     size_t scratch; /* of the step that runs, for each thread and for all */
+    size_t device;  /* of all these: in the device's own memory, no part of the host's */
 } noc_network_memory;
 
 /* The most that the device can do, as measured: what no network exceeds that computes as the device does. */
@@ -89,6 +91,8 @@ typedef struct noc_gather {
 typedef struct noc_device_ops {
     const char *kind;
     const char *build; /* what of it was built: "own kernels: avx512, ...", "built without CUDA" */
+    bool has_memory;   /* of its own, where buffers lie */
+    int (*count)(void); /* such devices of this machine, without opening one */
     /* NOC_EUNAVAILABLE with a sentence ("built without CUDA", "this CPU has no AVX-512") */
     noc_status (*open)(const noc_device_options *options, noc_device **device, noc_error *err);
     /* What a device opened with these options computes in: what is wanted where there is such a thing, else
@@ -97,6 +101,8 @@ typedef struct noc_device_ops {
     void (*close)(noc_device *device);
     void (*describe)(const noc_device *device, noc_device_info *info);
 
+    /* Windows of a batch where nobody says how many. */
+    int (*default_batch)(noc_device *device, const noc_plan *plan);
     /* The plan must outlive the network; its weights are read now only. */
     noc_status (*network_create)(noc_device *device, const noc_plan *plan, int max_batch,
                                  noc_network **network, noc_error *err);
@@ -109,9 +115,10 @@ typedef struct noc_device_ops {
                               noc_buffer *const output[], const size_t offset[], noc_error *err);
     /* After network_run with batch 1: copies a kept value (plan->stages) as [C][D][H][W] to host memory. */
     noc_status (*network_read)(noc_network *network, int value, float *out, noc_error *err);
-    /* Seconds that each op of the plan took, summed over all windows so far; an op that is computed as part
-     * of a later one has 0. plan->op_count numbers that live with the network. */
-    const double *(*network_seconds)(const noc_network *network);
+    /* Seconds that each op of the plan took, summed over all windows since the first call of this at the
+     * latest, from which on runs may be slower: some devices time ops for those alone who ask. An op that is
+     * computed as part of a later one has 0. plan->op_count numbers that live with the network. */
+    const double *(*network_seconds)(noc_network *network);
     /* Measures for about half a second with the threads of the device. */
     noc_status (*limits)(noc_device *device, noc_device_limits *limits, noc_error *err);
 
@@ -128,8 +135,8 @@ typedef struct noc_device_ops {
     noc_status (*gather_reserve)(noc_device *device, const noc_gather *widest, noc_error *err);
 } noc_device_ops;
 
-/* "cpu", "cuda", "cuda:1", "auto" -> the table and index. "auto" is the best that opens, CPU at the end.
- * NOC_EUSAGE for another text. */
+/* "cpu", "cuda", "cuda:1", "auto" -> the table and index (of a GPU: negative where none is named). "auto" is a GPU where
+ * there is one, else the CPU. NOC_EUSAGE for another text. */
 noc_status noc_device_find(const char *text, const noc_device_ops **ops, int *index, noc_error *err);
 
 /* NOC_EINTERNAL where classes do not fit into elements, or windows not into their logits: devices ask first.

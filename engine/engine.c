@@ -1,12 +1,11 @@
 /* A model on a device: the plan of one window size, the network, staging and importance map. */
 #include "engine/engine_state.h"
 
+#include "engine/base/log.h"
 #include "engine/base/memory.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-enum { DEFAULT_BATCH = 1 };
 
 static noc_status open_device(noc_engine *e, const noc_engine_options *options, noc_error *err)
 {
@@ -22,7 +21,6 @@ static void choose_window(noc_engine *e, const noc_engine_options *options)
         e->window[a] = options->window[a] > 0 ? options->window[a] : m->window[a];
     e->overlap = options->overlap >= 0 ? options->overlap : m->overlap;
     e->blend = options->blend >= 0 ? (noc_blend)options->blend : m->blend;
-    e->batch = options->batch > 0 ? options->batch : DEFAULT_BATCH;
 }
 
 static size_t grid_floats(const noc_value *value)
@@ -46,6 +44,21 @@ static noc_status make_staging(noc_engine *e, noc_error *err)
     return noc_importance_create(e->window, e->blend, &e->importance, err);
 }
 
+/* The batch is halved until the device has memory for it. */
+static noc_status make_network(noc_engine *e, int batch, noc_error *err)
+{
+    int wanted = batch > 0 ? batch : e->ops->default_batch(e->device, e->plan);
+    e->batch = wanted;
+    noc_status status = e->ops->network_create(e->device, e->plan, e->batch, &e->network, err);
+    while (status == NOC_ENOMEMORY && e->batch > 1) {
+        e->batch /= 2;
+        status = e->ops->network_create(e->device, e->plan, e->batch, &e->network, err);
+    }
+    if (status == NOC_OK && e->batch < wanted)
+        noc_log(NOC_LOG_WARN, "the device has memory for %d windows at once, not for %d", e->batch, wanted);
+    return status;
+}
+
 /* Overlap and window are checked before a study has to. */
 static noc_status check_windows(const noc_engine *e, noc_error *err)
 {
@@ -67,9 +80,9 @@ static noc_status open_engine(const noc_engine_options *options, const noc_model
     if (status == NOC_OK)
         status = noc_model_plan(model, e->window, options->rewrites, keep_stages, &e->plan, err);
     if (status == NOC_OK)
-        status = make_staging(e, err);
+        status = make_network(e, options->batch, err);
     if (status == NOC_OK)
-        status = e->ops->network_create(e->device, e->plan, e->batch, &e->network, err);
+        status = make_staging(e, err);
     if (status != NOC_OK) {
         noc_engine_close(e);
         return status;
@@ -141,7 +154,7 @@ size_t noc_engine_bytes(const noc_engine *engine)
     size_t voxels = (size_t)(engine->window[0] * engine->window[1] * engine->window[2]);
     noc_network_memory m;
     engine->ops->network_memory(engine->network, &m);
-    return m.weights + m.arena + m.scratch + (engine->importance ? voxels * sizeof(float) : 0) +
+    return m.weights + m.arena + m.scratch - m.device + (engine->importance ? voxels * sizeof(float) : 0) +
            (size_t)engine->batch * engine->input_floats * sizeof(float);
 }
 
@@ -209,7 +222,7 @@ noc_status noc_engine_limits(const noc_engine *engine, noc_device_limits *limits
     return engine->ops->limits(engine->device, limits, err);
 }
 
-const double *noc_engine_seconds(const noc_engine *engine)
+const double *noc_engine_seconds(noc_engine *engine)
 {
     return engine->ops->network_seconds(engine->network);
 }

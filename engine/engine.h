@@ -23,8 +23,8 @@ typedef struct noc_segmentation noc_segmentation;
 
 typedef struct noc_engine_options {
     const char *device;      /* "cpu", "cuda:1", "auto" */
-    noc_device_options host; /* threads, precision, isa; index is taken from `device` */
-    int batch;               /* 0: the device's default */
+    noc_device_options host; /* threads, precision, isa, process; index is taken from `device` */
+    int batch;               /* 0: the device's default; fewer where its memory is not enough */
     int64_t window[3];       /* 0: the manifest's */
     double overlap;          /* negative: the manifest's */
     int blend;               /* negative: the manifest's, else noc_blend */
@@ -46,7 +46,8 @@ void noc_engine_close(noc_engine *engine);
 const noc_model *noc_engine_model(const noc_engine *engine);
 void noc_engine_describe(const noc_engine *engine, noc_device_info *info);
 int noc_engine_batch(const noc_engine *engine);
-size_t noc_engine_bytes(const noc_engine *engine); /* weights, arena, importance, staging */
+/* Of host memory: staging, importance, and what the network has there. */
+size_t noc_engine_bytes(const noc_engine *engine);
 /* What is in force after defaults. */
 void noc_engine_window(const noc_engine *engine, int64_t window[3], double *overlap, noc_blend *blend);
 const noc_plan *noc_engine_plan(const noc_engine *engine);
@@ -59,12 +60,12 @@ noc_status noc_engine_forward(noc_engine *engine, const float *input, float *log
 /* As noc_engine_open, with c1..c4 kept, to be read after noc_engine_forward. */
 noc_status noc_engine_open_stages(const noc_engine_options *options, const noc_model *model,
                                   noc_engine **engine, noc_error *err);
-/* What the network holds, of noc_engine_bytes. */
+/* What the network holds, of host memory and the device's. */
 void noc_engine_network_memory(const noc_engine *engine, noc_network_memory *memory);
 /* What the device can do at most: takes about half a second. */
 noc_status noc_engine_limits(const noc_engine *engine, noc_device_limits *limits, noc_error *err);
-/* Seconds of each op of the plan, summed over all windows so far (noc_device_ops.network_seconds). */
-const double *noc_engine_seconds(const noc_engine *engine);
+/* Seconds of each op of the plan, as noc_device_ops.network_seconds says. */
+const double *noc_engine_seconds(noc_engine *engine);
 noc_status noc_engine_read_stage(noc_engine *engine, int stage, float *out, noc_error *err); /* stage 0..3 */
 
 /* What a segmentation makes. */
@@ -75,8 +76,8 @@ typedef struct noc_segmentation_result {
     size_t bytes;
 } noc_segmentation_result;
 
-/* Bytes that a segmentation of a volume of that size needs besides the prepared image: pending logits and the
- * output (grid_voxels elements). Where that does not fit into `memory` (0: no limit), its output is cut in
+/* Bytes of host memory that a segmentation of a volume of that size needs besides the prepared image: pending
+ * logits (unless the device keeps them) and the output (grid_voxels elements). Where that does not fit into `memory` (0: no limit), its output is cut in
  * tiles so that the fewest windows are computed again. NOC_ETOOLARGE when it cannot be cut to fit. */
 noc_status noc_segmentation_bytes(const noc_engine *engine, const int64_t size[3], size_t grid_voxels,
                                   size_t memory, size_t *bytes, noc_error *err);

@@ -107,9 +107,12 @@ static int64_t layers_kept(const noc_windows *w)
     return most;
 }
 
+/* Of the host's memory. */
 static size_t bytes_with(const noc_engine *e, int64_t layers, const axis_cuts *h, const axis_cuts *w,
                          size_t output_bytes)
 {
+    if (e->ops->has_memory)
+        return output_bytes;
     return (size_t)(layers * h->widest * w->widest + e->batch) * e->logits_floats * sizeof(float) +
            output_bytes;
 }

@@ -39,7 +39,9 @@ typedef struct engine_bench {
 static noc_status prepare_engine(const noc_settings *settings, const noc_model *model, engine_bench *b,
                                  noc_error *err)
 {
-    noc_status status = noc_opening_engine(settings, model, &b->engine, err);
+    noc_settings one = *settings;
+    one.batch = settings->batch > 0 ? settings->batch : 1;
+    noc_status status = noc_opening_engine(&one, model, &b->engine, err);
     if (status != NOC_OK)
         return status;
     const noc_plan *plan = noc_engine_plan(b->engine);
@@ -50,7 +52,7 @@ static noc_status prepare_engine(const noc_settings *settings, const noc_model *
         logits *= (size_t)out->grid[a] * (size_t)plan->upsample[a];
     }
     b->repeats = settings->repeats > 0 ? settings->repeats : ENGINE_REPEATS;
-    b->batch = settings->batch > 0 ? settings->batch : 1;
+    b->batch = one.batch;
     b->input = noc_alloc(count, sizeof *b->input, err);
     b->logits = noc_alloc(logits, sizeof *b->logits, err);
     b->seconds = noc_alloc((size_t)b->repeats, sizeof *b->seconds, err);
@@ -62,11 +64,12 @@ static noc_status prepare_engine(const noc_settings *settings, const noc_model *
     return NOC_OK;
 }
 
-static noc_status measure_engine(engine_bench *b, noc_error *err)
+static noc_status measure_engine(engine_bench *b, bool is_profiled, noc_error *err)
 {
     noc_status status = noc_engine_forward(b->engine, b->input, b->logits, err); /* warm-up */
-    memcpy(b->op_seconds, noc_engine_seconds(b->engine),
-           (size_t)noc_engine_plan(b->engine)->op_count * sizeof *b->op_seconds);
+    if (is_profiled) /* single ops are timed from now on */
+        memcpy(b->op_seconds, noc_engine_seconds(b->engine),
+               (size_t)noc_engine_plan(b->engine)->op_count * sizeof *b->op_seconds);
     for (int i = 0; status == NOC_OK && i < b->repeats; i++) {
         double begin = noc_clock_monotonic();
         for (int w = 0; status == NOC_OK && w < b->batch; w++)
@@ -156,7 +159,7 @@ static noc_status bench_engine(const noc_settings *settings, const noc_model *mo
     engine_bench b = {0};
     noc_status status = prepare_engine(settings, model, &b, err);
     if (status == NOC_OK)
-        status = measure_engine(&b, err);
+        status = measure_engine(&b, settings->profile, err);
     if (status == NOC_OK && settings->profile)
         status = make_profile(&b, err);
     if (status == NOC_OK)

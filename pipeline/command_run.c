@@ -53,6 +53,18 @@ static noc_status make_configuration(const noc_settings *settings, const noc_mod
     return NOC_OK;
 }
 
+/* One a GPU; on CPUs one a domain of memory. */
+static int default_workers(const noc_settings *settings, const noc_topology *topology)
+{
+    const noc_device_ops *ops = &noc_cpu_ops;
+    int index, count;
+    noc_device_find(settings->device, &ops, &index, NULL);
+    if (ops == &noc_cpu_ops)
+        return noc_topology_workers(topology);
+    count = index < 0 ? ops->count() : 1;
+    return count > 1 ? count : 1;
+}
+
 static noc_status count_ranks(const noc_settings *settings, const noc_topology *topology, int *ranks,
                               noc_error *err)
 {
@@ -61,7 +73,7 @@ static noc_status count_ranks(const noc_settings *settings, const noc_topology *
                         "a lease of %g s is shorter than two heartbeats of %g s: every rank would seem lost",
                         settings->lease_s, settings->heartbeat_s);
     int writers = settings->writers > 0 ? settings->writers : 1;
-    int workers = settings->workers > 0 ? settings->workers : noc_topology_workers(topology);
+    int workers = settings->workers > 0 ? settings->workers : default_workers(settings, topology);
     if (settings->ranks > 0 && settings->workers > 0 && settings->ranks >= 3 &&
         settings->ranks != 1 + writers + settings->workers)
         return noc_fail(
@@ -97,6 +109,8 @@ static void count_workers(noc_rank_options *options, MPI_Comm node, int is_worke
     MPI_Comm sharers;
     int color = (int)(noc_topology_fingerprint(&options->topology) & INT_MAX);
     MPI_Allreduce(&is_worker, &options->node_workers, 1, MPI_INT, MPI_SUM, node);
+    MPI_Scan(&is_worker, &options->node_worker, 1, MPI_INT, MPI_SUM, node);
+    options->node_worker -= is_worker;
     MPI_Comm_split(node, is_worker ? color : MPI_UNDEFINED, 0, &sharers);
     if (sharers == MPI_COMM_NULL)
         return;

@@ -55,6 +55,22 @@ static int working(const noc_coordinator *c)
     return count;
 }
 
+/* Once for each worker that comes to a GPU which has one. */
+static void say_shared(const noc_coordinator *c, int rank)
+{
+    const char *uuid = c->peers[rank].uuid;
+    for (int i = 0; uuid[0] && i < c->layout.workers; i++) {
+        int other = c->layout.first_worker + i;
+        if (other == rank || c->peers[other].is_retired || strcmp(c->peers[other].uuid, uuid) != 0)
+            continue;
+        noc_log(NOC_LOG_WARN,
+                "workers %d and %d share one GPU, %s, and wait for each other: --workers gives it fewer, "
+                "CUDA_VISIBLE_DEVICES shows others",
+                other, rank, uuid);
+        return;
+    }
+}
+
 void coordinator_present(noc_coordinator *c, int rank, noc_record *record)
 {
     coordinator_peer *peer = &c->peers[rank];
@@ -72,6 +88,7 @@ void coordinator_hello(noc_coordinator *c, int rank, noc_record *record, double 
     noc_record_get_fixed(record, device, sizeof device);
     noc_record_get_fixed(record, isa, sizeof isa);
     noc_record_get_error(record, &failure);
+    noc_record_get_fixed(record, peer->uuid, sizeof peer->uuid);
     peer->has_said_hello = true;
     peer->heard = now;
     if (peer->role != NOC_ROLE_WORKER)
@@ -90,6 +107,7 @@ void coordinator_hello(noc_coordinator *c, int rank, noc_record *record, double 
         memcpy(c->device, device, sizeof c->device);
         memcpy(c->isa, isa, sizeof c->isa);
     }
+    say_shared(c, rank);
     noc_error err;
     coordinator_check(c, noc_schedule_add_worker(c->schedule, rank, now, &err), &err);
 }

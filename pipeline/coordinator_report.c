@@ -131,6 +131,27 @@ static void summarise_workers(noc_coordinator *c, const workers_sum *sum)
     say_summary(c, text);
 }
 
+/* How many workers each GPU has, by its UUID. */
+static void add_gpus(const noc_coordinator *c, noc_text *text)
+{
+    const coordinator_peer *workers = &c->peers[c->layout.first_worker];
+    bool has_some = false;
+    noc_text_add(text, ",\"gpus\":{");
+    for (int i = 0; i < c->layout.workers; i++) {
+        int before = 0, count = 0;
+        for (int j = 0; j < c->layout.workers; j++)
+            if (strcmp(workers[j].uuid, workers[i].uuid) == 0)
+                j < i ? before++ : count++;
+        if (workers[i].uuid[0] == '\0' || before > 0)
+            continue;
+        noc_text_add(text, has_some ? "," : "");
+        noc_text_add_json(text, workers[i].uuid);
+        noc_text_add(text, ":%d", count);
+        has_some = true;
+    }
+    noc_text_add(text, "}");
+}
+
 /* RESULTS/run.json: the figures of the last run that had something to do. */
 static void write_run(const noc_coordinator *c, double seconds, const workers_sum *sum)
 {
@@ -141,6 +162,7 @@ static void write_run(const noc_coordinator *c, double seconds, const workers_su
     noc_text_add_json(&text, noc_version());
     noc_text_add(&text, ",\"device\":");
     noc_text_add_json(&text, c->device);
+    add_gpus(c, &text);
     noc_text_add(&text,
                  ",\"isa\":\"%s\",\"ranks\":%d,\"writers\":%d,\"workers\":%d,\"done\":%lld,\"failed\":%lld,"
                  "\"seconds\":%.3f,"

@@ -15,6 +15,7 @@ typedef struct coordinator_peer {
     bool is_gone;    /* its process is gone for good */
     bool is_retired; /* cannot work: its device failed, or never opened */
     char host[128];
+    char uuid[48];        /* of a worker's GPU, or "" */
     int64_t pid;          /* 0: not known yet */
     uint64_t start_ticks; /* of the process, so that a reused pid is not taken for it */
     double heard;         /* when it last said something */

@@ -9,7 +9,7 @@
 
 typedef enum noc_message_type {
     NOC_SAY_HELLO = 1, /* arithmetic text (what decides the bits), device text, isa text, error (why it cannot
-                          work) */
+                          work), UUID text of its GPU */
     NOC_SAY_PRESENT,   /* host text, pid, pid's start time: at once, since a device may open slowly */
     NOC_SAY_HEARTBEAT, /* studies in hand, f64 seconds, busy, starved; windows, peak bytes */
     NOC_SAY_FINISHED,  /* outcome without voxels */

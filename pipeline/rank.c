@@ -80,6 +80,7 @@ static void say_hello(const rank *r, const noc_device_info *info, const noc_erro
     noc_record_put_text(&record, info->name);
     noc_record_put_text(&record, info->isa);
     noc_record_put_error(&record, failure);
+    noc_record_put_text(&record, info->uuid);
     if (noc_record_end(&record, NULL) == NOC_OK)
         noc_link_send(r->options->link, 0, &record);
 }
@@ -107,6 +108,8 @@ static noc_status open_worker(rank *r, noc_device_info *info, noc_error *err)
                                  .study_timeout_s = o->settings->study_timeout_s,
                                  .assume_ras = o->settings->assume_ras};
     noc_settings_engine(o->settings, &engine);
+    engine.host.process = o->node_worker;
+    engine.host.processes = o->node_workers;
     place_worker(o, &engine);
     if (worker.memory == 0)
         worker.memory = noc_memory_limit() / 10 * 8 / (size_t)o->node_workers;

@@ -62,7 +62,10 @@ ok "batch 1: masks" masks one
 run three "$short" cuda --precision f16 --threads 2 --window 24,32,24 --overlap 0.5 --ranks 1 --batch 3
 ok "batch 3: the same bits" masks three
 run eight "$short" cuda --precision f16 --threads 1 --window 24,32,24 --overlap 0.5 --ranks 4 --batch 8
-ok "batch 8, 4 ranks: the same bits" masks eight
+ok "batch 8, 2 workers on one GPU: the same bits" masks eight
+gpu=GPU-00000000-0000-0000-0000-00000000000
+says "... they are told that they share it" "share one GPU, ${gpu}0, " "$work/run.log"
+ok "... the run's figures say so" grep -q "\"gpus\":{\"${gpu}0\":2}" "$work/eight/run.json"
 
 # infer NAME CODE TEXT VARIABLE=VALUE...
 scan=$(sed -n '2s/^[^,]*,\([^,]*\),.*/\1/p' "$demo")
@@ -76,14 +79,47 @@ infer()
 infer "no driver" 69 "this machine has no NVIDIA driver" EMU_DRIVER=0
 infer "an old driver" 69 "too old" EMU_DRIVER=11000
 infer "no device" 69 "no CUDA device" EMU_DEVICES=0
-infer "memory that is not there" 70 "out of memory" EMU_FAIL=cudaMalloc:5:2
+infer "memory that is not there" 70 "out of memory" EMU_FAIL=cudaMalloc:5:2:sticky
+infer "memory for half of the windows" 0 "memory for 4 windows at once, not for 8" EMU_FAIL=cudaMalloc:5:2
 infer "a launch that fails" 69 "CUDA, running the network" EMU_FAIL=cudaLaunchKernelEx:40:719
 exits "cuda:1 of one" 69 "$emulated" infer -m "$model" --device cuda:1 -o "$work/m.nii.gz" "$scan"
 says "cuda:1 of one: says how many" "1 can be seen" "$work/err"
 exits "doctor" 0 "$emulated" doctor
 ok "doctor: the GPU" grep -q '^ok *cuda .*emulated.*GPU-.*sm_90' "$work/out"
 
-EMU_FAIL=cudaLaunchKernelEx:120:214:sticky
+# visible NAME LIST NUMBER: with three GPUs, of which the list shows some, NUMBER is the first.
+visible()
+{
+    exits "$1" 0 env EMU_DEVICES=3 CUDA_VISIBLE_DEVICES="$2" "$emulated" doctor
+    ok "... is the first" grep -q "^ok *cuda .*${gpu}$3" "$work/out"
+}
+visible "GPU 2 of 3, by its number" 2,0 2
+visible "GPU 1 of 3, by its UUID" ${gpu}1 1
+
+# Two workers, a GPU each; one of them breaks in its third window, the other does all that is left.
+four=$work/four.csv
+sed -n 1,5p "$demo" >"$four"
+run whole "$four" cuda --precision f16 --threads 1 --window 24,32,24 --overlap 0.25 --ranks 1
+EMU_DEVICES=2 EMU_FAIL_DEVICE=1 EMU_FAIL=cudaGraphLaunch:2:214:sticky
+export EMU_DEVICES EMU_FAIL_DEVICE EMU_FAIL
+run half "$four" cuda --precision f16 --threads 1 --window 24,32,24 --overlap 0.25 --ranks 4 --batch 1
+unset EMU_DEVICES EMU_FAIL_DEVICE EMU_FAIL
+is "one of two GPUs breaks: ends with 0" $code 0
+says "... it is told which worker" "the device of worker 3 failed, it gets no more work: CUDA, running the network: uncorrectable ECC" "$work/run.log"
+ok "... a GPU each" grep -q "\"gpus\":{\"${gpu}0\":1,\"${gpu}1\":1}" "$work/half/run.json"
+for name in whole half; do
+    "$PYTHON" "$root/tests/masks.py" list "$work/$name" >"$work/$name.masks"
+done
+is "... all masks are there" "$(wc -l <"$work/half.masks")" 4
+ok "... and the same" cmp "$work/whole.masks" "$work/half.masks"
+cat >"$work/attempts.py" <<'EOF'
+import os, sqlite3
+rows = list(sqlite3.connect(os.environ["work"] + "/half.catalog").execute("select * from attempt"))
+assert any("device" in row for row in rows), rows
+EOF
+ok "... its study failed by the device, then was done" "$PYTHON" "$work/attempts.py"
+
+EMU_FAIL=cudaLaunchKernelEx:40:214:sticky
 export EMU_FAIL
 run broken "$short" cuda --ranks 1 --threads 1
 unset EMU_FAIL

@@ -186,6 +186,7 @@ static void say_hello(bench *b, int from)
     noc_record_put_text(&record, "device");
     noc_record_put_text(&record, "isa");
     noc_record_put_error(&record, &(noc_error){.status = NOC_OK});
+    noc_record_put_text(&record, "");
     hear(b, from, &record);
 }
 

@@ -486,6 +486,7 @@ static void say_hello(sim_rank *r)
     noc_record_put_text(&record, "device");
     noc_record_put_text(&record, "isa");
     noc_record_put_error(&record, &(noc_error){.status = NOC_OK});
+    noc_record_put_text(&record, "");
     say(&r->roles, &record);
 }
 

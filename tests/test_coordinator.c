@@ -118,6 +118,7 @@ static void say_hello(void)
     noc_record_put_text(&record, "device");
     noc_record_put_text(&record, "isa");
     noc_record_put_error(&record, &(noc_error){.status = NOC_OK});
+    noc_record_put_text(&record, "");
     say(&record);
 }
 

@@ -240,6 +240,19 @@ static void cpu_host_loop(noc_device *device, int count, void (*piece)(void *arg
     noc_pool_run(device->pool, count, piece, argument);
 }
 
+static int cpu_count(void)
+{
+    return 1;
+}
+
+/* Windows run one after the other: more of them only take memory. */
+static int cpu_default_batch(noc_device *device, const noc_plan *plan)
+{
+    (void)device;
+    (void)plan;
+    return 1;
+}
+
 static noc_status cpu_buffer_create(noc_device *device, size_t bytes, noc_buffer **buffer, noc_error *err)
 {
     (void)device;
@@ -267,10 +280,12 @@ static void cpu_buffer_free(noc_buffer *buffer)
 const noc_device_ops noc_cpu_ops = {
     .kind = "cpu",
     .build = "own kernels: avx512, avx2, portable",
+    .count = cpu_count,
     .open = cpu_open,
     .precision = cpu_precision,
     .close = cpu_close,
     .describe = cpu_describe,
+    .default_batch = cpu_default_batch,
     .network_create = noc_cpu_network_create,
     .network_free = noc_cpu_network_free,
     .network_memory = noc_cpu_network_memory,

@@ -240,6 +240,7 @@ void noc_cpu_network_memory(const noc_network *network, noc_network_memory *memo
     memory->arena = arena * sizeof(float);
     memory->scratch = (threads * network->scratch_floats + network->shared_floats) * sizeof(float);
     memory->weights = network->bytes - memory->arena - memory->scratch;
+    memory->device = 0;
 }
 
 /* ---- running ---- */
@@ -285,7 +286,7 @@ static void run_window(noc_network *network)
     }
 }
 
-const double *noc_cpu_network_seconds(const noc_network *network)
+const double *noc_cpu_network_seconds(noc_network *network)
 {
     return network->seconds;
 }

@@ -9,4 +9,10 @@ static noc_status cuda_open(const noc_device_options *options, noc_device **devi
     return noc_fail(err, NOC_EUNAVAILABLE, "built without CUDA");
 }
 
-const noc_device_ops noc_cuda_ops = {.kind = "cuda", .build = "built without CUDA", .open = cuda_open};
+static int cuda_count(void)
+{
+    return 0;
+}
+
+const noc_device_ops noc_cuda_ops = {
+    .kind = "cuda", .build = "built without CUDA", .count = cuda_count, .open = cuda_open};

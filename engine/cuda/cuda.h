@@ -24,7 +24,9 @@ typedef struct noc_cuda_gather_room {
 
 struct noc_device {
     int index;
+    int sharers; /* processes of this node that use it, as far as is known */
     noc_cuda_type type;
+    bool is_counted; /* among the open ones */
     cudaStream_t stream;
     noc_pool *pool;
     noc_cuda_gather_room room;
@@ -62,6 +64,12 @@ struct noc_cuda_step {
 
 typedef struct noc_cuda_block noc_cuda_block; /* of device memory kept for the network */
 
+/* The steps for one batch size. */
+typedef struct noc_cuda_graph {
+    bool has_run;         /* launched one by one */
+    cudaGraphExec_t exec; /* NULL: not captured yet */
+} noc_cuda_graph;
+
 struct noc_network {
     noc_device *device;
     const noc_plan *plan;
@@ -78,8 +86,11 @@ struct noc_network {
     float *scratch;       /* of the step that runs, scratch_floats */
     size_t *offsets;      /* of the values in the arena of one window, in elements */
     size_t arena_elements, scratch_floats, kept_bytes, arena_bytes, staging_bytes;
-    cudaEvent_t *events; /* before the first step, and behind each */
-    double *seconds;     /* of each op so far */
+    noc_cuda_graph *graphs; /* [max_batch + 1] */
+    bool has_no_graphs;     /* the driver did not make one */
+    bool is_timed;          /* each step for itself, instead of in a graph */
+    cudaEvent_t *events;    /* then: before the first step, and behind each */
+    double *seconds;        /* of each op while timed */
 };
 
 /* NOC_OK for cudaSuccess; NOC_ENOMEMORY for memory that is not there; else NOC_EDEVICE: what failed, and why.
@@ -116,8 +127,19 @@ void noc_cuda_network_free(noc_network *network);
 void noc_cuda_network_memory(const noc_network *network, noc_network_memory *memory);
 noc_status noc_cuda_network_run(noc_network *network, int batch, const float *const input[], bool is_planar,
                                 noc_buffer *const output[], const size_t offset[], noc_error *err);
-const double *noc_cuda_network_seconds(const noc_network *network);
 noc_status noc_cuda_network_read(noc_network *network, int value, float *out, noc_error *err);
+
+/* ---- graph.c ---- */
+
+/* Launch the steps for the first `batch` windows. */
+cudaError_t noc_cuda_run_graph(noc_network *network, int batch);
+cudaError_t noc_cuda_run_timed(noc_network *network, int batch);
+/* When a timed batch is done. */
+cudaError_t noc_cuda_count_seconds(noc_network *network);
+/* Its batches are timed from now on. */
+const double *noc_cuda_network_seconds(noc_network *network);
+void noc_cuda_graphs_free(noc_network *network);
+void noc_cuda_timing_free(noc_network *network);
 
 /* ---- limits.c ---- */
 

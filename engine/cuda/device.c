@@ -15,7 +15,7 @@
 #define NOC_CUDA_TARGETS "emulated"
 #endif
 
-enum { THREADS_MAX = 1024 };
+enum { THREADS_MAX = 1024, BATCH_MOST = 8 };
 
 /* Devices of this process that are open. With the last the driver's own memory on the GPU is given back:
  * whoever only looks which device there is would otherwise hold it to its end. */
@@ -67,23 +67,42 @@ static noc_status refuse(cudaError_t error, noc_error *err)
                                  : "empty");
 }
 
+static int cuda_count(void)
+{
+    int count = 0;
+    if (cudaGetDeviceCount(&count) == cudaSuccess)
+        return count;
+    cudaGetLastError();
+    return 0;
+}
+
+/* By turns process p has device p % count. */
+static void choose_gpu(const noc_device_options *options, int count, noc_device *device)
+{
+    int processes = options->processes > 0 ? options->processes : 1;
+    bool is_by_turns = options->index < 0;
+    device->index = is_by_turns ? options->process % count : options->index;
+    device->sharers = is_by_turns ? (processes - device->index + count - 1) / count : processes;
+}
+
 static noc_status find_gpu(const noc_device_options *options, noc_device *device, noc_error *err)
 {
     int count = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error != cudaSuccess || count == 0)
         return refuse(error, err);
-    if (options->index < 0 || options->index >= count)
+    if (options->index >= count)
         return noc_fail(err, NOC_EUNAVAILABLE, "there is no CUDA device %d: %d can be seen, counted from 0",
                         options->index, count);
-    device->index = options->index;
+    choose_gpu(options, count, device);
     error = cudaGetDeviceProperties(&device->properties, device->index);
-    if (error == cudaSuccess)
-        error = cudaSetDevice(device->index);
+    if (error != cudaSuccess)
+        return noc_cuda_status(error, "looking at the device", err);
+    atomic_fetch_add(&open_devices, 1);
+    device->is_counted = true;
+    error = cudaSetDevice(device->index);
     if (error == cudaSuccess)
         error = cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking);
-    if (error == cudaSuccess)
-        atomic_fetch_add(&open_devices, 1);
     return noc_cuda_status(error, "opening the device", err);
 }
 
@@ -96,9 +115,10 @@ static void cuda_close(noc_device *device)
 {
     if (!device)
         return;
-    if (device->stream) {
+    if (device->is_counted) {
         cudaSetDevice(device->index);
-        cudaStreamDestroy(device->stream);
+        if (device->stream)
+            cudaStreamDestroy(device->stream);
         noc_cuda_gather_room_free(&device->room);
         if (atomic_fetch_sub(&open_devices, 1) == 1)
             cudaDeviceReset();
@@ -178,13 +198,28 @@ static noc_status cuda_buffer_create(noc_device *device, size_t bytes, noc_buffe
     return status;
 }
 
+/* Beyond some windows a batch gains nothing; half of what is free stays for volumes, gathers and others. */
+static int cuda_default_batch(noc_device *device, const noc_plan *plan)
+{
+    size_t unused = 0, all = 0;
+    noc_plan_stats stats;
+    noc_plan_stats_of(plan, &stats);
+    if (noc_cuda_enter(device, NULL) != NOC_OK || cudaMemGetInfo(&unused, &all) != cudaSuccess)
+        return 1; /* the network will say why */
+    size_t fit = unused / 2 / (size_t)device->sharers / (stats.arena_bytes + 1);
+    return fit < 1 ? 1 : fit < BATCH_MOST ? (int)fit : BATCH_MOST;
+}
+
 const noc_device_ops noc_cuda_ops = {
     .kind = "cuda",
     .build = "CUDA runtime, kernels for " NOC_CUDA_TARGETS,
+    .has_memory = true,
+    .count = cuda_count,
     .open = cuda_open,
     .precision = cuda_precision,
     .close = cuda_close,
     .describe = cuda_describe,
+    .default_batch = cuda_default_batch,
     .network_create = noc_cuda_network_create,
     .network_free = noc_cuda_network_free,
     .network_memory = noc_cuda_network_memory,

@@ -224,16 +224,11 @@ static noc_status reserve(noc_network *network, noc_error *err)
     return status;
 }
 
-static noc_status make_events(noc_network *network, noc_error *err)
+static noc_status make_tables(noc_network *network, noc_error *err)
 {
-    cudaError_t error = cudaSuccess;
-    network->events = noc_alloc_zeroed((size_t)network->plan->op_count + 1, sizeof *network->events, err);
+    network->graphs = noc_alloc_zeroed((size_t)network->max_batch + 1, sizeof *network->graphs, err);
     network->seconds = noc_alloc_zeroed((size_t)network->plan->op_count, sizeof *network->seconds, err);
-    if (!network->events || !network->seconds)
-        return NOC_ENOMEMORY;
-    for (int i = 0; error == cudaSuccess && i <= network->step_count; i++)
-        error = cudaEventCreateWithFlags(&network->events[i], cudaEventDefault);
-    return noc_cuda_status(error, "creating events", err);
+    return network->graphs && network->seconds ? NOC_OK : NOC_ENOMEMORY;
 }
 
 static noc_status fill_network(noc_network *network, noc_error *err)
@@ -247,7 +242,7 @@ static noc_status fill_network(noc_network *network, noc_error *err)
         status = add_step(network, i, &count, err);
     if (status == NOC_OK)
         status = reserve(network, err);
-    return status == NOC_OK ? make_events(network, err) : status;
+    return status == NOC_OK ? make_tables(network, err) : status;
 }
 
 noc_status noc_cuda_network_create(noc_device *device, const noc_plan *plan, int max_batch,
@@ -272,9 +267,8 @@ void noc_cuda_network_free(noc_network *network)
     if (!network)
         return;
     cudaSetDevice(network->device->index);
-    for (int i = 0; network->events && i <= network->step_count; i++)
-        if (network->events[i])
-            cudaEventDestroy(network->events[i]);
+    noc_cuda_graphs_free(network);
+    noc_cuda_timing_free(network);
     while (network->blocks) {
         noc_cuda_block *block = network->blocks;
         network->blocks = block->next;
@@ -282,7 +276,6 @@ void noc_cuda_network_free(noc_network *network)
         free(block);
     }
     cudaFreeHost(network->staging);
-    free(network->events);
     free(network->seconds);
     free(network->offsets);
     free(network->steps);
@@ -296,6 +289,7 @@ void noc_cuda_network_memory(const noc_network *network, noc_network_memory *mem
                       (size_t)network->max_batch * elements_of(&network->plan->values[0]) * sizeof(float) +
                       largest_value(network->plan) * sizeof(float);
     memory->weights = network->kept_bytes + network->staging_bytes - memory->arena - memory->scratch;
+    memory->device = network->kept_bytes;
 }
 
 /* ---- running ---- */
@@ -328,36 +322,6 @@ static cudaError_t give(noc_network *network, int value, int b, float *out)
                              noc_cuda_tokens_of(v), v->channels);
 }
 
-static cudaError_t run_steps(noc_network *network, int batch)
-{
-    cudaStream_t stream = network->device->stream;
-    cudaError_t error = cudaEventRecord(network->events[0], stream);
-    for (int i = 0; error == cudaSuccess && i < network->step_count; i++) {
-        error = network->steps[i].kind->run(network, &network->steps[i], batch);
-        if (error == cudaSuccess)
-            error = cudaEventRecord(network->events[i + 1], stream);
-    }
-    return error;
-}
-
-/* A step's time is its last op's. */
-static cudaError_t count_seconds(noc_network *network)
-{
-    cudaError_t error = cudaSuccess;
-    for (int i = 0; error == cudaSuccess && i < network->step_count; i++) {
-        float ms = 0;
-        const noc_cuda_step *step = &network->steps[i];
-        error = cudaEventElapsedTime(&ms, network->events[i], network->events[i + 1]);
-        network->seconds[step->ops + step->op_count - 1 - network->plan->ops] += (double)ms * 1e-3;
-    }
-    return error;
-}
-
-const double *noc_cuda_network_seconds(const noc_network *network)
-{
-    return network->seconds;
-}
-
 static noc_status check_room(const noc_network *network, int batch, noc_buffer *const output[],
                              const size_t offset[], noc_error *err)
 {
@@ -382,13 +346,13 @@ noc_status noc_cuda_network_run(noc_network *network, int batch, const float *co
         return status;
     cudaError_t error = take_input(network, batch, input, is_planar);
     if (error == cudaSuccess)
-        error = run_steps(network, batch);
+        error = network->is_timed ? noc_cuda_run_timed(network, batch) : noc_cuda_run_graph(network, batch);
     for (int b = 0; error == cudaSuccess && b < batch; b++)
         error = give(network, network->plan->logits, b, output[b]->data + offset[b]);
     if (error == cudaSuccess)
         error = cudaStreamSynchronize(network->device->stream);
-    if (error == cudaSuccess)
-        error = count_seconds(network);
+    if (error == cudaSuccess && network->is_timed)
+        error = noc_cuda_count_seconds(network);
     return noc_cuda_status(error, "running the network", err);
 }
 

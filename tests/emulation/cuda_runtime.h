@@ -58,6 +58,7 @@ void emu_count_access(const void *at, int size, bool write, const void *code);
 void emu_async_copy(void *to, const void *from, size_t size, size_t valid);
 void emu_async_commit(void);
 void emu_async_wait(int groups_left);
+cudaError_t emu_submit(cudaStream_t stream, std::function<void()> work); /* now, or with the graph */
 cudaError_t emu_failed(cudaError_t e);     /* remembers it for cudaGetLastError */
 cudaError_t emu_planned(const char *call); /* the failure that EMU_FAIL plans for this call, else success */
 

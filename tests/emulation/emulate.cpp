@@ -491,6 +491,19 @@ static void run_blocks(cudaLaunchConfig_t c, std::function<void()> call, std::at
     }
 }
 
+static void run_grid(cudaLaunchConfig_t c, std::function<void()> call)
+{
+    unsigned count = c.gridDim.x * c.gridDim.y * c.gridDim.z;
+    unsigned workers = min(setting("EMU_THREADS", 1), count);
+    std::atomic<unsigned> next(0);
+    std::vector<std::thread> others;
+    for (unsigned i = 1; i < workers; i++)
+        others.emplace_back(run_blocks, c, call, &next, count);
+    run_blocks(c, call, &next, count);
+    for (std::thread &t : others)
+        t.join();
+}
+
 static std::map<const void *, size_t> shared_allowed;
 
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute a, int v)
@@ -514,13 +527,5 @@ cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std
     if (!g.x || !g.y || !g.z || g.y > 65535 || g.z > 65535 || !threads || threads > 1024 || threads % 32 ||
         c.dynamicSmemBytes > allowed)
         return emu_failed(cudaErrorInvalidConfiguration);
-    unsigned count = g.x * g.y * g.z, workers = min(setting("EMU_THREADS", 1), count);
-    std::atomic<unsigned> next(0);
-    std::vector<std::thread> others;
-    for (unsigned i = 1; i < workers; i++)
-        others.emplace_back(run_blocks, c, call, &next, count);
-    run_blocks(c, call, &next, count);
-    for (std::thread &t : others)
-        t.join();
-    return cudaSuccess;
+    return emu_submit(c.stream, [c, call] { run_grid(c, call); });
 }

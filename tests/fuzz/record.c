@@ -67,6 +67,8 @@ static void take_hello(noc_record *record)
     }
     noc_record_get_error(record, &failure);
     MUST(memchr(failure.text, 0, sizeof failure.text));
+    noc_record_get_fixed(record, text, sizeof text);
+    MUST(memchr(text, 0, sizeof text));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
