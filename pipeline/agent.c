@@ -47,8 +47,7 @@ void noc_agent_free(noc_agent *agent)
 
 static void send_record(noc_agent *agent, int to, noc_record *record)
 {
-    if (noc_record_end(record, NULL) == NOC_OK)
-        noc_link_send(agent->link, to, record);
+    noc_link_send(agent->link, to, record);
 }
 
 /* Heartbeats renew a lease, so that what cannot be done must be said. */

@@ -71,8 +71,7 @@ bool coordinator_flush(noc_coordinator *c)
 
 void coordinator_send(noc_coordinator *c, int to, noc_record *record)
 {
-    if (noc_record_end(record, NULL) == NOC_OK)
-        noc_link_send(c->link, to, record);
+    noc_link_send(c->link, to, record);
 }
 
 void coordinator_say(noc_coordinator *c, int to, noc_message_type type, int count, const uint64_t *numbers)

@@ -24,8 +24,10 @@ typedef struct list {
     transfer *first, **end;
 } list;
 
+enum { SMALL_BYTES = 1 << 16 }; /* of a message whose loss nobody else ends */
+
 struct noc_link {
-    bool is_mpi;
+    bool is_mpi, has_lost;
     MPI_Comm communicator;
     int rank, size;
     list arrivals; /* complete ones and those under way, in order of matching; also messages to oneself */
@@ -149,9 +151,10 @@ static void start_send(noc_link *link, transfer *t)
 
 void noc_link_send(noc_link *link, int to, noc_record *record)
 {
-    transfer *t = calloc(1, sizeof *t);
-    if (!t) { /* as lost as a message to a dead rank */
+    transfer *t = noc_record_end(record, NULL) == NOC_OK ? calloc(1, sizeof *t) : NULL;
+    if (!t) {
         noc_record_free(record);
+        link->has_lost = true;
         return;
     }
     t->peer = to;
@@ -165,6 +168,11 @@ void noc_link_send(noc_link *link, int to, noc_record *record)
         start_send(link, t);
         list_add(&link->sends, t);
     }
+}
+
+bool noc_link_has_lost(const noc_link *link)
+{
+    return link->has_lost;
 }
 
 static void reap_sends(noc_link *link)
@@ -204,7 +212,8 @@ static bool start_receive(noc_link *link)
     MPI_Get_elements_x(&status, MPI_BYTE, &size);
     transfer *t = calloc(1, sizeof *t);
     unsigned char *data = noc_alloc((size_t)size, 1, NULL);
-    if (!t || !data) { /* no room: it stays matched for ever; a mask's delivery ends in time */
+    if (!t || !data) { /* no room: it stays matched for ever */
+        link->has_lost |= size < SMALL_BYTES;
         free(t);
         free(data);
         return false;

@@ -65,8 +65,7 @@ static void say_present(const rank *r)
     noc_record_put_text(&record, host);
     noc_record_put_u64(&record, (uint64_t)getpid());
     noc_record_put_u64(&record, noc_process_look(getpid()).start_ticks);
-    if (noc_record_end(&record, NULL) == NOC_OK)
-        noc_link_send(r->options->link, 0, &record);
+    noc_link_send(r->options->link, 0, &record);
 }
 
 static void say_hello(const rank *r, const noc_device_info *info, const noc_error *failure)
@@ -81,8 +80,7 @@ static void say_hello(const rank *r, const noc_device_info *info, const noc_erro
     noc_record_put_text(&record, info->isa);
     noc_record_put_error(&record, failure);
     noc_record_put_text(&record, info->uuid);
-    if (noc_record_end(&record, NULL) == NOC_OK)
-        noc_link_send(r->options->link, 0, &record);
+    noc_link_send(r->options->link, 0, &record);
 }
 
 /* ---- worker ---- */
@@ -246,7 +244,9 @@ static void loop(rank *r, noc_verdict *verdict)
             active = now;
         if (coordinator && noc_coordinator_is_over(coordinator, verdict))
             break;
-        if (is_stuck(r))
+        if (noc_link_has_lost(r->options->link))
+            noc_log(NOC_LOG_ERROR, "this rank leaves: no memory for a message between ranks");
+        if (is_stuck(r) || noc_link_has_lost(r->options->link))
             leave(noc_status_exit(NOC_ETEMPFAIL));
         noc_clock_sleep(now - active < AWAKE_S ? NAP_SHORT_S : NAP_LONG_S);
     }
@@ -283,8 +283,7 @@ static void dismiss(const rank *r)
         noc_record record;
         noc_record_begin(&record, NOC_SAY_STOP);
         noc_record_put_u64(&record, 0);
-        if (noc_record_end(&record, NULL) == NOC_OK)
-            noc_link_send(r->options->link, to, &record);
+        noc_link_send(r->options->link, to, &record);
     }
 }
 

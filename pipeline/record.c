@@ -3,6 +3,7 @@
 
 #include "engine/base/memory.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -124,6 +125,16 @@ uint64_t noc_record_get_u64(noc_record *record)
     uint64_t value;
     noc_record_get(record, &value, sizeof value);
     return value;
+}
+
+int noc_record_get_count(noc_record *record, size_t least)
+{
+    uint64_t count = noc_record_get_u64(record);
+    if (record->failed || count > (record->size - record->at) / least || count > INT_MAX) {
+        record->failed = true;
+        return 0;
+    }
+    return (int)count;
 }
 
 double noc_record_get_f64(noc_record *record)

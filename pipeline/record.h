@@ -31,6 +31,8 @@ noc_status noc_record_open(noc_record *record, void *data, size_t size, uint32_t
 void noc_record_get(noc_record *record, void *data, size_t size);
 uint64_t noc_record_get_u64(noc_record *record);
 double noc_record_get_f64(noc_record *record);
+/* A count of things that take `least` bytes each; 0, and failed, when the record is too short for them. */
+int noc_record_get_count(noc_record *record, size_t least);
 char *noc_record_get_text(noc_record *record);                          /* newly allocated or NULL */
 void noc_record_get_fixed(noc_record *record, char *text, size_t size); /* cut to size */
 void *noc_record_get_block(noc_record *record, size_t *size); /* newly allocated; NULL for 0 bytes */

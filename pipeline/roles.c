@@ -33,8 +33,7 @@ static void writer_heartbeat(noc_roles *roles, double now)
         return;
     roles->last_heartbeat = now;
     noc_record_begin(&record, NOC_SAY_PING);
-    if (noc_record_end(&record, NULL) == NOC_OK)
-        noc_link_send(roles->link, 0, &record);
+    noc_link_send(roles->link, 0, &record);
 }
 
 static void handle(noc_roles *roles, noc_message *message, double now)

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+enum { LEAST_STUDY = 16 }; /* bytes of a study in a message about a round: its lease, a text's length */
+
 typedef struct held {
     struct held *next;
     noc_outcome *outcome;
@@ -88,8 +90,7 @@ static void say_holds(noc_writer *writer, uint64_t lease)
     noc_record record;
     noc_record_begin(&record, NOC_SAY_HOLDS);
     noc_record_put_u64(&record, lease);
-    if (noc_record_end(&record, NULL) == NOC_OK)
-        noc_link_send(writer->link, 0, &record);
+    noc_link_send(writer->link, 0, &record);
 }
 
 /* Its lease ends at once, and the study is granted again. */
@@ -99,8 +100,7 @@ static void say_refused(noc_writer *writer, uint64_t lease, const noc_error *fai
     noc_record record;
     noc_record_begin(&record, NOC_SAY_FINISHED);
     noc_record_put_outcome(&record, &none, false);
-    if (noc_record_end(&record, NULL) == NOC_OK)
-        noc_link_send(writer->link, 0, &record);
+    noc_link_send(writer->link, 0, &record);
 }
 
 static void handle_mask(noc_writer *writer, noc_record *record)
@@ -131,8 +131,7 @@ static void say_part(noc_writer *writer, noc_message_type type, int64_t number, 
     noc_record_put_u64(&record, (uint64_t)number);
     noc_record_put_u64(&record, (uint64_t)bytes);
     noc_record_put_error(&record, error);
-    if (noc_record_end(&record, NULL) == NOC_OK)
-        noc_link_send(writer->link, 0, &record);
+    noc_link_send(writer->link, 0, &record);
 }
 
 static int64_t open_bytes(const noc_writer *writer)
@@ -187,7 +186,11 @@ static noc_status unpack_others(noc_writer *writer, unsigned char *data, const i
         uint32_t type;
         if (noc_record_open(&record, data + places[r], (size_t)sizes[r], &type, err) != NOC_OK)
             goto fail;
-        int n = (int)noc_record_get_u64(&record);
+        int n = noc_record_get_count(&record, LEAST_STUDY);
+        if (record.failed || (r == writer->rank && n != own_count)) {
+            noc_fail(err, NOC_EINTERNAL, "a round's message of writer %d cannot be", r);
+            goto fail;
+        }
         capacity += n;
         noc_part_entry *grown = realloc(all, ((size_t)capacity + 1) * sizeof *all);
         if (!grown)
@@ -286,7 +289,7 @@ static void handle_round(noc_writer *writer, noc_record *message)
     int64_t number = (int64_t)noc_record_get_u64(message);
     noc_record_get_fixed(message, writer->header.isa, sizeof writer->header.isa);
     noc_record_get_fixed(message, writer->header.device, sizeof writer->header.device);
-    int count = (int)noc_record_get_u64(message);
+    int count = noc_record_get_count(message, LEAST_STUDY);
     noc_part_entry *own = calloc((size_t)count + 1, sizeof *own);
     noc_status status = own ? take_own(writer, message, count, own, &failure)
                             : noc_fail(&failure, NOC_ENOMEMORY, "no memory for a round");

@@ -43,7 +43,8 @@ void noc_link_send(noc_link *link, int to, noc_record *record)
 {
     noc_record opened;
     uint32_t type;
-    if (link->sent && noc_record_open(&opened, record->data, record->size, &type, NULL) == NOC_OK)
+    if (noc_record_end(record, NULL) == NOC_OK && link->sent &&
+        noc_record_open(&opened, record->data, record->size, &type, NULL) == NOC_OK)
         link->sent(link->argument, to, type, &opened);
     noc_record_free(record);
 }
@@ -52,6 +53,12 @@ bool noc_link_receive(noc_link *link, noc_message *message)
 {
     (void)link;
     (void)message;
+    return false;
+}
+
+bool noc_link_has_lost(const noc_link *link)
+{
+    (void)link;
     return false;
 }
 

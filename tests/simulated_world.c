@@ -320,7 +320,8 @@ void noc_link_send(noc_link *link, int to, noc_record *record)
 {
     letter *l = world_instant() ? calloc(1, sizeof *l) : NULL;
     noc_record opened;
-    if (!l || noc_record_open(&opened, record->data, record->size, &l->type, NULL) != NOC_OK) {
+    if (!l || noc_record_end(record, NULL) != NOC_OK ||
+        noc_record_open(&opened, record->data, record->size, &l->type, NULL) != NOC_OK) {
         free(l);
         noc_record_free(record);
         return;
@@ -341,6 +342,12 @@ bool noc_link_receive(noc_link *link, noc_message *message)
     message->from = l->from;
     free(l);
     return true;
+}
+
+bool noc_link_has_lost(const noc_link *link)
+{
+    (void)link;
+    return false;
 }
 
 bool noc_link_is_flushed(noc_link *link)

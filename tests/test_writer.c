@@ -91,8 +91,7 @@ START_TEST(a_mask_too_many_is_refused)
 }
 END_TEST
 
-/* Each allocation fails once. Only where the answer itself has none it stays away: the coordinator's wait
- * ends. */
+/* Each allocation fails once. Only where the answer itself has none it stays away: then its rank leaves. */
 START_TEST(every_allocation_may_fail)
 {
     int refusals = 0, silences = 0;
@@ -101,15 +100,45 @@ START_TEST(every_allocation_may_fail)
         answer(fail_nth, n, &heard);
         if (heard.type == NOC_SAY_FINISHED) {
             refusals++;
+            ck_assert(silences > 0 || !noc_link_has_lost(link_here));
             expect_refusal(&heard);
         } else if (heard.type == 0) {
             silences++;
+            ck_assert(noc_link_has_lost(link_here));
         } else {
             noc_record_free(&heard.record);
         }
     }
     ck_assert_int_ge(refusals, 2);
     ck_assert_int_le(silences, 2);
+}
+END_TEST
+
+/* Counts are held against what is there, before memory is asked for them. */
+START_TEST(a_round_of_more_than_its_message_holds_is_refused)
+{
+    const uint64_t counts[] = {1, UINT64_C(1) << 32, UINT64_C(1) << 40, UINT64_MAX};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        noc_message message = {.type = NOC_SAY_ROUND}, heard;
+        noc_error failure;
+        uint32_t type;
+        noc_record_begin(&message.record, NOC_SAY_ROUND);
+        noc_record_put_u64(&message.record, 7);
+        noc_record_put_text(&message.record, "isa");
+        noc_record_put_text(&message.record, "device");
+        noc_record_put_u64(&message.record, counts[i]);
+        ck_assert_int_eq(noc_record_end(&message.record, NULL), NOC_OK);
+        void *data = message.record.data;
+        ck_assert_int_eq(noc_record_open(&message.record, data, message.record.size, &type, NULL), NOC_OK);
+        noc_writer_handle(writer, &message);
+        ck_assert(noc_link_receive(link_here, &heard) && heard.type == NOC_SAY_ROUND_DONE);
+        noc_record_get_u64(&heard.record);
+        noc_record_get_u64(&heard.record);
+        noc_record_get_error(&heard.record, &failure);
+        ck_assert_int_eq(failure.status, NOC_EINTERNAL);
+        noc_record_free(&heard.record);
+        free(data);
+    }
 }
 END_TEST
 
@@ -120,6 +149,7 @@ int main(void)
     tcase_add_checked_fixture(cases, set_up, tear_down);
     tcase_add_test(cases, a_mask_too_many_is_refused);
     tcase_add_test(cases, every_allocation_may_fail);
+    tcase_add_test(cases, a_round_of_more_than_its_message_holds_is_refused);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
