@@ -41,7 +41,7 @@ static noc_status status_of_code(const noc_catalog *catalog, int code)
     case SQLITE_FORMAT:
         return NOC_EDATA;
     case SQLITE_CANTOPEN:
-        return catalog->mode == NOC_CATALOG_CREATE ? NOC_ECANTCREATE : NOC_ENOINPUT;
+        return catalog->mode == NOC_CATALOG_READ ? NOC_ENOINPUT : NOC_ECANTCREATE; /* what stands beside it */
     case SQLITE_READONLY:
     case SQLITE_PERM:
     case SQLITE_AUTH:

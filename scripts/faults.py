@@ -294,8 +294,8 @@ def flip(place, path):
     with check_results.h5py.File(path, "r") as part:
         dataset = part["studies"][sorted(part["studies"])[0]]["mask"]
         chunk = dataset.id.get_chunk_info(0)
-    with open(path, "r+b") as file:
-        offset = chunk.byte_offset + place.random.randrange(chunk.size)
+    with open(path, "r+b") as file:  # before the checksum stands a byte with bits that mean nothing
+        offset = chunk.byte_offset + place.random.randrange(chunk.size - 5)
         file.seek(offset)
         byte = file.read(1)[0] ^ (1 << place.random.randrange(8))
         file.seek(offset)
@@ -555,6 +555,7 @@ class Campaign:
     def expected_s(self, team):
         """What an undisturbed run of this team takes; the first one's masks are those to compare with."""
         if team not in self.seconds:
+            shutil.rmtree(os.path.join(self.work, f"seed-undisturbed-{team}"), ignore_errors=True)
             place = Place(self, f"undisturbed-{team}")
             place.team = team
             start = run_to_end(place, Start(place))
