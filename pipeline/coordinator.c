@@ -18,6 +18,7 @@
 #define LOCK_WAIT_S 15.0
 #define DRAIN_S 60.0   /* for what is in hand when a run is asked to stop */
 #define RESTART_S 10.0 /* the same before ranks are started again */
+#define LATE_S 10.0    /* for a round that is under way then */
 #define WATCH_S 0.5
 #define ABSENCE_S 300.0 /* for a disk that takes its time */
 enum { STUDIES_PER_WORKER = 4 };
@@ -461,6 +462,18 @@ static bool is_overdue(const noc_coordinator *c, double now)
     return c->drain_deadline > 0 && now > c->drain_deadline;
 }
 
+/* A round that goes on for so long after the last moment does not end; recovery takes care of its part. */
+static void give_up_rounds(noc_coordinator *c, double now)
+{
+    noc_error err;
+    for (int i = 0; i < c->group_count; i++)
+        if (c->groups[i].state != GROUP_IDLE && is_overdue(c, now - LATE_S) && !c->must_leave) {
+            noc_fail(&err, NOC_ETEMPFAIL, "part %lld does not come to its end: it is given up",
+                     (long long)c->groups[i].part);
+            coordinator_abandon(c, &err);
+        }
+}
+
 /* A run that stops for a reason closes what is written; when that is lost it leaves at once. */
 static void look_for_the_end(noc_coordinator *c, const noc_schedule_counts *counts, double now)
 {
@@ -495,6 +508,7 @@ bool noc_coordinator_tick(noc_coordinator *c, double now)
     bool close_all = (counts.granted == 0 && (counts.waiting == 0 || c->is_draining)) || is_overdue(c, now);
     did_something |= coordinator_parts(c, now, close_all);
     coordinator_flush(c);
+    give_up_rounds(c, now);
     look_for_the_end(c, &counts, now);
     return did_something;
 }

@@ -427,6 +427,27 @@ START_TEST(a_drained_run_gives_back_what_has_not_begun)
 }
 END_TEST
 
+/* Writers may wait for each other in a call of MPI for ever. */
+START_TEST(a_round_without_an_end_does_not_outlive_a_drain)
+{
+    noc_verdict verdict;
+    settings.part_studies = 64;
+    start_work();
+    deliver(&granted[0]);
+    ck_assert(hear(NOC_SAY_ROUND));
+    noc_coordinator_drain(coordinator, "a test asks");
+    noc_coordinator_hurry(coordinator, now);
+    now += 9;
+    hear(NOC_SAY_CLOSE);
+    ck_assert(!is_over(&verdict));
+    now += 2;
+    hear(NOC_SAY_CLOSE);
+    ck_assert(is_over(&verdict));
+    ck_assert_int_eq(verdict.exit_code, 75);
+    stands(SAMPLE_STUDIES, 0, 0);
+}
+END_TEST
+
 START_TEST(a_request_after_the_last_study_is_no_early_stop)
 {
     settings.part_studies = 64;
@@ -503,6 +524,7 @@ int main(void)
     tcase_add_loop_test(cases, a_round_that_fails_ends_the_run, 0, 3);
     tcase_add_test(cases, a_close_that_fails_ends_a_run_that_stops);
     tcase_add_test(cases, a_drained_run_gives_back_what_has_not_begun);
+    tcase_add_test(cases, a_round_without_an_end_does_not_outlive_a_drain);
     tcase_add_test(cases, a_request_after_the_last_study_is_no_early_stop);
     tcase_add_test(cases, without_room_the_open_part_is_closed);
     tcase_add_test(cases, a_second_coordinator_is_refused);
