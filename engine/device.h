@@ -90,8 +90,8 @@ typedef struct noc_gather {
 
 typedef struct noc_device_ops {
     const char *kind;
-    const char *build; /* what of it was built: "own kernels: avx512, ...", "built without CUDA" */
-    bool has_memory;   /* of its own, where buffers lie */
+    const char *build;  /* what of it was built: "own kernels: avx512, ...", "built without CUDA" */
+    bool has_memory;    /* of its own, where buffers lie */
     int (*count)(void); /* such devices of this machine, without opening one */
     /* NOC_EUNAVAILABLE with a sentence ("built without CUDA", "this CPU has no AVX-512") */
     noc_status (*open)(const noc_device_options *options, noc_device **device, noc_error *err);
@@ -135,8 +135,8 @@ typedef struct noc_device_ops {
     noc_status (*gather_reserve)(noc_device *device, const noc_gather *widest, noc_error *err);
 } noc_device_ops;
 
-/* "cpu", "cuda", "cuda:1", "auto" -> the table and index (of a GPU: negative where none is named). "auto" is a GPU where
- * there is one, else the CPU. NOC_EUSAGE for another text. */
+/* "cpu", "cuda", "cuda:1", "auto" -> the table and index (of a GPU: negative where none is named). "auto" is
+ * a GPU where there is one, else the CPU. NOC_EUSAGE for another text. */
 noc_status noc_device_find(const char *text, const noc_device_ops **ops, int *index, noc_error *err);
 
 /* NOC_EINTERNAL where classes do not fit into elements, or windows not into their logits: devices ask first.

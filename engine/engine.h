@@ -77,8 +77,9 @@ typedef struct noc_segmentation_result {
 } noc_segmentation_result;
 
 /* Bytes of host memory that a segmentation of a volume of that size needs besides the prepared image: pending
- * logits (unless the device keeps them) and the output (grid_voxels elements). Where that does not fit into `memory` (0: no limit), its output is cut in
- * tiles so that the fewest windows are computed again. NOC_ETOOLARGE when it cannot be cut to fit. */
+ * logits (unless the device keeps them) and the output (grid_voxels elements). Where that does not fit into
+ * `memory` (0: no limit), its output is cut in tiles so that the fewest windows are computed again.
+ * NOC_ETOOLARGE when it cannot be cut to fit. */
 noc_status noc_segmentation_bytes(const noc_engine *engine, const int64_t size[3], size_t grid_voxels,
                                   size_t memory, size_t *bytes, noc_error *err);
 

@@ -14,7 +14,7 @@ found=$(find engine catalog worker pipeline tests -type f \( -name '*.[ch]' -o -
         allowed["catalog"] = " catalog engine/base engine/volume "
         allowed["worker"] = " worker engine engine/base engine/volume "
         allowed["pipeline"] = " pipeline worker catalog engine engine/base engine/volume engine/cpu engine/cuda "
-        allowed["tests"] = allowed["tests/fuzz"] = allowed["pipeline"] "tests tests/fuzz "
+        allowed["tests"] = allowed["tests/fuzz"] = allowed["pipeline"] "tests tests/fuzz tests/emulation "
         # Single files beyond the folders: what a device implements, and the records a worker gets.
         files["engine/cpu"] = files["engine/cuda"] = " engine/device.h engine/plan.h "
         files["worker"] = " catalog/study.h "

@@ -1,6 +1,6 @@
-/* Every call of the CUDA runtime fails once, at each of its places from opening to closing an engine: a typed failure
- * or the same mask, never a crash, and nothing is left behind (the emulated runtime looks when the last device is
- * closed, the address sanitizer at the end). And how many windows a batch gets. */
+/* Every call of the CUDA runtime fails once, at each of its places from opening to closing an engine: a typed
+ * failure or the same mask, never a crash, and nothing is left behind (the emulated runtime looks when the
+ * last device is closed, the address sanitizer at the end). And how many windows a batch gets. */
 #include "engine/base/log.h"
 #include "engine/engine.h"
 #include "tests/emulation/faults.h"
@@ -70,8 +70,8 @@ static noc_status run_study(int batch, unsigned char *mask, noc_error *err)
     return status;
 }
 
-/* The n-th such call fails, for each `step`-th n until there is none: `type`, or the same mask where the engine
- * can do without it. */
+/* The n-th such call fails, for each `step`-th n until there is none: `type`, or the same mask where the
+ * engine can do without it. */
 static void fail_each(const char *call, int error, const char *how, int batch, int step, noc_status type,
                       bool may_succeed)
 {

@@ -1,10 +1,10 @@
 /* The steps of a batch: as one graph, or one by one with an event behind each.
  *
- * A graph is captured once a batch size. It holds the steps alone, which know no memory but the network's: the
- * kernels before and behind it (taking windows, giving logits) have other pointers with every batch, and cost
- * little outside, since those behind are launched while the graph runs. The first batch of a size goes without
- * one: kernels are loaded when they are first launched, which a stream that is being captured may refuse, and
- * a size that does not come again needs none. */
+ * A graph is captured once a batch size. It holds the steps alone, which know no memory but the network's:
+ * the kernels before and behind it (taking windows, giving logits) have other pointers with every batch, and
+ * cost little outside, since those behind are launched while the graph runs. The first batch of a size goes
+ * without one: kernels are loaded when they are first launched, which a stream that is being captured may
+ * refuse, and a size that does not come again needs none. */
 #include "engine/cuda/cuda.h"
 
 #include <stdlib.h>

@@ -6,8 +6,8 @@
 extern "C" {
 #endif
 
-/* As if EMU_FAIL had been `plan` from the start (NULL: nothing fails), with calls counted anew. Not while another
- * thread is in the runtime. */
+/* As if EMU_FAIL had been `plan` from the start (NULL: nothing fails), with calls counted anew. Not while
+ * another thread is in the runtime. */
 void emu_fail(const char *plan);
 /* Calls that have failed since as planned. */
 int emu_failures(void);
