@@ -81,14 +81,17 @@ static void check_graphs(noc_device *device, noc_network *network, const graph *
     const noc_value *logits = &g->values[g->plan.logits];
     size_t count = value_count(logits);
     float *out = malloc(count * sizeof *out);
+    noc_device_info info;
+    ops->describe(device, &info);
+    bool is_f32 = strcmp(info.precision, "f32") == 0;
     for (int i = 0; i < RUNS; i++) {
         const size_t offset = (size_t)i; /* a graph must not remember where logits went */
         const double *seconds = i < TIMED ? NULL : ops->network_seconds(network);
         ck_assert_int_eq(ops->network_run(network, 1, &input, false, &buffer, &offset, NULL), NOC_OK);
         read_buffer(device, logits, buffer, offset, out);
         ck_assert(memcmp(out, expected, count * sizeof *out) == 0);
-        for (int op = 0; seconds && op < g->plan.op_count; op++)
-            ck_assert(seconds[op] > 0);
+        for (int op = 0; seconds && op < g->plan.op_count; op++) /* a fused step's time is its last op's */
+            ck_assert(seconds[op] > 0 || (!is_f32 && op + 1 < g->plan.op_count));
     }
     free(out);
 }

@@ -8,6 +8,7 @@
 #define NOC_CUDA_CUDA_H
 
 #include "engine/base/pool.h"
+#include "engine/cuda/fused_gemm.h"
 #include "engine/cuda/kernels.h"
 #include "engine/device.h"
 
@@ -48,18 +49,33 @@ typedef struct noc_cuda_step_kind {
     noc_status (*prepare)(noc_network *network, noc_cuda_step *step, noc_error *err);
     /* Launches it for the first `batch` windows. */
     cudaError_t (*run)(noc_network *network, const noc_cuda_step *step, int batch);
+    /* That a step of this kind computes `reader` from what `norm` reads, if nobody else needs its output.
+     * NULL: never. */
+    bool (*takes_norm)(const noc_network *network, const noc_op *reader, const noc_op *norm);
 } noc_cuda_step_kind;
 
-/* Several ops first. */
-extern const noc_cuda_step_kind noc_cuda_product_step, noc_cuda_tokens_step, noc_cuda_attention_step,
-    noc_cuda_depthwise_step, noc_cuda_mix_step;
+/* Those of several ops in half precision, then one for each op in any. */
+extern const noc_cuda_step_kind noc_cuda_fused_attention_step, noc_cuda_mixffn_step, noc_cuda_decoder_step,
+    noc_cuda_conv_step, noc_cuda_gemm_step, noc_cuda_product_step, noc_cuda_tokens_step,
+    noc_cuda_attention_step, noc_cuda_depthwise_step, noc_cuda_mix_step;
+
+/* All, in the order of their turns; NULL behind the last. */
+extern const noc_cuda_step_kind *const noc_cuda_step_kinds[];
+
+/* Of an op, on the device. */
+typedef struct noc_cuda_weights {
+    void *weight; /* of a product: elements; else f32 */
+    float *bias;
+} noc_cuda_weights;
+
+enum { NOC_CUDA_STEP_WEIGHTS = 3 };
 
 struct noc_cuda_step {
     const noc_cuda_step_kind *kind;
     const noc_op *ops;
     int op_count;
-    void *weight; /* of a product: elements; else f32 */
-    float *bias;
+    const noc_op *norm; /* through which the step reads its input, see noc_cuda_norm_before */
+    noc_cuda_weights weights[NOC_CUDA_STEP_WEIGHTS]; /* of its ops that have any, in their order */
 };
 
 typedef struct noc_cuda_block noc_cuda_block; /* of device memory kept for the network */
@@ -111,15 +127,48 @@ void noc_cuda_want(noc_network *network, size_t floats);
 /* Copies of weights; *copy stays NULL where there are none. */
 noc_status noc_cuda_copy_floats(noc_network *network, const noc_weights *weights, float **copy,
                                 noc_error *err);
-/* The op's weight and bias as floats: a step's whole preparation where both are for a channel each. */
-noc_status noc_cuda_copy_weights(noc_network *network, noc_cuda_step *step, noc_error *err);
 noc_status noc_cuda_copy_elements(noc_network *network, const noc_weights *weights, void **copy,
                                   noc_error *err);
+/* The op's weight and bias as floats, or the weight of a product as elements. */
+noc_status noc_cuda_copy_op(noc_network *network, const noc_op *op, noc_cuda_weights *copy, noc_error *err);
+noc_status noc_cuda_copy_product(noc_network *network, const noc_op *op, noc_cuda_weights *copy,
+                                 noc_error *err);
+/* A step's whole preparation where its op has a weight and a bias for each channel. */
+noc_status noc_cuda_copy_weights(noc_network *network, noc_cuda_step *step, noc_error *err);
 
 int64_t noc_cuda_tokens_of(const noc_value *value);
 const noc_value *noc_cuda_value_of(const noc_network *network, int value);
 /* Where a value lies: elements, the logits f32 where network->logits is set. */
 void *noc_cuda_value(const noc_network *network, int value);
+
+/* ---- fused.c: LAYER_NORMs that never are in memory ---- */
+
+/* That the step works in half precision and op `at` of the plan is of that kind. */
+bool noc_cuda_is_fusible(const noc_network *network, int at, noc_op_kind kind);
+/* That op[1] alone reads what op writes. */
+bool noc_cuda_is_followed(const noc_network *network, const noc_op *op);
+/* The LAYER_NORM whose output `op` reads first, where all who read it compute it for themselves from its
+ * input, which then is still there; else NULL. It is no step, but the first op of the one behind it. */
+const noc_op *noc_cuda_norm_before(const noc_network *network, const noc_op *op);
+/* Behind such a norm, or `first`: where a step that begins there has its own first op. */
+int noc_cuda_skip_norm(const noc_network *network, int first);
+/* The same of a step that is there. */
+const noc_op *noc_cuda_own_ops(const noc_cuda_step *step);
+/* What op reads first: the norm's input, or NULL, its own. */
+void *noc_cuda_input(const noc_network *network, const noc_op *op, const noc_op *norm);
+
+/* ---- step_gemm.c ---- */
+
+/* A LINEAR, as a product of one window but where its values and weights lie. */
+noc_cuda_gemm noc_cuda_gemm_of(const noc_network *network, const noc_op *op, const noc_op *norm);
+/* With these, and for a batch. */
+cudaError_t noc_cuda_gemm_run(const noc_network *network, noc_cuda_gemm *gemm, const noc_op *op,
+                              const noc_cuda_step *step, int batch);
+
+/* ---- step_conv.c ---- */
+
+/* That a step computes the CONV and the LAYER_NORM right behind it. */
+bool noc_cuda_conv_takes_next(const noc_network *network, const noc_op *conv);
 
 noc_status noc_cuda_network_create(noc_device *device, const noc_plan *plan, int max_batch,
                                    noc_network **network, noc_error *err);

@@ -1,7 +1,8 @@
 // Implicit product: the rows of its left side are gathered from the map by asynchronous copies, eight
 // channels each, three steps in flight. Eight warps share rows, columns and the depth of a step; what the
 // warps of one output have summed meets at the end, in the order of the depth, where a warp normalises a
-// token.
+// token. Tokens of an input that is normed are whole within a step, and normalised there by those that have
+// fetched them.
 #include "engine/cuda/fused_conv.cuh"
 
 // Where the window of an output begins in the map.
@@ -36,8 +37,56 @@ static __device__ __forceinline__ void fetch_chunk(unsigned char *to, const noc_
     copy16_async(to, valid ? (const T *)o.map + token * p.channels + k % p.channels : (const T *)p.in, valid);
 }
 
+// Sums over tokens: of the lanes of a row of a tile that share one, or of all of them and of all tiles.
+template <int WK> static __device__ __forceinline__ void sum_tokens(float sum[WK], int channels)
+{
+#pragma unroll
+    for (int s = 0; s < WK; s++) {
+        if (channels > 8)
+            sum[s] += __shfl_xor_sync(ALL_LANES, sum[s], 1);
+        if (channels > 16)
+            sum[s] += __shfl_xor_sync(ALL_LANES, sum[s], 2);
+    }
+    float all = 0;
+#pragma unroll
+    for (int s = 0; s < WK; s++)
+        all += sum[s];
+#pragma unroll
+    for (int s = 0; s < WK; s++)
+        sum[s] = channels > NOC_TILE_DEPTH ? all : sum[s];
+}
+
+// Normalises tokens in the chunks of a stage that this thread has fetched itself.
+template <class T, class B, int WK>
+static __device__ __forceinline__ void normalise(unsigned char *stage, int own, int chunk, int channels,
+                                                 float eps)
+{
+    float v[WK][8], sum[WK] = {}, square[WK] = {};
+#pragma unroll
+    for (int s = 0; s < WK; s++) {
+        unpack8<T>(get<uint4>(chunk_at(stage + s * B::A, own, chunk)), v[s]);
+        for (int i = 0; i < 8; i++)
+            sum[s] += v[s][i];
+    }
+    sum_tokens<WK>(sum, channels);
+#pragma unroll
+    for (int s = 0; s < WK; s++)
+        for (int i = 0; i < 8; i++) {
+            v[s][i] -= sum[s] / channels;
+            square[s] += v[s][i] * v[s][i];
+        }
+    sum_tokens<WK>(square, channels);
+#pragma unroll
+    for (int s = 0; s < WK; s++) {
+        float norm = rsqrtf(square[s] / channels + eps);
+        for (int i = 0; i < 8; i++)
+            v[s][i] *= norm;
+        put(chunk_at(stage + s * B::A, own, chunk), pack8<T>(v[s]));
+    }
+}
+
 // grid: runs of rows, blocks of columns (normed: one)
-template <class T, int WM, int WN, int WK>
+template <class T, int WM, int WN, int WK, bool NORMED>
 __global__ void __launch_bounds__(THREADS, 2) conv_kernel(noc_cuda_conv p)
 {
     typedef block<WM, WN, WK> B;
@@ -45,6 +94,7 @@ __global__ void __launch_bounds__(THREADS, 2) conv_kernel(noc_cuda_conv p)
     int rows = p.batch * p.out_grid[0] * p.out_grid[1] * p.out_grid[2], row0 = blockIdx.x * B::ROWS;
     int column0 = blockIdx.y * B::COLUMNS, depth = p.kernel[0] * p.kernel[1] * p.kernel[2] * p.channels;
     int steps = parts(depth, B::DEPTH), own = threadIdx.x / 4, chunk = threadIdx.x % 4;
+    static_assert(!NORMED || B::ROWS * 4 == THREADS, "each thread has a chunk of a tile");
     const origin o = origin_of<T>(p, row0 + own, rows);
     float d[2][4][4] = {};
 
@@ -63,10 +113,12 @@ __global__ void __launch_bounds__(THREADS, 2) conv_kernel(noc_cuda_conv p)
         fetch(step);
 #pragma unroll 1
     for (int step = 0; step < steps; step++) {
+        unsigned char *stage = shared_bytes + step % STAGES * B::STAGE;
         copy_wait<STAGES - 2>();
+        if (NORMED)
+            normalise<T, B, WK>(stage, own, chunk, p.channels, p.in_eps);
         __syncthreads();
         fetch(step + STAGES - 1);
-        unsigned char *stage = shared_bytes + step % STAGES * B::STAGE;
         multiply<T, 4>(d, stage + wk * B::A, wm, stage + WK * B::A + wk * B::B, wn);
     }
     copy_wait<0>();
@@ -78,23 +130,33 @@ __global__ void __launch_bounds__(THREADS, 2) conv_kernel(noc_cuda_conv p)
         finish_row<T, B, WN, WK>(p, sums + row * B::PITCH, column0, row0 + row);
 }
 
+static bool in_norm_fits(const noc_cuda_conv *p)
+{
+    bool is_wide = p->channels == 2 * NOC_TILE_DEPTH && p->columns > 32;
+    return p->columns <= 64 && (p->channels == 8 || p->channels == 16 || p->channels == 32 || is_wide) &&
+           p->padding[0] == 0 && p->padding[1] == 0 && p->padding[2] == 0;
+}
+
 extern "C" bool noc_cuda_conv_fits(const noc_cuda_conv *p)
 {
     return p->channels > 0 && p->channels % 8 == 0 && p->columns > 0 && p->columns % 8 == 0 && p->batch > 0 &&
-           (!p->is_normed || p->columns <= 256);
+           (!p->is_normed || p->columns <= 256) && (!p->is_in_normed || in_norm_fits(p));
 }
 
-template <class T, int WM, int WN, int WK>
+template <class T, int WM, int WN, int WK, bool NORMED = false>
 static cudaError_t launch_block(const noc_cuda_conv &p, cudaStream_t stream)
 {
     typedef block<WM, WN, WK> B;
     int rows = p.batch * p.out_grid[0] * p.out_grid[1] * p.out_grid[2];
-    return launch(conv_kernel<T, WM, WN, WK>, dim3(parts(rows, B::ROWS), parts(p.columns, B::COLUMNS)),
+    return launch(conv_kernel<T, WM, WN, WK, NORMED>, dim3(parts(rows, B::ROWS), parts(p.columns, B::COLUMNS)),
                   THREADS, B::SHARED, stream, p);
 }
 
 template <class T> static cudaError_t launch_conv(const noc_cuda_conv &p, cudaStream_t stream)
 {
+    if (p.is_in_normed)
+        return p.columns <= 32 ? launch_block<T, 2, 1, 4, true>(p, stream)
+                               : launch_block<T, 2, 2, 2, true>(p, stream);
     if (p.columns <= 32)
         return launch_block<T, 2, 1, 4>(p, stream);
     if (p.columns <= 64 || !p.is_normed)

@@ -108,7 +108,7 @@ extern "C" int noc_cuda_stem_lead(const noc_cuda_conv *conv)
 
 extern "C" bool noc_cuda_stem_fits(const noc_cuda_conv *p)
 {
-    if (p->channels < 1 || p->channels > 8 || CHUNK % p->channels != 0 ||
+    if (p->is_in_normed || p->channels < 1 || p->channels > 8 || CHUNK % p->channels != 0 ||
         p->stride[2] * p->channels % CHUNK != 0 || p->grid[2] * p->channels % CHUNK != 0 || p->columns < 8 ||
         p->columns % 8 != 0 || p->columns > 64 || p->batch < 1 || p->batch > 65535)
         return false;

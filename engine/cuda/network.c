@@ -12,11 +12,20 @@ struct noc_cuda_block {
     void *data;
 };
 
-static const noc_cuda_step_kind *const step_kinds[] = {
-    &noc_cuda_product_step,   &noc_cuda_tokens_step, &noc_cuda_attention_step,
-    &noc_cuda_depthwise_step, &noc_cuda_mix_step,
+/* In half precision the fused ones take what they can. */
+const noc_cuda_step_kind *const noc_cuda_step_kinds[] = {
+    &noc_cuda_fused_attention_step,
+    &noc_cuda_mixffn_step,
+    &noc_cuda_decoder_step,
+    &noc_cuda_conv_step,
+    &noc_cuda_gemm_step,
+    &noc_cuda_product_step,
+    &noc_cuda_tokens_step,
+    &noc_cuda_attention_step,
+    &noc_cuda_depthwise_step,
+    &noc_cuda_mix_step,
+    NULL,
 };
-enum { STEP_KINDS = sizeof step_kinds / sizeof step_kinds[0] };
 
 /* ---- values ---- */
 
@@ -104,10 +113,15 @@ noc_status noc_cuda_copy_floats(noc_network *network, const noc_weights *weights
     return status;
 }
 
+noc_status noc_cuda_copy_op(noc_network *network, const noc_op *op, noc_cuda_weights *copy, noc_error *err)
+{
+    noc_status status = noc_cuda_copy_floats(network, &op->weight, (float **)&copy->weight, err);
+    return status == NOC_OK ? noc_cuda_copy_floats(network, &op->bias, &copy->bias, err) : status;
+}
+
 noc_status noc_cuda_copy_weights(noc_network *network, noc_cuda_step *step, noc_error *err)
 {
-    noc_status status = noc_cuda_copy_floats(network, &step->ops->weight, (float **)&step->weight, err);
-    return status == NOC_OK ? noc_cuda_copy_floats(network, &step->ops->bias, &step->bias, err) : status;
+    return noc_cuda_copy_op(network, step->ops, step->weights, err);
 }
 
 /* The device rounds them itself. */
@@ -140,16 +154,23 @@ noc_status noc_cuda_copy_elements(noc_network *network, const noc_weights *weigh
     return noc_cuda_status(error, "uploading weights", err);
 }
 
+noc_status noc_cuda_copy_product(noc_network *network, const noc_op *op, noc_cuda_weights *copy,
+                                 noc_error *err)
+{
+    noc_status status = noc_cuda_copy_elements(network, &op->weight, &copy->weight, err);
+    return status == NOC_OK ? noc_cuda_copy_floats(network, &op->bias, &copy->bias, err) : status;
+}
+
 /* ---- life ---- */
 
 static noc_status add_step(noc_network *network, int first, int *count, noc_error *err)
 {
-    for (int k = 0; k < STEP_KINDS; k++) {
-        *count = step_kinds[k]->match(network, first);
+    for (const noc_cuda_step_kind *const *kind = noc_cuda_step_kinds; *kind; kind++) {
+        *count = (*kind)->match(network, first);
         if (*count == 0)
             continue;
         noc_cuda_step *step = &network->steps[network->step_count++];
-        *step = (noc_cuda_step){.kind = step_kinds[k], .ops = &network->plan->ops[first], .op_count = *count};
+        *step = (noc_cuda_step){.kind = *kind, .ops = &network->plan->ops[first], .op_count = *count};
         return step->kind->prepare(network, step, err);
     }
     return noc_fail(err, NOC_EINTERNAL, "the CUDA device does not know op kind %d",

@@ -14,8 +14,8 @@ static cudaError_t run(noc_network *network, const noc_cuda_step *step, int batc
     const noc_value *out = noc_cuda_value_of(network, op->output);
     noc_cuda_depthwise d = {.type = network->device->type,
                             .in = noc_cuda_value(network, op->input[0]),
-                            .weight = step->weight,
-                            .bias = step->bias,
+                            .weight = step->weights->weight,
+                            .bias = step->weights->bias,
                             .out = noc_cuda_value(network, op->output),
                             .batch = batch,
                             .channels = out->channels,
@@ -24,4 +24,4 @@ static cudaError_t run(noc_network *network, const noc_cuda_step *step, int batc
     return noc_cuda_depthwise_run(network->device->stream, &d);
 }
 
-const noc_cuda_step_kind noc_cuda_depthwise_step = {match, noc_cuda_copy_weights, run};
+const noc_cuda_step_kind noc_cuda_depthwise_step = {match, noc_cuda_copy_weights, run, NULL};

@@ -18,7 +18,7 @@ static cudaError_t run(noc_network *network, const noc_cuda_step *step, int batc
     noc_cuda_mix m = {.type = network->device->type,
                       .inputs = op->input_count,
                       .is_concat = op->kind == NOC_OP_CONCAT,
-                      .bias = step->bias,
+                      .bias = step->weights->bias,
                       .out = noc_cuda_value(network, op->output),
                       .batch = batch,
                       .channels = out->channels,
@@ -33,4 +33,4 @@ static cudaError_t run(noc_network *network, const noc_cuda_step *step, int batc
     return noc_cuda_mix_run(network->device->stream, &m);
 }
 
-const noc_cuda_step_kind noc_cuda_mix_step = {match, noc_cuda_copy_weights, run};
+const noc_cuda_step_kind noc_cuda_mix_step = {match, noc_cuda_copy_weights, run, NULL};

@@ -17,8 +17,8 @@ static noc_status prepare(noc_network *network, noc_cuda_step *step, noc_error *
     if (op->tail > 0) /* a factor for each row */
         noc_cuda_want(network, (size_t)network->max_batch *
                                    (size_t)noc_cuda_tokens_of(noc_cuda_value_of(network, op->output)));
-    noc_status status = noc_cuda_copy_elements(network, &op->weight, &step->weight, err);
-    return status == NOC_OK ? noc_cuda_copy_floats(network, &op->bias, &step->bias, err) : status;
+    noc_status status = noc_cuda_copy_elements(network, &op->weight, &step->weights->weight, err);
+    return status == NOC_OK ? noc_cuda_copy_floats(network, &op->bias, &step->weights->bias, err) : status;
 }
 
 /* A convolution of the values' grids; a product of matrices is one of rows. */
@@ -47,8 +47,8 @@ static cudaError_t run(noc_network *network, const noc_cuda_step *step, int batc
     noc_cuda_product p = {.type = network->device->type,
                           .out_is_f32 = network->logits && op->output == network->plan->logits,
                           .in = noc_cuda_value(network, op->input[0]),
-                          .weight = step->weight,
-                          .bias = step->bias,
+                          .weight = step->weights->weight,
+                          .bias = step->weights->bias,
                           .residual = op->residual >= 0 ? noc_cuda_value(network, op->residual) : NULL,
                           .scale = op->tail > 0 ? network->scratch : NULL,
                           .out = noc_cuda_value(network, op->output),
@@ -61,4 +61,4 @@ static cudaError_t run(noc_network *network, const noc_cuda_step *step, int batc
     return noc_cuda_product_run(network->device->stream, &p);
 }
 
-const noc_cuda_step_kind noc_cuda_product_step = {match, prepare, run};
+const noc_cuda_step_kind noc_cuda_product_step = {match, prepare, run, NULL};
