@@ -74,6 +74,22 @@ START_TEST(usual_shapes)
                                  .is_normed = true};
         ck_assert_int_eq(noc_cuda_conv_launch(&c, NOC_CUDA_F16, NULL), cudaSuccess);
     }
+    for (int columns = 32; columns <= 64; columns *= 2) {
+        const noc_cuda_conv c = {.in = in,
+                                 .weight = weight,
+                                 .bias = floats,
+                                 .out = out,
+                                 .batch = 1,
+                                 .grid = {16, 8, 8},
+                                 .out_grid = {8, 4, 4},
+                                 .channels = columns,
+                                 .columns = columns,
+                                 .kernel = {2, 2, 2},
+                                 .stride = {2, 2, 2},
+                                 .is_normed = true,
+                                 .is_in_normed = true};
+        ck_assert_int_eq(noc_cuda_conv_launch(&c, NOC_CUDA_F16, NULL), cudaSuccess);
+    }
     const noc_cuda_decoder decoder = {.in = in,
                                       .weight = weight,
                                       .bias = floats,

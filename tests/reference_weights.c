@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 double reference_random(uint64_t *state)
 {
@@ -83,5 +84,30 @@ noc_status reference_weights_write(const char *path, const noc_network_config *n
     free(tensors);
     free(data);
     free(expected);
+    return status;
+}
+
+noc_status reference_network_plan(const noc_network_config *network, const int64_t window[3],
+                                  bool keep_stages, uint64_t seed, noc_plan **plan, noc_error *err)
+{
+    const char *base = getenv("TMPDIR");
+    char path[512];
+    noc_safetensors *weights = NULL;
+    snprintf(path, sizeof path, "%s/reference_weights.XXXXXX", base ? base : "/tmp");
+    int fd = mkstemp(path);
+    if (fd < 0)
+        return noc_fail(err, NOC_EIO, "no file can be made in %s", base ? base : "/tmp");
+    close(fd);
+    noc_status status = reference_weights_write(path, network, 0, "", seed, err);
+    if (status == NOC_OK)
+        status = noc_safetensors_open(path, &weights, err);
+    unlink(path);
+    if (status == NOC_OK)
+        status = noc_segformer3d_build(network, weights, window, plan, err);
+    if (status == NOC_OK)
+        status = noc_plan_rewrite(*plan, NOC_REWRITE_ALL, err);
+    if (status == NOC_OK)
+        status = noc_plan_arrange(*plan, keep_stages, err);
+    noc_safetensors_close(weights);
     return status;
 }

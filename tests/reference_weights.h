@@ -3,6 +3,7 @@
 #define NOC_TESTS_REFERENCE_WEIGHTS_H
 
 #include "engine/manifest.h"
+#include "engine/plan.h"
 
 #include <stdint.h>
 
@@ -14,5 +15,9 @@ double reference_random(uint64_t *state);
  * and 1.5. */
 noc_status reference_weights_write(const char *path, const noc_network_config *network, unsigned absent,
                                    const char *prefix, uint64_t seed, noc_error *err);
+
+/* The network with such weights, all rewrites applied and arranged. */
+noc_status reference_network_plan(const noc_network_config *network, const int64_t window[3],
+                                  bool keep_stages, uint64_t seed, noc_plan **plan, noc_error *err);
 
 #endif

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* amx computes in bf16. */
 static const char *const sets[] = {"amx", "avx512", "avx2", "portable"};
@@ -372,22 +371,10 @@ static noc_plan *published_plan(void)
 {
     const golden *file = &files[7];
     const noc_network_config config = config_of(file);
-    const char *base = getenv("TMPDIR");
-    char path[512];
-    noc_safetensors *weights = NULL;
     noc_plan *plan = NULL;
     noc_error err;
-    snprintf(path, sizeof path, "%s/test_network.XXXXXX", base ? base : "/tmp");
-    int fd = mkstemp(path);
-    ck_assert_int_ge(fd, 0);
-    close(fd);
-    ck_assert_msg(reference_weights_write(path, &config, 0, "", 7, &err) == NOC_OK, "%s", err.text);
-    ck_assert_int_eq(noc_safetensors_open(path, &weights, NULL), NOC_OK);
-    ck_assert_int_eq(unlink(path), 0);
-    ck_assert_int_eq(noc_segformer3d_build(&config, weights, file->window, &plan, NULL), NOC_OK);
-    ck_assert_int_eq(noc_plan_rewrite(plan, NOC_REWRITE_ALL, NULL), NOC_OK);
-    ck_assert_int_eq(noc_plan_arrange(plan, false, NULL), NOC_OK);
-    noc_safetensors_close(weights);
+    ck_assert_msg(reference_network_plan(&config, file->window, false, 7, &plan, &err) == NOC_OK, "%s",
+                  err.text);
     return plan;
 }
 

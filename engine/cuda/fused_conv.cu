@@ -148,8 +148,8 @@ static cudaError_t launch_block(const noc_cuda_conv &p, cudaStream_t stream)
 {
     typedef block<WM, WN, WK> B;
     int rows = p.batch * p.out_grid[0] * p.out_grid[1] * p.out_grid[2];
-    return launch(conv_kernel<T, WM, WN, WK, NORMED>, dim3(parts(rows, B::ROWS), parts(p.columns, B::COLUMNS)),
-                  THREADS, B::SHARED, stream, p);
+    return launch(conv_kernel<T, WM, WN, WK, NORMED>,
+                  dim3(parts(rows, B::ROWS), parts(p.columns, B::COLUMNS)), THREADS, B::SHARED, stream, p);
 }
 
 template <class T> static cudaError_t launch_conv(const noc_cuda_conv &p, cudaStream_t stream)

@@ -10,7 +10,8 @@ extern "C" {
 
 /* out = norm(bias + sum of weight * in), zero padding. norm: identity, or with is_normed, over a token's
  * columns, (y - mean) / sqrt(variance + eps) * scale + shift. With is_in_normed each token of in is
- * (x - mean) / sqrt(variance + in_eps) over its channels first: the norm before a reduction, not in memory. */
+ * (x - mean) / sqrt(variance + in_eps) over its channels first: the norm before a reduction, not in memory.
+ */
 typedef struct noc_cuda_conv {
     const void *in;             /* [batch][D][H][W][channels] */
     const void *weight;         /* [columns][kernel D][H][W][channels] */

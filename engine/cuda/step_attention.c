@@ -1,7 +1,7 @@
 /* ATTENTION; in half precision, where keys have scores of their own (rewrite d), with the LINEAR that makes
  * keys, values and scores. */
-#include "engine/cuda/fused_attention.h"
 #include "engine/cuda/cuda.h"
+#include "engine/cuda/fused_attention.h"
 
 static int match(const noc_network *network, int first)
 {
@@ -48,15 +48,15 @@ const noc_cuda_step_kind noc_cuda_attention_step = {match, prepare, run, NULL};
 
 static noc_cuda_fused_attention attention_of(const noc_network *network, const noc_op *op, const noc_op *norm)
 {
-    return (noc_cuda_fused_attention){
-        .batch = 1,
-        .heads = op->heads,
-        .dim = dim_of(network, op),
-        .rows = (int)noc_cuda_tokens_of(noc_cuda_value_of(network, op->output)),
-        .keys = (int)noc_cuda_tokens_of(noc_cuda_value_of(network, op->input[1])),
-        .scale = (float)op->scale,
-        .is_normed = norm != NULL,
-        .eps = norm ? (float)norm->eps : 0};
+    return (noc_cuda_fused_attention){.batch = 1,
+                                      .heads = op->heads,
+                                      .dim = dim_of(network, op),
+                                      .rows = (int)noc_cuda_tokens_of(noc_cuda_value_of(network, op->output)),
+                                      .keys =
+                                          (int)noc_cuda_tokens_of(noc_cuda_value_of(network, op->input[1])),
+                                      .scale = (float)op->scale,
+                                      .is_normed = norm != NULL,
+                                      .eps = norm ? (float)norm->eps : 0};
 }
 
 static bool has_scores(const noc_network *network, const noc_op *op)

@@ -1,6 +1,6 @@
 /* CONV in half precision, with the LAYER_NORM behind it, and before it where each token is read once. */
-#include "engine/cuda/fused_conv.h"
 #include "engine/cuda/cuda.h"
+#include "engine/cuda/fused_conv.h"
 
 #include <string.h>
 
@@ -56,8 +56,8 @@ static int match(const noc_network *network, int first)
         return 0;
     if (noc_cuda_conv_takes_next(network, op))
         return at - first + 2;
-    bool is_alone = op->output != network->plan->logits &&
-                    fits(network, op, noc_cuda_norm_before(network, op), NULL);
+    bool is_alone =
+        op->output != network->plan->logits && fits(network, op, noc_cuda_norm_before(network, op), NULL);
     return is_alone ? at - first + 1 : 0;
 }
 

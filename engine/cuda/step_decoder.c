@@ -1,7 +1,7 @@
 /* The end of the decoder in half precision: LINEAR of the finest map, SUM with the other maps resized to its
  * grid and its activation, LINEAR to the logits. */
-#include "engine/cuda/fused_decoder.h"
 #include "engine/cuda/cuda.h"
+#include "engine/cuda/fused_decoder.h"
 
 #include <string.h>
 
@@ -33,8 +33,8 @@ static bool is_sum_of(const noc_network *network, const noc_op *op, const noc_op
         times += sum->input[i] == op->output;
     return times == 1 && sum->input_count <= NOC_CUDA_DECODER_TERMS + 1 &&
            noc_plan_only_reader(network->plan, op->output) == sum - network->plan->ops &&
-           memcmp(noc_cuda_value_of(network, op->output)->grid,
-                  noc_cuda_value_of(network, sum->output)->grid, sizeof(int[3])) == 0;
+           memcmp(noc_cuda_value_of(network, op->output)->grid, noc_cuda_value_of(network, sum->output)->grid,
+                  sizeof(int[3])) == 0;
 }
 
 /* Logits that nobody reads are f32. */

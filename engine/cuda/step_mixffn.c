@@ -1,7 +1,7 @@
 /* The second half of a MixFFN block in half precision: DWCONV, its activation and the LINEAR behind them,
  * whose wide input never is in memory. */
-#include "engine/cuda/fused_mixffn.h"
 #include "engine/cuda/cuda.h"
+#include "engine/cuda/fused_mixffn.h"
 
 #include <string.h>
 

@@ -18,6 +18,7 @@
 #include <cstring>
 #include <functional>
 #include <tuple>
+#include <typeinfo>
 #include <utility>
 
 using std::max;
@@ -50,7 +51,8 @@ union emu_slot {
 emu_slot *emu_warp_meet(unsigned mask, const void *give, size_t size, void (*work)(emu_slot *),
                         bool orders_memory, emu_site at);
 void emu_block_meet(emu_site at);
-cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std::function<void()> call);
+cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, const char *type,
+                       std::function<void()> call);
 bool emu_is_device(const void *p);
 bool emu_in_kernel(void);
 void emu_count_ldmatrix(emu_slot *rows, int matrices, emu_site at); /* counters.cpp, where it is linked */
@@ -198,7 +200,8 @@ static inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, v
                                              A &&...args)
 {
     std::tuple<P...> copy(std::forward<A>(args)...);
-    return emu_launch(config, (const void *)kernel, [kernel, copy] { std::apply(kernel, copy); });
+    return emu_launch(config, (const void *)kernel, typeid(kernel).name(),
+                      [kernel, copy] { std::apply(kernel, copy); });
 }
 
 template <class T> static inline cudaError_t cudaFuncSetAttribute(T *kernel, cudaFuncAttribute a, int v)

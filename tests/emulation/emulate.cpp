@@ -6,13 +6,16 @@
 //                order (also of blocks)
 //   EMU_ASYNC    late (default): a copy lands at its wait; early: when issued
 //   EMU_THREADS  operating system threads that share the blocks (default 1)
+//   EMU_RUN      0: kernels are counted (tests/launches.h), not run
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cuda_runtime.h>
 #include <deque>
 #include <map>
+#include <mutex>
 #include <pthread.h>
+#include <string>
 #include <sys/mman.h>
 #include <thread>
 #include <vector>
@@ -516,7 +519,27 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute a, int v)
     return cudaSuccess;
 }
 
-cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std::function<void()> call)
+// Of each type of kernel.
+static std::map<std::string, int> launches;
+static std::mutex launches_lock;
+
+extern "C" int emu_launches(const char *parameter)
+{
+    std::lock_guard<std::mutex> hold(launches_lock);
+    int count = 0;
+    for (const auto &of : launches)
+        count += of.first.find(parameter) != std::string::npos ? of.second : 0;
+    return count;
+}
+
+static void count_launch(const char *type)
+{
+    std::lock_guard<std::mutex> hold(launches_lock);
+    launches[type]++;
+}
+
+cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, const char *type,
+                       std::function<void()> call)
 {
     if (cudaError_t planned = emu_planned("cudaLaunchKernelEx"))
         return planned;
@@ -527,5 +550,9 @@ cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, std
     if (!g.x || !g.y || !g.z || g.y > 65535 || g.z > 65535 || !threads || threads > 1024 || threads % 32 ||
         c.dynamicSmemBytes > allowed)
         return emu_failed(cudaErrorInvalidConfiguration);
-    return emu_submit(c.stream, [c, call] { run_grid(c, call); });
+    return emu_submit(c.stream, [c, call, type] {
+        count_launch(type);
+        if (setting("EMU_RUN", 1))
+            run_grid(c, call);
+    });
 }
