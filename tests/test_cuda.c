@@ -342,6 +342,21 @@ START_TEST(joined)
 }
 END_TEST
 
+/* A norm that is read again when its own input is gone. */
+START_TEST(norm_read_later)
+{
+    graph g;
+    start_graph(&g, 1, 4, 9, 8);
+    int norm = add_like(&g, NOC_OP_LAYER_NORM, add_linear(&g, 0, 8, 0));
+    g.ops[1].eps = 1e-5;
+    int other = add_linear(&g, add_linear(&g, add_linear(&g, norm, 8, 0), 8, 0), 8, 0),
+        later = add_linear(&g, norm, 8, 0);
+    g.ops[g.plan.op_count - 1].residual = other;
+    add_linear(&g, later, 8, 0);
+    check_graph(&g, 3e-6);
+}
+END_TEST
+
 /* Far beyond the end of f16: numbers stay numbers. */
 START_TEST(range)
 {
@@ -575,6 +590,7 @@ int main(void)
     tcase_add_test(tests, head_dims);
     tcase_add_test(tests, depthwise);
     tcase_add_test(tests, joined);
+    tcase_add_test(tests, norm_read_later);
     tcase_add_test(tests, range);
     tcase_add_test(tests, gather);
     tcase_add_test(tests, gather_ties);

@@ -143,7 +143,7 @@ void *noc_cuda_value(const noc_network *network, int value);
 
 /* ---- fused.c: LAYER_NORMs that never are in memory ---- */
 
-/* That the step works in half precision and op `at` of the plan is of that kind. */
+/* That the network is in half precision and op `at` of the plan is there and of that kind. */
 bool noc_cuda_is_fusible(const noc_network *network, int at, noc_op_kind kind);
 /* That op[1] alone reads what op writes. */
 bool noc_cuda_is_followed(const noc_network *network, const noc_op *op);
