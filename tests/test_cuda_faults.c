@@ -198,13 +198,13 @@ static int batch_with(size_t free_bytes, int processes, int batch, size_t *windo
     noc_engine *engine = NULL;
     options.host.processes = processes;
     snprintf(kib, sizeof kib, "%zu", free_bytes >> 10);
-    setenv("EMU_FREE", kib, 1);
+    setenv("EMU_MEMORY", kib, 1);
     ck_assert_int_eq(noc_engine_open(&options, model, &engine, NULL), NOC_OK);
     int made = noc_engine_batch(engine);
     noc_plan_stats_of(noc_engine_plan(engine), &stats);
     *window_bytes = stats.arena_bytes;
     noc_engine_close(engine);
-    unsetenv("EMU_FREE");
+    unsetenv("EMU_MEMORY");
     return made;
 }
 

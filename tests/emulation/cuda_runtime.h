@@ -174,6 +174,27 @@ static inline float __fmaf_rn(float a, float b, float c)
 {
     return fmaf(a, b, c);
 }
+// Rounded one by one, whatever the compiler may join elsewhere.
+static inline double __dadd_rn(double a, double b)
+{
+    volatile double r = a + b;
+    return r;
+}
+static inline double __dsub_rn(double a, double b)
+{
+    volatile double r = a - b;
+    return r;
+}
+static inline double __dmul_rn(double a, double b)
+{
+    volatile double r = a * b;
+    return r;
+}
+static inline double __ddiv_rn(double a, double b)
+{
+    volatile double r = a / b;
+    return r;
+}
 static inline int __popc(unsigned x)
 {
     return __builtin_popcount(x);

@@ -507,6 +507,7 @@ static void run_grid(cudaLaunchConfig_t c, std::function<void()> call)
         t.join();
 }
 
+static std::mutex shared_lock;
 static std::map<const void *, size_t> shared_allowed;
 
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute a, int v)
@@ -514,6 +515,7 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute a, int v)
     if (a == cudaFuncAttributeMaxDynamicSharedMemorySize) {
         if (v > SHARED_MAX)
             return emu_failed(cudaErrorInvalidValue);
+        std::lock_guard<std::mutex> hold(shared_lock);
         shared_allowed[kernel] = v;
     }
     return cudaSuccess;
@@ -545,7 +547,12 @@ cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, con
         return planned;
     cudaLaunchConfig_t c = *config;
     dim3 g = c.gridDim, s = c.blockDim;
-    size_t allowed = shared_allowed.count(kernel) ? shared_allowed[kernel] : (size_t)SHARED_DEFAULT;
+    size_t allowed = SHARED_DEFAULT;
+    {
+        std::lock_guard<std::mutex> hold(shared_lock);
+        auto set = shared_allowed.find(kernel);
+        allowed = set == shared_allowed.end() ? allowed : set->second;
+    }
     unsigned threads = s.x * s.y * s.z;
     if (!g.x || !g.y || !g.z || g.y > 65535 || g.z > 65535 || !threads || threads > 1024 || threads % 32 ||
         c.dynamicSmemBytes > allowed)

@@ -2,8 +2,9 @@
 // Work runs at once, in the calling thread; while a stream is captured it is
 // kept for the graph. Prototypes are the toolkit's own.
 //   EMU_DEVICES  how many there are (1); CUDA_VISIBLE_DEVICES is obeyed
-//   EMU_FREE     KiB of device memory that are free (all)
 //   EMU_DRIVER   version of CUDA that the driver knows (as the toolkit); 0: none
+//   EMU_MEMORY   KiB of its memory that can be had (4 GiB)
+//   EMU_COPIED   file that gets a line with the bytes copied to it when it is reset
 //   EMU_FAIL     NAME:N:ERROR  the N-th call of that name, counted from 1, fails
 //                with that number; with :sticky behind it everything does from
 //                then on, as after an error of the hardware
@@ -56,6 +57,8 @@ static thread_local cudaStream_t captured;
 static std::atomic<int> objects(0); /* streams, events, graphs, blocks of pinned memory */
 static std::mutex memory_lock;
 static std::map<const char *, size_t> memory; /* device allocations */
+static size_t memory_used;
+static std::atomic<size_t> copied; /* bytes, to the device */
 
 cudaError_t emu_failed(cudaError_t e)
 {
@@ -217,13 +220,6 @@ cudaError_t cudaSetDevice(int d)
     return emu_planned("cudaSetDevice");
 }
 
-cudaError_t cudaMemGetInfo(size_t *unused, size_t *all)
-{
-    *all = (size_t)4 << 30;
-    *unused = (size_t)setting("EMU_FREE", 4 << 20) << 10;
-    return emu_planned("cudaMemGetInfo");
-}
-
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int d)
 {
     std::vector<int> shown = visible_devices();
@@ -233,7 +229,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int d)
     strcpy(p->name, "emulated on the host");
     p->major = 9;
     p->multiProcessorCount = 2;
-    p->totalGlobalMem = (size_t)4 << 30;
+    p->totalGlobalMem = (size_t)setting("EMU_MEMORY", 4 << 20) << 10;
     p->sharedMemPerBlockOptin = 227 << 10;
     p->sharedMemPerMultiprocessor = 228 << 10;
     p->warpSize = 32;
@@ -250,6 +246,21 @@ cudaError_t cudaDeviceReset(void)
                 objects.load());
         abort();
     }
+    FILE *f = getenv("EMU_COPIED") ? fopen(getenv("EMU_COPIED"), "a") : nullptr;
+    if (f) {
+        fprintf(f, "%zu\n", copied.load());
+        fclose(f);
+    }
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *left, size_t *total)
+{
+    if (cudaError_t planned = emu_planned("cudaMemGetInfo"))
+        return planned;
+    std::lock_guard<std::mutex> hold(memory_lock);
+    *total = (size_t)setting("EMU_MEMORY", 4 << 20) << 10;
+    *left = memory_used < *total ? *total - memory_used : 0;
     return cudaSuccess;
 }
 
@@ -264,14 +275,20 @@ cudaError_t cudaMalloc(void **p, size_t size)
     memset(*p, 0xff, size); /* never zeros by luck */
     std::lock_guard<std::mutex> hold(memory_lock);
     memory[(const char *)*p] = size;
+    memory_used += size;
     return cudaSuccess;
 }
 
 cudaError_t cudaFree(void *p)
 {
     std::lock_guard<std::mutex> hold(memory_lock);
-    if (p && !memory.erase((const char *)p))
+    auto at = memory.find((const char *)p);
+    if (p && at == memory.end())
         return emu_failed(cudaErrorInvalidValue);
+    if (p) {
+        memory_used -= at->second;
+        memory.erase(at);
+    }
     free(p);
     return cudaSuccess;
 }
@@ -303,6 +320,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size, cudaMemcpyK
     bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
     if (on_device(to, size) != to_device || on_device(from, size) != from_device)
         return emu_failed(cudaErrorInvalidValue);
+    copied += to_device && !from_device ? size : 0;
     return emu_submit(s, [=] { memcpy(to, from, size); });
 }
 
