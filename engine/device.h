@@ -12,6 +12,7 @@
 typedef struct noc_device noc_device;   /* an opened device */
 typedef struct noc_network noc_network; /* a plan on a device: packed weights, arena */
 typedef struct noc_buffer noc_buffer;   /* memory of a device */
+typedef struct noc_volume noc_volume;   /* a study's voxels on a device, as a network takes them */
 
 /* AUTO is the best choice of the device and instruction set, by a table that is a part of each device. */
 typedef enum noc_precision {
@@ -53,6 +54,54 @@ typedef struct noc_device_limits {
     double vector_flops;     /* FLOP/s of all other arithmetic, in f32 */
     double bytes_per_second; /* of a copy beyond all caches of a core, read and written bytes together */
 } noc_device_limits;
+
+/* A pointwise step of preparation; v is a value of a channel, all in double. */
+typedef enum noc_pointwise_kind {
+    NOC_POINTWISE_SLICES,               /* v * factor + addend */
+    NOC_POINTWISE_SHIFT_DIVIDE,         /* (v - shift) / divisor */
+    NOC_POINTWISE_SHIFT_DIVIDE_NONZERO, /* the same, where v is not 0 */
+    NOC_POINTWISE_CLIP,                 /* low where v < low, else high where v > high */
+} noc_pointwise_kind;
+
+typedef struct noc_pointwise {
+    noc_pointwise_kind kind;
+    double *factor,
+        *addend; /* SLICES: one a channel and slice of stored axis 2, [channels][stored_size[2]] */
+    double shift[NOC_MAX_CHANNELS], divisor[NOC_MAX_CHANNELS];
+    double low, high; /* CLIP */
+} noc_pointwise;
+
+typedef enum noc_number_kind { NOC_NUMBER_UNSIGNED, NOC_NUMBER_SIGNED, NOC_NUMBER_FLOAT } noc_number_kind;
+
+/* Voxels as they are stored, axis 0 fastest, native byte order: value = stored * slope + inter, in double. */
+typedef struct noc_stored_channel {
+    const void *voxels;
+    noc_number_kind kind;
+    int bytes; /* of a voxel: 1, 2, 4 or 8; 4 or 8 of FLOAT */
+    double slope, inter;
+} noc_stored_channel;
+
+/* A volume in host memory. Voxel x along axis a (D, H, W) is first[a] + x * direction[a] along stored axis
+ * axis[a]. The network's input is its channels' values after the steps in their order, rounded to f32 last.
+ */
+typedef struct noc_volume_source {
+    noc_stored_channel channel[NOC_MAX_CHANNELS];
+    int channels;
+    int64_t stored_size[3];
+    int64_t size[3]; /* D, H, W */
+    int axis[3], direction[3];
+    int64_t first[3];
+    const noc_pointwise *steps;
+    int step_count;
+    float pad_value; /* what lies beyond it */
+} noc_volume_source;
+
+/* A window of a batch. */
+typedef struct noc_window_input {
+    const float *host; /* [tokens][channels], or [channels][tokens]; or NULL: */
+    const noc_volume *volume;
+    int64_t start[3]; /* of the window in the volume, may be negative or beyond it */
+} noc_window_input;
 
 /* Gathering: logits of windows -> a box of labels, region bits or logits. For each voxel, in the order of
  * `windows`: sum += weight * (logits resized x upsample, trilinear, align_corners false, within the window),
@@ -108,10 +157,10 @@ typedef struct noc_device_ops {
                                  noc_network **network, noc_error *err);
     void (*network_free)(noc_network *network);
     void (*network_memory)(const noc_network *network, noc_network_memory *memory);
-    /* input[b]: host, [tokens][channels] of one window, or [channels][tokens]. Writes logits of window b,
-     * [classes][grid], to output[b] at offset[b] floats. Each window's bits are independent of the batch and
-     * of the number of threads. */
-    noc_status (*network_run)(noc_network *network, int batch, const float *const input[], bool is_planar,
+    /* is_planar: windows of the host are [channels][tokens]. Writes logits of window b, [classes][grid], to
+     * output[b] at offset[b] floats. Each window's bits are independent of the batch, of the number of
+     * threads, and of whether the host or the device cut it. */
+    noc_status (*network_run)(noc_network *network, int batch, const noc_window_input input[], bool is_planar,
                               noc_buffer *const output[], const size_t offset[], noc_error *err);
     /* After network_run with batch 1: copies a kept value (plan->stages) as [C][D][H][W] to host memory. */
     noc_status (*network_read)(noc_network *network, int value, float *out, noc_error *err);
@@ -126,6 +175,14 @@ typedef struct noc_device_ops {
      * its own work; returns when all are done. */
     void (*host_loop)(noc_device *device, int count, void (*piece)(void *argument, int i, int thread),
                       void *argument);
+
+    /* The volume on the device, done on return; source is read now only. Both may be called by any thread at
+     * any time, but a volume is freed after the last run that cuts it and before the device is closed. Memory
+     * is kept for volumes to come. NOC_ENOMEMORY where it is not there or would leave too little for other
+     * work. NULL: this device has windows cut by the host. */
+    noc_status (*volume_create)(noc_device *device, const noc_volume_source *source, noc_volume **volume,
+                                noc_error *err);
+    void (*volume_free)(noc_volume *volume);
 
     noc_status (*buffer_create)(noc_device *device, size_t bytes, noc_buffer **buffer, noc_error *err);
     void (*buffer_free)(noc_buffer *buffer);

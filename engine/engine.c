@@ -33,10 +33,11 @@ static noc_status make_staging(noc_engine *e, noc_error *err)
     e->input_floats = grid_floats(&e->plan->values[0]);
     e->logits_floats = grid_floats(&e->plan->values[e->plan->logits]);
     e->inputs = noc_alloc_zeroed((size_t)e->batch, sizeof *e->inputs, err);
+    e->windows = noc_alloc((size_t)e->batch, sizeof *e->windows, err);
     e->left = noc_alloc((size_t)e->batch, sizeof *e->left, err);
     e->outputs = noc_alloc((size_t)e->batch, sizeof *e->outputs, err);
     e->offsets = noc_alloc((size_t)e->batch, sizeof *e->offsets, err);
-    if (!e->inputs || !e->left || !e->outputs || !e->offsets)
+    if (!e->inputs || !e->windows || !e->left || !e->outputs || !e->offsets)
         return NOC_ENOMEMORY;
     for (int b = 0; b < e->batch; b++)
         if (!(e->inputs[b] = noc_alloc(e->input_floats, sizeof(float), err)))
@@ -126,6 +127,7 @@ void noc_engine_close(noc_engine *engine)
     for (int b = 0; engine->inputs && b < engine->batch; b++)
         free(engine->inputs[b]);
     free(engine->inputs);
+    free(engine->windows);
     free(engine->left);
     free(engine->outputs);
     free(engine->offsets);
@@ -180,6 +182,20 @@ void engine_fill_gather(const noc_engine *engine, noc_gather *gather)
     gather->importance = engine->importance;
 }
 
+noc_status noc_engine_upload(const noc_engine *engine, noc_prepared *prepared, noc_error *err)
+{
+    noc_volume_source source;
+    noc_volume *volume;
+    if (!engine->ops->volume_create)
+        return NOC_OK;
+    noc_prepared_describe(prepared, &source);
+    source.pad_value = (float)engine->model->manifest->pad_value;
+    noc_status status = engine->ops->volume_create(engine->device, &source, &volume, err);
+    if (status == NOC_OK)
+        noc_prepared_attach(prepared, engine->device, volume, engine->ops->volume_free);
+    return status;
+}
+
 /* ---- one window ---- */
 
 /* The network's own output: every voxel of grid x upsample, from one window of that size. */
@@ -201,6 +217,7 @@ static noc_status gather_all(noc_engine *engine, float *logits, noc_error *err)
 
 noc_status noc_engine_forward(noc_engine *engine, const float *input, float *logits, noc_error *err)
 {
+    const noc_window_input window = {.host = input};
     const size_t at = 0;
     if (!engine->logits) {
         noc_status status = engine->ops->buffer_create(engine->device, engine->logits_floats * sizeof(float),
@@ -208,7 +225,8 @@ noc_status noc_engine_forward(noc_engine *engine, const float *input, float *log
         if (status != NOC_OK)
             return status;
     }
-    noc_status status = engine->ops->network_run(engine->network, 1, &input, true, &engine->logits, &at, err);
+    noc_status status =
+        engine->ops->network_run(engine->network, 1, &window, true, &engine->logits, &at, err);
     return status == NOC_OK ? gather_all(engine, logits, err) : status;
 }
 

@@ -9,7 +9,7 @@
  *
  * Logits of a window stay on the decoder's grid; as soon as no later window can touch rows of the volume they
  * are gathered into labels, straight into the input file's voxel order. Masks do not depend on batch,
- * threads, tiles or neighbours in a batch. One thread calls the engine. */
+ * threads, tiles or neighbours in a batch. One thread calls the engine, but for noc_engine_upload. */
 #ifndef NOC_ENGINE_H
 #define NOC_ENGINE_H
 
@@ -75,6 +75,11 @@ typedef struct noc_segmentation_result {
     void *voxels;      /* input file's voxel order, i fastest; owned by the caller */
     size_t bytes;
 } noc_segmentation_result;
+
+/* Puts the volume on the engine's device, if it is one that cuts windows itself; without that, and whenever
+ * it fails, windows are cut by the host, with the same bits. Any thread may call it ahead of the study's
+ * turn. The copy is freed with `prepared`, which is freed before the engine is closed. */
+noc_status noc_engine_upload(const noc_engine *engine, noc_prepared *prepared, noc_error *err);
 
 /* Bytes of host memory that a segmentation of a volume of that size needs besides the prepared image: pending
  * logits (unless the device keeps them) and the output (grid_voxels elements). Where that does not fit into

@@ -14,11 +14,12 @@ struct noc_engine {
     int64_t window[3];
     double overlap;
     noc_blend blend;
-    float *importance;    /* NULL: constant */
-    float **inputs;       /* staging, one a window of the batch, [D][H][W][C] */
-    size_t input_floats;  /* of one window */
-    size_t logits_floats; /* of one window on the decoder's grid */
-    noc_buffer *logits;   /* of noc_engine_forward */
+    float *importance;         /* NULL: constant */
+    float **inputs;            /* staging, one a window of the batch, [D][H][W][C] */
+    noc_window_input *windows; /* of the batch that runs */
+    size_t input_floats;       /* of one window */
+    size_t logits_floats;      /* of one window on the decoder's grid */
+    noc_buffer *logits;        /* of noc_engine_forward */
     /* Of the batch that runs: windows not computed before, and where the logits of each go. */
     const noc_window_task **left;
     noc_buffer **outputs;

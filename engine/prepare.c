@@ -16,16 +16,6 @@
 #define AFFINE_TOLERANCE 1e-3
 enum { ROW = 512 }; /* values at a time */
 
-typedef enum link_kind { LINK_SLICES, LINK_SHIFT_DIVIDE, LINK_SHIFT_DIVIDE_NONZERO, LINK_CLIP } link_kind;
-
-/* One pointwise step. */
-typedef struct chain_link {
-    link_kind kind;
-    double *factor, *addend; /* SLICES: y = v*factor + addend, one a channel and stored slice; owned */
-    double shift[NOC_MAX_CHANNELS], divisor[NOC_MAX_CHANNELS]; /* SHIFT_DIVIDE: y = (v - shift) / divisor */
-    double low, high;                                          /* CLIP */
-} chain_link;
-
 struct noc_prepared {
     noc_image images[NOC_MAX_CHANNELS];
     int image_count;
@@ -34,14 +24,19 @@ struct noc_prepared {
     int64_t size[3];         /* D, H, W after crop */
     int64_t start[3];        /* of the crop, in the oriented volume */
     int64_t step[3], origin; /* into one stored channel, of the cropped volume */
-    chain_link links[NOC_MAX_STEPS * 2];
+    noc_pointwise links[NOC_MAX_STEPS * 2];
     int link_count;
+    const noc_device *device; /* that has a copy, or NULL */
+    noc_volume *volume;
+    void (*volume_free)(noc_volume *volume);
 };
 
 void noc_prepared_free(noc_prepared *prepared)
 {
     if (!prepared)
         return;
+    if (prepared->volume)
+        prepared->volume_free(prepared->volume);
     for (int i = 0; i < prepared->image_count; i++)
         noc_image_clear(&prepared->images[i]);
     for (int i = 0; i < prepared->link_count; i++) {
@@ -94,7 +89,7 @@ static const noc_image *image_of(const noc_prepared *p, int channel, size_t *fir
 }
 
 /* A row runs along one stored axis: within a slice, or from slice to slice. */
-static void apply_slices(const noc_prepared *p, const chain_link *link, int channel, int64_t index,
+static void apply_slices(const noc_prepared *p, const noc_pointwise *link, int channel, int64_t index,
                          int64_t step, int count, double *v)
 {
     int64_t plane = p->images[0].grid.size[0] * p->images[0].grid.size[1], slices = p->images[0].grid.size[2];
@@ -104,23 +99,23 @@ static void apply_slices(const noc_prepared *p, const chain_link *link, int chan
         v[i] = v[i] * factor[i * slice_step] + addend[i * slice_step];
 }
 
-static void apply_link(const noc_prepared *p, const chain_link *link, int channel, int64_t index,
+static void apply_link(const noc_prepared *p, const noc_pointwise *link, int channel, int64_t index,
                        int64_t step, int count, double *v)
 {
     double shift = link->shift[channel], divisor = link->divisor[channel];
     switch (link->kind) {
-    case LINK_SLICES:
+    case NOC_POINTWISE_SLICES:
         apply_slices(p, link, channel, index, step, count, v);
         break;
-    case LINK_SHIFT_DIVIDE:
+    case NOC_POINTWISE_SHIFT_DIVIDE:
         for (int i = 0; i < count; i++)
             v[i] = (v[i] - shift) / divisor;
         break;
-    case LINK_SHIFT_DIVIDE_NONZERO:
+    case NOC_POINTWISE_SHIFT_DIVIDE_NONZERO:
         for (int i = 0; i < count; i++)
             v[i] = v[i] != 0 ? (v[i] - shift) / divisor : v[i];
         break;
-    case LINK_CLIP:
+    case NOC_POINTWISE_CLIP:
         for (int i = 0; i < count; i++)
             v[i] = v[i] < link->low ? link->low : v[i] > link->high ? link->high : v[i];
         break;
@@ -191,8 +186,8 @@ static void add_squares(void *argument, const double *v, int count)
  * is. */
 static noc_status add_zscore(noc_prepared *p, const noc_step *step, noc_error *err)
 {
-    chain_link link = {.kind =
-                           step->mask == NOC_ZSCORE_NONZERO ? LINK_SHIFT_DIVIDE_NONZERO : LINK_SHIFT_DIVIDE};
+    noc_pointwise link = {.kind = step->mask == NOC_ZSCORE_NONZERO ? NOC_POINTWISE_SHIFT_DIVIDE_NONZERO
+                                                                   : NOC_POINTWISE_SHIFT_DIVIDE};
     for (int c = 0; c < p->channels; c++) {
         moments m = {.is_nonzero_only = step->mask == NOC_ZSCORE_NONZERO};
         each_row(p, c, add_values, &m);
@@ -210,8 +205,9 @@ static noc_status add_zscore(noc_prepared *p, const noc_step *step, noc_error *e
 
 static void add_clip_zscore(noc_prepared *p, const noc_step *step)
 {
-    chain_link link = {.kind = LINK_SHIFT_DIVIDE};
-    p->links[p->link_count++] = (chain_link){.kind = LINK_CLIP, .low = step->low, .high = step->high};
+    noc_pointwise link = {.kind = NOC_POINTWISE_SHIFT_DIVIDE};
+    p->links[p->link_count++] =
+        (noc_pointwise){.kind = NOC_POINTWISE_CLIP, .low = step->low, .high = step->high};
     for (int c = 0; c < p->channels; c++) {
         link.shift[c] = step->mean;
         link.divisor[c] = fmax(step->std, ZSCORE_LEAST_STD);
@@ -242,10 +238,10 @@ static noc_status add_minmax_slices(noc_prepared *p, noc_error *err)
 {
     int64_t slices = p->images[0].grid.size[2];
     size_t count = (size_t)slices * (size_t)p->channels;
-    chain_link *link = &p->links[p->link_count];
-    *link = (chain_link){.kind = LINK_SLICES,
-                         .factor = noc_alloc(count, sizeof(double), err),
-                         .addend = noc_alloc(count, sizeof(double), err)};
+    noc_pointwise *link = &p->links[p->link_count];
+    *link = (noc_pointwise){.kind = NOC_POINTWISE_SLICES,
+                            .factor = noc_alloc(count, sizeof(double), err),
+                            .addend = noc_alloc(count, sizeof(double), err)};
     p->link_count++;
     if (!link->factor || !link->addend)
         return NOC_ENOMEMORY;
@@ -387,4 +383,52 @@ void noc_prepared_cut(const noc_prepared *prepared, const int64_t start[3], cons
             for (int c = 0; c < prepared->channels; c++)
                 cut_row(prepared, c, start[0] + d, start[1] + h, start[2], size[2], pad_value, row + c);
         }
+}
+
+/* ---- devices ---- */
+
+static noc_stored_channel stored_channel(const noc_prepared *p, int channel)
+{
+    size_t first;
+    const noc_image *image = image_of(p, channel, &first);
+    noc_stored_channel stored = {
+        .bytes = (int)noc_voxel_size(image->type), .slope = image->slope, .inter = image->inter};
+    stored.voxels = (const char *)image->voxels + first * (size_t)stored.bytes;
+    if (image->type == NOC_VOXEL_F32 || image->type == NOC_VOXEL_F64)
+        stored.kind = NOC_NUMBER_FLOAT;
+    else if (image->type == NOC_VOXEL_I8 || image->type == NOC_VOXEL_I16 || image->type == NOC_VOXEL_I32 ||
+             image->type == NOC_VOXEL_I64)
+        stored.kind = NOC_NUMBER_SIGNED;
+    return stored;
+}
+
+void noc_prepared_describe(const noc_prepared *prepared, noc_volume_source *source)
+{
+    *source = (noc_volume_source){
+        .channels = prepared->channels, .steps = prepared->links, .step_count = prepared->link_count};
+    for (int c = 0; c < prepared->channels; c++)
+        source->channel[c] = stored_channel(prepared, c);
+    for (int a = 0; a < 3; a++) {
+        int axis = prepared->orientation.axis[a];
+        bool is_flipped = prepared->orientation.is_flipped[a];
+        source->stored_size[a] = prepared->images[0].grid.size[a];
+        source->size[a] = prepared->size[a];
+        source->axis[a] = axis;
+        source->direction[a] = is_flipped ? -1 : 1;
+        source->first[a] =
+            is_flipped ? prepared->images[0].grid.size[axis] - 1 - prepared->start[a] : prepared->start[a];
+    }
+}
+
+void noc_prepared_attach(noc_prepared *prepared, const noc_device *device, noc_volume *volume,
+                         void (*volume_free)(noc_volume *volume))
+{
+    prepared->device = device;
+    prepared->volume = volume;
+    prepared->volume_free = volume_free;
+}
+
+const noc_volume *noc_prepared_volume(const noc_prepared *prepared, const noc_device *device)
+{
+    return device == prepared->device ? prepared->volume : NULL;
 }

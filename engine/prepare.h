@@ -4,6 +4,7 @@
 #ifndef NOC_PREPARE_H
 #define NOC_PREPARE_H
 
+#include "engine/device.h"
 #include "engine/manifest.h"
 #include "engine/volume/image.h"
 
@@ -28,6 +29,14 @@ size_t noc_prepared_bytes(const noc_prepared *prepared);
  * Thread-safe. */
 void noc_prepared_cut(const noc_prepared *prepared, const int64_t start[3], const int64_t size[3],
                       float pad_value, float *out);
+
+/* What noc_prepared_cut uses, as a device takes it; pointers into `prepared`. pad_value is left 0. */
+void noc_prepared_describe(const noc_prepared *prepared, noc_volume_source *source);
+/* Gives it a copy of itself on a device, one at most, which is freed with it: before the device is closed. */
+void noc_prepared_attach(noc_prepared *prepared, const noc_device *device, noc_volume *volume,
+                         void (*volume_free)(noc_volume *volume));
+/* The copy, if it is on this device; else NULL. */
+const noc_volume *noc_prepared_volume(const noc_prepared *prepared, const noc_device *device);
 
 /* Where voxel (d,h,w) of the prepared volume lies in a mask of the input's grid (linear, i fastest):
  * *origin + d*step[0] + h*step[1] + w*step[2]. */

@@ -19,6 +19,7 @@ typedef struct tile {
 struct noc_segmentation {
     noc_engine *engine;
     const noc_prepared *prepared;
+    const noc_volume *volume; /* the same on the device, or NULL */
     noc_windows windows;
     noc_gather_kind kind;
     int element_bytes;
@@ -267,6 +268,7 @@ static noc_status create(noc_engine *engine, const noc_prepared *prepared, noc_g
         return NOC_ENOMEMORY;
     s->engine = engine;
     s->prepared = prepared;
+    s->volume = noc_prepared_volume(prepared, engine->device);
     s->kind = kind;
     s->element_bytes =
         kind == NOC_GATHER_LOGITS ? (int)sizeof(float) : element_bytes_of(engine->model->manifest);
@@ -484,13 +486,19 @@ static void cut_piece(void *argument, int d, int thread)
                      job->out + (size_t)d * plane);
 }
 
-static void cut_input(noc_engine *engine, const noc_window_task *task, float *out)
+/* Window b of the batch: where the device finds it, or what it is, cut here. */
+static void make_input(noc_engine *engine, const noc_window_task *task, int b)
 {
     noc_segmentation *s = task->segmentation;
-    cut_job job = {.engine = engine, .prepared = s->prepared, .out = out};
-    task_start(s, tile_of(s, task->number), task->number, job.start);
+    noc_window_input *input = &engine->windows[b];
+    *input = (noc_window_input){.host = s->volume ? NULL : engine->inputs[b], .volume = s->volume};
+    task_start(s, tile_of(s, task->number), task->number, input->start);
     for (int a = 0; a < 3; a++)
-        job.start[a] -= s->windows.pad_low[a];
+        input->start[a] -= s->windows.pad_low[a];
+    if (s->volume)
+        return;
+    cut_job job = {.engine = engine, .prepared = s->prepared, .out = engine->inputs[b]};
+    memcpy(job.start, input->start, sizeof job.start);
     engine->ops->host_loop(engine->device, (int)engine->window[0], cut_piece, &job);
 }
 
@@ -525,9 +533,8 @@ static noc_status compute(noc_engine *e, const noc_window_task *const tasks[], i
     if (status != NOC_OK)
         return status;
     for (int i = 0; i < count; i++)
-        cut_input(e, tasks[i], e->inputs[i]);
-    status = e->ops->network_run(e->network, count, (const float *const *)e->inputs, false, e->outputs,
-                                 e->offsets, err);
+        make_input(e, tasks[i], i);
+    status = e->ops->network_run(e->network, count, e->windows, false, e->outputs, e->offsets, err);
     if (status != NOC_OK) {
         give_slots(e, tasks, count);
         return status;

@@ -180,8 +180,10 @@ static noc_status run_sliding(forward *f, noc_error *err)
 
     if (status == NOC_OK)
         status = prepare_tensor(f, &prepared, err);
-    if (status == NOC_OK)
+    if (status == NOC_OK) {
+        noc_engine_upload(f->engine, prepared, NULL); /* without it the host cuts */
         status = noc_segmentation_create_logits(f->engine, prepared, &segmentation, err);
+    }
     if (status == NOC_OK)
         status = run_windows(f->engine, segmentation, err);
     if (status == NOC_OK) {

@@ -66,6 +66,42 @@ gpu=GPU-00000000-0000-0000-0000-00000000000
 says "... they are told that they share it" "share one GPU, ${gpu}0, " "$work/run.log"
 ok "... the run's figures say so" grep -q "\"gpus\":{\"${gpu}0\":2}" "$work/eight/run.json"
 
+# What goes to the GPU for a scan of 16 bits a voxel beside another: its voxels, once, when there is room for them; else its
+# windows, which overlap. The masks are the same.
+window_bytes=$((24 * 32 * 24 * 4))
+"$PYTHON" - "$(sed -n '3s/^[^,]*,\([^,]*\),.*/\1/p' "$demo")" "$work/whole.nii" <<'EOF'
+import nibabel, numpy, sys
+scan = nibabel.load(sys.argv[1])
+nibabel.save(nibabel.Nifti1Image(numpy.asarray(scan.dataobj).astype("<i2"), scan.affine), sys.argv[2])
+EOF
+stored=$(($(wc -c <"$work/whole.nii") - 352))
+sed -n 1,2p "$demo" >"$work/first.csv"
+{ cat "$work/first.csv" && echo "whole,$work/whole.nii,"; } >"$work/both.csv"
+same_masks()
+{
+    [ -s "$work/volumes.masks" ] && cmp "$work/volumes.masks" "$work/windows.masks"
+}
+# sent NAME KIB: runs with that much memory on the GPU; the bytes that the second scan adds are in $bytes.
+sent()
+{
+    what=$1 kib=$2
+    for scans in first both; do
+        EMU_MEMORY=$kib EMU_COPIED=$work/${what}_$scans.copied
+        export EMU_MEMORY EMU_COPIED
+        run "${what}_$scans" "$work/$scans.csv" cuda --precision f16 --threads 1 --window 24,32,24 --overlap 0.5 --ranks 1 --batch 3
+        unset EMU_MEMORY EMU_COPIED
+        is "$what, $scans: ends with 0" $code 0
+    done
+    "$PYTHON" "$root/tests/masks.py" list "$work/${what}_both" >"$work/$what.masks"
+    bytes=$(($(cat "$work/${what}_both.copied") - $(cat "$work/${what}_first.copied")))
+}
+sent volumes $((4 << 20))
+# A study's importance map is a window of floats; what else there is are lists of windows.
+ok "a volume is sent once: $bytes bytes for $stored stored" test "$bytes" -le $((stored + window_bytes + 4096))
+sent windows 0
+ok "windows cut by the host: $bytes bytes" test "$bytes" -ge $((8 * stored))
+ok "windows cut by the host: the same masks" same_masks
+
 # infer NAME CODE TEXT VARIABLE=VALUE...
 scan=$(sed -n '2s/^[^,]*,\([^,]*\),.*/\1/p' "$demo")
 infer()

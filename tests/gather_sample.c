@@ -66,7 +66,7 @@ noc_buffer *fill_buffer(const noc_device_ops *ops, noc_device *device, const sce
            tokens = s->floats / (size_t)g->classes;
     ck_assert_int_eq(ops->buffer_create(device, bytes, &buffer, NULL), NOC_OK);
     float *rows = malloc(s->floats * sizeof *rows);
-    const float *input = rows;
+    const noc_window_input input = {.host = rows};
     for (int i = 0; i < g->window_count; i++) {
         size_t offset = (size_t)i * s->floats;
         for (size_t t = 0; t < s->floats; t++)

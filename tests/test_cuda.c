@@ -62,7 +62,7 @@ static void check_same_bits(noc_device *device, noc_network *network, const grap
         planar[i % channels * tokens + i / channels] = input[i];
         none[i] = NAN;
     }
-    const float *inputs[BATCH] = {none, none, planar};
+    const noc_window_input inputs[BATCH] = {{.host = none}, {.host = none}, {.host = planar}};
     noc_buffer *const buffers[BATCH] = {buffer, buffer, buffer};
     ck_assert_int_eq(ops->network_run(network, BATCH, inputs, true, buffers, offsets, NULL), NOC_OK);
     read_buffer(device, logits, buffer, offsets[BATCH - 1], out);
@@ -87,7 +87,9 @@ static void check_graphs(noc_device *device, noc_network *network, const graph *
     for (int i = 0; i < RUNS; i++) {
         const size_t offset = (size_t)i; /* a graph must not remember where logits went */
         const double *seconds = i < TIMED ? NULL : ops->network_seconds(network);
-        ck_assert_int_eq(ops->network_run(network, 1, &input, false, &buffer, &offset, NULL), NOC_OK);
+        ck_assert_int_eq(ops->network_run(network, 1, &(noc_window_input){.host = input}, false, &buffer, &offset,
+                                          NULL),
+                         NOC_OK);
         read_buffer(device, logits, buffer, offset, out);
         ck_assert(memcmp(out, expected, count * sizeof *out) == 0);
         for (int op = 0; seconds && op < g->plan.op_count; op++) /* a fused step's time is its last op's */
@@ -108,8 +110,9 @@ static float *run_on(noc_device *device, const graph *g, const float *input)
     ck_assert_msg(ops->network_create(device, &g->plan, BATCH, &network, &err) == NOC_OK, "%s", err.text);
     ck_assert_int_eq(ops->buffer_create(device, (BATCH * count + offset) * sizeof(float), &buffer, &err),
                      NOC_OK);
-    ck_assert_msg(ops->network_run(network, 1, &input, false, &buffer, &offset, &err) == NOC_OK, "%s",
-                  err.text);
+    ck_assert_msg(ops->network_run(network, 1, &(noc_window_input){.host = input}, false, &buffer, &offset,
+                                   &err) == NOC_OK,
+                  "%s", err.text);
     ck_assert_int_eq(ops->network_read(network, g->plan.logits, read, &err), NOC_OK);
     read_buffer(device, &g->values[g->plan.logits], buffer, offset, out);
     for (size_t i = 0; i < count; i++) /* not by bits: a gathered -0 is 0 */

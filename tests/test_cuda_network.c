@@ -157,7 +157,7 @@ static void run(const noc_device_ops *ops, noc_precision precision, const noc_pl
     ck_assert_int_eq(ops->buffer_create(device, floats_of(plan, plan->logits) * sizeof(float), &buffer, &err),
                      NOC_OK);
     count_launches(launches);
-    ck_assert_msg(ops->network_run(network, 1, &input, true, &buffer, &offset, &err) == NOC_OK, "%s",
+    ck_assert_msg(ops->network_run(network, 1, &(noc_window_input){.host = input}, true, &buffer, &offset, &err) == NOC_OK, "%s",
                   err.text);
     count_launches(launches);
     for (int i = 0; i <= NOC_STAGES; i++) {

@@ -54,7 +54,7 @@ static void check_planar(noc_network *network, const graph *g, const float *inpu
     size_t floats = value_count(&g->values[0]), channels = (size_t)g->values[0].channels,
            tokens = floats / channels, count = value_count(&g->values[g->plan.logits]), offset = 0;
     float *planar = malloc(floats * sizeof *planar), *out = malloc(count * sizeof *out);
-    const float *inputs = planar;
+    const noc_window_input inputs = {.host = planar};
     for (size_t i = 0; i < floats; i++)
         planar[i] = NAN;
     ck_assert_int_eq(noc_cpu_ops.network_run(network, 1, &inputs, true, &buffer, &offset, NULL), NOC_OK);
@@ -78,7 +78,9 @@ static float *run_on(noc_device *device, const graph *g, const float *input)
     ck_assert_int_eq(noc_cpu_ops.network_create(device, &g->plan, 1, &network, &err), NOC_OK);
     ck_assert_int_eq(noc_cpu_ops.buffer_create(device, (count + offset) * sizeof(float), &buffer, &err),
                      NOC_OK);
-    ck_assert_int_eq(noc_cpu_ops.network_run(network, 1, &input, false, &buffer, &offset, &err), NOC_OK);
+    ck_assert_int_eq(noc_cpu_ops.network_run(network, 1, &(noc_window_input){.host = input}, false, &buffer,
+                                             &offset, &err),
+                     NOC_OK);
     ck_assert_int_eq(noc_cpu_ops.network_read(network, g->plan.logits, out, &err), NOC_OK);
     check_planar(network, g, input, buffer, out);
     check_steps(device, g, noc_cpu_ops.network_seconds(network));
@@ -678,7 +680,7 @@ typedef struct rounded {
 static void run_in_mode(rounded *r, unsigned mode, float *out)
 {
     const unsigned own = mode_here();
-    const float *input = r->input;
+    const noc_window_input input = {.host = r->input};
     const size_t offset = 0;
     __builtin_ia32_ldmxcsr(mode);
     noc_status status = noc_cpu_ops.network_run(r->network, 1, &input, false, &r->buffer, &offset, NULL);

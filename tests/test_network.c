@@ -234,7 +234,7 @@ static void check_golden(const golden *file, unsigned rewrites, bool keep_stages
         size_t offset = 3;
         if (!open_rig(&r, sets[s], 2, plan))
             continue;
-        const float *inputs = input;
+        const noc_window_input inputs = {.host = input};
         ck_assert_int_eq(noc_cpu_ops.network_run(r.network, 1, &inputs, false, &r.buffer, &offset, NULL),
                          NOC_OK);
         float *logits = full_logits(&r, plan, offset);
@@ -265,7 +265,7 @@ static float *logits_with(const golden *file, unsigned rewrites, const char *isa
 {
     noc_plan *plan = plan_of(file, rewrites, false);
     float *input = formula_input(file, 4), *out = NULL;
-    const float *inputs = input;
+    const noc_window_input inputs = {.host = input};
     size_t offset = 0;
     rig r;
     if (open_rig(&r, isa, 2, plan)) {
@@ -312,9 +312,10 @@ END_TEST
 START_TEST(batch_and_threads)
 {
     noc_plan *plan = plan_of(&files[1], NOC_REWRITE_ALL, false);
-    float *inputs[ROOM];
+    float *windows[ROOM];
+    noc_window_input inputs[ROOM] = {0};
     for (int b = 0; b < ROOM; b++)
-        inputs[b] = formula_input(&files[1], (uint32_t)b);
+        inputs[b].host = windows[b] = formula_input(&files[1], (uint32_t)b);
     for (int s = 0; s < SETS; s++) {
         float *first[ROOM] = {NULL};
         for (int threads = 1; threads <= 4; threads++) {
@@ -325,9 +326,9 @@ START_TEST(batch_and_threads)
             const size_t offset[ROOM] = {r.floats, 0, 2 * r.floats};
             int step = threads % 2 ? ROOM : 1;
             for (int b = 0; b < ROOM; b += step)
-                ck_assert_int_eq(noc_cpu_ops.network_run(r.network, step, (const float *const *)inputs + b,
-                                                         false, output + b, offset + b, NULL),
-                                 NOC_OK);
+                ck_assert_int_eq(
+                    noc_cpu_ops.network_run(r.network, step, inputs + b, false, output + b, offset + b, NULL),
+                    NOC_OK);
             for (int b = 0; b < ROOM; b++) {
                 float *out = full_logits(&r, plan, offset[b]);
                 size_t bytes = r.floats * 64 * sizeof(float);
@@ -345,7 +346,7 @@ START_TEST(batch_and_threads)
             free(first[b]);
     }
     for (int b = 0; b < ROOM; b++)
-        free(inputs[b]);
+        free(windows[b]);
     noc_plan_free(plan);
 }
 END_TEST
@@ -354,7 +355,7 @@ START_TEST(buffer_too_small)
 {
     noc_plan *plan = plan_of(&files[0], NOC_REWRITE_ALL, false);
     float *input = formula_input(&files[0], 0);
-    const float *inputs = input;
+    const noc_window_input inputs = {.host = input};
     rig r;
     ck_assert(open_rig(&r, "portable", 1, plan));
     size_t offset = 2 * r.floats + 1;

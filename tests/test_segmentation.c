@@ -497,7 +497,7 @@ static noc_status failing_gather(noc_device *device, const noc_gather *gather, n
                          : noc_cpu_ops.gather(device, gather, why);
 }
 
-static noc_status failing_run(noc_network *network, int batch, const float *const input[], bool is_planar,
+static noc_status failing_run(noc_network *network, int batch, const noc_window_input input[], bool is_planar,
                               noc_buffer *const output[], const size_t offset[], noc_error *why)
 {
     if (++runs % 3 == 0)

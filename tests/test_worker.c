@@ -71,6 +71,13 @@ noc_status noc_segmentation_bytes(const noc_engine *engine, const int64_t size[3
     return NOC_OK;
 }
 
+noc_status noc_engine_upload(const noc_engine *engine, noc_prepared *prepared, noc_error *err)
+{
+    (void)engine;
+    (void)prepared;
+    return noc_fail(err, NOC_ENOMEMORY, "no room");
+}
+
 noc_status noc_segmentation_create(noc_engine *engine, const noc_prepared *prepared, size_t memory,
                                    noc_segmentation **segmentation, noc_error *err)
 {

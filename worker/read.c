@@ -5,6 +5,7 @@
  * raw file while it is decoded), segmenting (stored voxels, truth, pending logits and output) and finishing
  * (output, truth, painted mask). */
 #include "engine/base/clock.h"
+#include "engine/base/log.h"
 #include "engine/base/memory.h"
 #include "engine/volume/nifti.h"
 #include "engine/volume/orientation.h"
@@ -221,6 +222,7 @@ static noc_status read_truth(noc_job *job, const noc_job_rules *rules, double st
 noc_status noc_job_read(noc_job *job, const noc_job_rules *rules, noc_error *err)
 {
     noc_image images[NOC_STUDY_CHANNELS] = {0};
+    noc_error why;
     double start = noc_clock_monotonic();
     noc_status status = read_channels(job, rules, start, images, err);
 
@@ -230,6 +232,8 @@ noc_status noc_job_read(noc_job *job, const noc_job_rules *rules, noc_error *err
     job->outcome->seconds_read = read - start;
     if (status == NOC_OK)
         status = noc_prepare(rules->manifest, images, job->study.channel_count, &job->prepared, err);
+    if (status == NOC_OK && noc_engine_upload(rules->engine, job->prepared, &why) != NOC_OK)
+        noc_log(NOC_LOG_DEBUG, "%s: its windows are cut by the host: %s", job->study.key, why.text);
     job->seconds_used = noc_clock_monotonic() - start;
     job->outcome->seconds_prepare = noc_clock_monotonic() - read;
     if (status == NOC_OK)

@@ -112,8 +112,9 @@ noc_status noc_cpu_network_create(noc_device *device, const noc_plan *plan, int 
                                   noc_network **network, noc_error *err);
 void noc_cpu_network_free(noc_network *network);
 void noc_cpu_network_memory(const noc_network *network, noc_network_memory *memory);
-noc_status noc_cpu_network_run(noc_network *network, int batch, const float *const input[], bool is_planar,
-                               noc_buffer *const output[], const size_t offset[], noc_error *err);
+noc_status noc_cpu_network_run(noc_network *network, int batch, const noc_window_input input[],
+                               bool is_planar, noc_buffer *const output[], const size_t offset[],
+                               noc_error *err);
 const double *noc_cpu_network_seconds(noc_network *network);
 noc_status noc_cpu_network_read(noc_network *network, int value, float *out, noc_error *err);
 

@@ -306,8 +306,9 @@ static void take_input(noc_network *network, const float *input, bool is_planar)
     network->is_planar = false;
 }
 
-noc_status noc_cpu_network_run(noc_network *network, int batch, const float *const input[], bool is_planar,
-                               noc_buffer *const output[], const size_t offset[], noc_error *err)
+noc_status noc_cpu_network_run(noc_network *network, int batch, const noc_window_input input[],
+                               bool is_planar, noc_buffer *const output[], const size_t offset[],
+                               noc_error *err)
 {
     const noc_plan *plan = network->plan;
     const noc_value *logits = &plan->values[plan->logits];
@@ -317,7 +318,7 @@ noc_status noc_cpu_network_run(noc_network *network, int batch, const float *con
             floats > output[b]->bytes / sizeof(float) - offset[b])
             return noc_fail(err, NOC_EINTERNAL, "logits of %zu floats do not fit into their buffer", floats);
     for (int b = 0; b < batch; b++) {
-        take_input(network, input[b], is_planar);
+        take_input(network, input[b].host, is_planar);
         run_window(network);
         copy_planar(network, plan->logits, output[b]->data + offset[b]);
     }

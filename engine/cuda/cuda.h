@@ -2,8 +2,8 @@
  *
  * A network is a list of steps, each an op of the plan or several. The windows of a batch lie behind each
  * other in every value, so a value is one matrix of batch * tokens rows; kernels compute each row in an order
- * of its own, so that no bit depends on the batch. All work is on one stream; a call of the table returns
- * when it is done. */
+ * of its own, so that no bit depends on the batch. All work is on one stream, but what makes volumes, which
+ * has its own and is called by other threads; a call of the table returns when it is done. */
 #ifndef NOC_CUDA_CUDA_H
 #define NOC_CUDA_CUDA_H
 
@@ -11,6 +11,8 @@
 #include "engine/cuda/fused_gemm.h"
 #include "engine/cuda/kernels.h"
 #include "engine/device.h"
+
+#include <pthread.h>
 
 /* Memory that gathers need, kept by the device. */
 typedef struct noc_cuda_gather_room {
@@ -23,6 +25,18 @@ typedef struct noc_cuda_gather_room {
     const float *importance_of;
 } noc_cuda_gather_room;
 
+/* What volumes need, kept by the device: the way to it, which one thread at a time uses, and blocks that no
+ * study uses at present. */
+typedef struct noc_cuda_volume_room {
+    pthread_mutex_t sending, keeping;
+    cudaStream_t stream;
+    void *staging[2]; /* pinned: one is filled while the other is copied */
+    cudaEvent_t copied[2];
+    int turn;
+    void *piece; /* on the device: stored voxels before they are converted */
+    noc_volume *idle;
+} noc_cuda_volume_room;
+
 struct noc_device {
     int index;
     int sharers; /* processes of this node that use it, as far as is known */
@@ -31,6 +45,7 @@ struct noc_device {
     cudaStream_t stream;
     noc_pool *pool;
     noc_cuda_gather_room room;
+    noc_cuda_volume_room volumes;
     struct cudaDeviceProp properties;
 };
 
@@ -38,6 +53,16 @@ struct noc_buffer {
     noc_device *device;
     float *data;
     size_t bytes;
+};
+
+/* A study on the device: elements [D][H][W][C] behind one voxel of padding, in a block that may be larger. */
+struct noc_volume {
+    noc_volume *next; /* of the idle */
+    noc_device *device;
+    unsigned char *block;
+    size_t block_bytes;
+    const unsigned char *voxels;
+    int size[3];
 };
 
 typedef struct noc_cuda_step noc_cuda_step;
@@ -174,8 +199,9 @@ noc_status noc_cuda_network_create(noc_device *device, const noc_plan *plan, int
                                    noc_network **network, noc_error *err);
 void noc_cuda_network_free(noc_network *network);
 void noc_cuda_network_memory(const noc_network *network, noc_network_memory *memory);
-noc_status noc_cuda_network_run(noc_network *network, int batch, const float *const input[], bool is_planar,
-                                noc_buffer *const output[], const size_t offset[], noc_error *err);
+noc_status noc_cuda_network_run(noc_network *network, int batch, const noc_window_input input[],
+                                bool is_planar, noc_buffer *const output[], const size_t offset[],
+                                noc_error *err);
 noc_status noc_cuda_network_read(noc_network *network, int value, float *out, noc_error *err);
 
 /* ---- graph.c ---- */
@@ -193,6 +219,16 @@ void noc_cuda_timing_free(noc_network *network);
 /* ---- limits.c ---- */
 
 noc_status noc_cuda_limits(noc_device *device, noc_device_limits *limits, noc_error *err);
+
+/* ---- volume.c ---- */
+
+void noc_cuda_volumes_init(noc_device *device);
+void noc_cuda_volumes_free(noc_device *device);
+noc_status noc_cuda_volume_create(noc_device *device, const noc_volume_source *source, noc_volume **volume,
+                                  noc_error *err);
+void noc_cuda_volume_free(noc_volume *volume);
+/* The window, number `window` of a batch, of its volume. */
+noc_cuda_cut noc_cuda_cut_of(const noc_window_input *input, int window);
 
 /* ---- gather.c ---- */
 

@@ -100,6 +100,7 @@ static noc_status find_gpu(const noc_device_options *options, noc_device *device
         return noc_cuda_status(error, "looking at the device", err);
     atomic_fetch_add(&open_devices, 1);
     device->is_counted = true;
+    noc_cuda_volumes_init(device);
     error = cudaSetDevice(device->index);
     if (error == cudaSuccess)
         error = cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking);
@@ -120,6 +121,7 @@ static void cuda_close(noc_device *device)
         if (device->stream)
             cudaStreamDestroy(device->stream);
         noc_cuda_gather_room_free(&device->room);
+        noc_cuda_volumes_free(device);
         if (atomic_fetch_sub(&open_devices, 1) == 1)
             cudaDeviceReset();
     }
@@ -228,6 +230,8 @@ const noc_device_ops noc_cuda_ops = {
     .network_seconds = noc_cuda_network_seconds,
     .limits = noc_cuda_limits,
     .host_loop = cuda_host_loop,
+    .volume_create = noc_cuda_volume_create,
+    .volume_free = noc_cuda_volume_free,
     .buffer_create = cuda_buffer_create,
     .buffer_free = cuda_buffer_free,
     .gather = noc_cuda_gather,

@@ -13,12 +13,24 @@
 extern "C" {
 #endif
 
-/* The numbers of noc_precision, noc_activation and noc_gather_kind. */
+/* The numbers of noc_precision, noc_activation, noc_number_kind, noc_pointwise_kind and noc_gather_kind. */
 typedef enum noc_cuda_type { NOC_CUDA_F32, NOC_CUDA_BF16, NOC_CUDA_F16 } noc_cuda_type;
 typedef enum noc_cuda_activation { NOC_CUDA_IDENTITY, NOC_CUDA_GELU, NOC_CUDA_RELU } noc_cuda_activation;
+typedef enum noc_cuda_number_kind { NOC_CUDA_UNSIGNED, NOC_CUDA_SIGNED, NOC_CUDA_FLOAT } noc_cuda_number_kind;
+typedef enum noc_cuda_pointwise_kind {
+    NOC_CUDA_SLICES,
+    NOC_CUDA_SHIFT_DIVIDE,
+    NOC_CUDA_SHIFT_DIVIDE_NONZERO,
+    NOC_CUDA_CLIP
+} noc_cuda_pointwise_kind;
 typedef enum noc_cuda_gather_kind { NOC_CUDA_LABELS, NOC_CUDA_REGIONS, NOC_CUDA_LOGITS } noc_cuda_gather_kind;
 
-enum { NOC_CUDA_INPUTS = 4, NOC_CUDA_HEAD_DIM_MOST = 512 };
+enum {
+    NOC_CUDA_INPUTS = 4,
+    NOC_CUDA_HEAD_DIM_MOST = 512,
+    NOC_CUDA_POINTWISE_MOST = 32,
+    NOC_CUDA_CUTS_MOST = 64
+};
 
 /* out[row][column] = activation(scale[row] * (in * weight + bias) + residual). A row is a place of the
  * output's grid, windows of a batch after each other; its inputs are the box `kernel` at place * stride -
@@ -62,6 +74,40 @@ cudaError_t noc_cuda_take_run(cudaStream_t stream, noc_cuda_type type, const flo
 /* [rows][channels] of one window to planar f32. */
 cudaError_t noc_cuda_give_run(cudaStream_t stream, noc_cuda_type type, const void *in, float *out,
                               int64_t rows, int channels);
+
+/* Stored voxels of one channel to elements of a volume [size][channels], by noc_volume_source's rules, in
+ * double without contraction: the bits are noc_prepared_cut's. */
+typedef struct noc_cuda_pointwise {
+    noc_cuda_pointwise_kind kind;
+    double shift, divisor, low, high; /* of this channel */
+    const double *factor, *addend;    /* of this channel, one a slice */
+} noc_cuda_pointwise;
+
+typedef struct noc_cuda_conversion {
+    noc_cuda_type type;
+    const void *in; /* voxels [from, from + count) of the channel as stored */
+    noc_cuda_number_kind kind;
+    int bytes;
+    int64_t from, count;
+    double slope, inter;
+    noc_cuda_pointwise steps[NOC_CUDA_POINTWISE_MOST];
+    int step_count;
+    void *out;
+    int channels, channel;
+    int stored_size[3], size[3], axis[3], direction[3], first[3];
+} noc_cuda_conversion;
+cudaError_t noc_cuda_convert_run(cudaStream_t stream, const noc_cuda_conversion *c);
+
+/* Windows of volumes to their places in a batch. Elements are copied in the largest pieces of 2 to 16 bytes
+ * that a voxel consists of, whatever they are. */
+typedef struct noc_cuda_cut {
+    const void *voxels;    /* [size][channels] elements */
+    const void *pad;       /* one voxel: what lies beyond them */
+    int size[3], start[3]; /* of the volume, of the window in it */
+    int window;            /* number in the batch */
+} noc_cuda_cut;
+cudaError_t noc_cuda_cut_run(cudaStream_t stream, const noc_cuda_cut *cuts, int count, int voxel_bytes,
+                             const int window[3], void *out);
 
 /* q, out, residual: [batch][queries][heads * dim]; kv: [batch][keys][2 * heads * dim + has_scores], keys,
  * then values, then what is added to the key's scores. */

@@ -316,12 +316,14 @@ void noc_cuda_network_memory(const noc_network *network, noc_network_memory *mem
 /* ---- running ---- */
 
 /* Windows of the host as value 0. */
-static cudaError_t take_input(noc_network *network, int batch, const float *const input[], bool is_planar)
+static cudaError_t take_host_windows(noc_network *network, int batch, const noc_window_input input[],
+                                     bool is_planar)
 {
     const noc_value *in = &network->plan->values[0];
     size_t floats = elements_of(in);
     for (int b = 0; b < batch; b++)
-        memcpy(network->staging + (size_t)b * floats, input[b], floats * sizeof(float));
+        if (!input[b].volume)
+            memcpy(network->staging + (size_t)b * floats, input[b].host, floats * sizeof(float));
     cudaError_t error =
         cudaMemcpyAsync(network->upload, network->staging, (size_t)batch * floats * sizeof(float),
                         cudaMemcpyHostToDevice, network->device->stream);
@@ -329,6 +331,31 @@ static cudaError_t take_input(noc_network *network, int batch, const float *cons
                ? error
                : noc_cuda_take_run(network->device->stream, network->device->type, network->upload, is_planar,
                                    network->input, batch, noc_cuda_tokens_of(in), in->channels);
+}
+
+/* Windows as value 0. In a batch of both kinds those of volumes are written over whatever the host's left in
+ * their places. */
+static cudaError_t take_input(noc_network *network, int batch, const noc_window_input input[], bool is_planar)
+{
+    const noc_value *in = &network->plan->values[0];
+    noc_cuda_cut cuts[NOC_CUDA_CUTS_MOST];
+    cudaError_t error = cudaSuccess;
+    int count = 0;
+    bool has_host = false;
+    for (int b = 0; b < batch; b++)
+        has_host = has_host || !input[b].volume;
+    if (has_host)
+        error = take_host_windows(network, batch, input, is_planar);
+    for (int b = 0; error == cudaSuccess && b < batch; b++) {
+        if (input[b].volume)
+            cuts[count++] = noc_cuda_cut_of(&input[b], b);
+        if (count == NOC_CUDA_CUTS_MOST || (b + 1 == batch && count > 0)) {
+            error = noc_cuda_cut_run(network->device->stream, cuts, count,
+                                     in->channels * (int)element_bytes(network), in->grid, network->input);
+            count = 0;
+        }
+    }
+    return error;
 }
 
 /* Window b of a value as planar f32 on the device. */
@@ -357,8 +384,9 @@ static noc_status check_room(const noc_network *network, int batch, noc_buffer *
     return NOC_OK;
 }
 
-noc_status noc_cuda_network_run(noc_network *network, int batch, const float *const input[], bool is_planar,
-                                noc_buffer *const output[], const size_t offset[], noc_error *err)
+noc_status noc_cuda_network_run(noc_network *network, int batch, const noc_window_input input[],
+                                bool is_planar, noc_buffer *const output[], const size_t offset[],
+                                noc_error *err)
 {
     noc_status status = check_room(network, batch, output, offset, err);
     if (status == NOC_OK)
