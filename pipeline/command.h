@@ -14,6 +14,7 @@ int noc_command_retry(const noc_settings *settings);
 int noc_command_verify(const noc_settings *settings);
 int noc_command_export(const noc_settings *settings);
 int noc_command_infer(const noc_settings *settings);
+int noc_command_evaluate(const noc_settings *settings);
 int noc_command_forward(const noc_settings *settings);
 int noc_command_prepare(const noc_settings *settings);
 int noc_command_plan(const noc_settings *settings);

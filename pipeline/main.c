@@ -26,6 +26,7 @@ static int print_usage(FILE *out)
         "  nocturne verify            catalog against files, every mask read (--index)\n"
         "  nocturne export            masks as NIfTI files: -o DIR\n"
         "  nocturne infer             one scan: -m MODEL -o OUT IN...\n"
+        "  nocturne evaluate          score folders of masks, or stored results: PRED TRUTH\n"
         "  nocturne forward           the network on a tensor: safetensors in, logits out\n"
         "  nocturne prepare           what the network sees: scan in, tensor out\n"
         "  nocturne plan              the network's operations with shapes, GMAC, bytes\n"
@@ -49,7 +50,7 @@ static int dispatch(const noc_settings *settings, int argc, char **argv)
         {"scan", noc_command_scan},   {"status", noc_command_status},   {"report", noc_command_report},
         {"retry", noc_command_retry}, {"verify", noc_command_verify},   {"export", noc_command_export},
         {"infer", noc_command_infer}, {"forward", noc_command_forward}, {"prepare", noc_command_prepare},
-        {"plan", noc_command_plan},   {"doctor", noc_command_doctor},
+        {"plan", noc_command_plan},   {"doctor", noc_command_doctor},   {"evaluate", noc_command_evaluate},
     };
     if (strcmp(argv[1], "run") == 0)
         return noc_command_run(settings, argc, argv);

@@ -77,7 +77,9 @@ static noc_status copy_row(noc_done *done, const noc_result_row *row, noc_error 
     snprintf(done->mask_sha256, sizeof done->mask_sha256, "%s", row->mask_sha256 ? row->mask_sha256 : "");
     done->source_sha256 = noc_strdup(row->source_sha256 ? row->source_sha256 : "", err);
     done->metrics = noc_alloc((size_t)row->metric_count, sizeof *done->metrics, err);
-    if (!done->source_sha256 || !done->metrics)
+    if (row->study.truth)
+        done->truth = noc_strdup(row->study.truth, err);
+    if (!done->source_sha256 || !done->metrics || (row->study.truth && !done->truth))
         return NOC_ENOMEMORY;
     if (row->metric_count > 0)
         memcpy(done->metrics, row->metrics, (size_t)row->metric_count * sizeof *done->metrics);
@@ -129,6 +131,7 @@ void noc_done_free(noc_done *list, size_t count)
 {
     for (size_t i = 0; list && i < count; i++) {
         free(list[i].source_sha256);
+        free(list[i].truth);
         free(list[i].metrics);
     }
     free(list);

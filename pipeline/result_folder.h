@@ -23,7 +23,8 @@ typedef struct noc_done {
     int64_t part;
     char key[NOC_STUDY_KEY];
     char mask_sha256[65];
-    char *source_sha256; /* owned, like metrics */
+    char *source_sha256; /* owned, like truth and metrics */
+    char *truth;         /* path; NULL: none */
     noc_metric *metrics;
     int metric_count;
 } noc_done;

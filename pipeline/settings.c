@@ -30,8 +30,9 @@ enum {
     PLAN = 1024,
     BENCH = 2048,
     DOCTOR = 4096,
-    EVERY = 8191,
-    SETS = SCAN | RUN | STATUS | REPORT | RETRY | VERIFY | EXPORT,
+    EVALUATE = 8192,
+    EVERY = 16383,
+    SETS = SCAN | RUN | STATUS | REPORT | RETRY | VERIFY | EXPORT | EVALUATE,
     ENGINE = RUN | INFER | FORWARD | PLAN | BENCH,
 };
 
@@ -84,7 +85,7 @@ static const setting settings_table[] = {
     {"blend", 0, "blend", CHOICE, AT(blend), 0, 0, "constant|gaussian", "", "", ENGINE,
      "of overlapping windows, instead of the model's"},
     {"assume-ras", 0, "assume_ras", FLAG, AT(assume_ras), 0, 0, NULL, "false", "",
-     RUN | INFER | PREPARE | SCAN, "accept files whose header says nothing about orientation"},
+     RUN | INFER | PREPARE | SCAN | EVALUATE, "accept files whose header says nothing about orientation"},
     {"ranks", 0, "ranks", INTEGER, AT(ranks), 0, 100000, NULL, "0", "processes", RUN | BENCH,
      "in all; 1: no MPI; 0: 2 and one worker a NUMA domain"},
     {"workers", 0, "workers", INTEGER, AT(workers), 0, 100000, NULL, "0", "processes", RUN | BENCH,
@@ -102,7 +103,7 @@ static const setting settings_table[] = {
     {"attempts", 0, "attempts", INTEGER, AT(attempts), 1, 100, NULL, "3", "", RUN,
      "for studies that fail by faults of the machine"},
     {"limit", 0, NULL, INTEGER, AT(limit), 0, BIG, NULL, "0", "studies", RUN, "at most so many; 0: all"},
-    {"only", 0, NULL, TEXT, AT(only), 0, 0, NULL, "", "GLOB", RUN | REPORT | RETRY | EXPORT,
+    {"only", 0, NULL, TEXT, AT(only), 0, 0, NULL, "", "GLOB", RUN | REPORT | RETRY | EXPORT | EVALUATE,
      "studies whose key matches"},
     {"study-timeout", 0, "study_timeout_s", NUMBER, AT(study_timeout_s), 0, 1e9, NULL, "0", "s", RUN,
      "give a study up after that long; 0: never"},
@@ -124,7 +125,7 @@ static const setting settings_table[] = {
      "say how many studies, windows, hours and GB, and do nothing"},
     {"json", 0, NULL, FLAG, AT(json), 0, 0, NULL, "false", "", SETS | PLAN | BENCH | DOCTOR | INFER,
      "machine-readable output"},
-    {"csv", 0, NULL, FLAG, AT(csv), 0, 0, NULL, "false", "", REPORT, "one row a study and label"},
+    {"csv", 0, NULL, FLAG, AT(csv), 0, 0, NULL, "false", "", REPORT | EVALUATE, "one row a study and label"},
     {"watch", 0, NULL, FLAG, AT(watch), 0, 0, NULL, "false", "", STATUS,
      "again and again until nothing is left"},
     {"index", 0, NULL, FLAG, AT(index), 0, 0, NULL, "false", "", VERIFY, "write index.h5 anew"},
@@ -141,6 +142,21 @@ static const setting settings_table[] = {
      "by windows, blended, cropped to the input's size"},
     {"profile", 0, NULL, FLAG, AT(profile), 0, 0, NULL, "false", "", BENCH,
      "engine: time, GFLOP/s, GB/s and share of the limit of each step"},
+    {"labels", 0, NULL, TEXT, AT(labels), 0, 0, NULL, "", "1,2,...", EVALUATE,
+     "labels to score; default: each that is found in any file"},
+    {"regions", 0, NULL, TEXT, AT(regions), 0, 0, NULL, "", "1+2,2+3,...", EVALUATE,
+     "unions of labels to score as well"},
+    {"tolerance", 0, "tolerance_mm", TEXT, AT(tolerance), 0, 0, NULL, "1,2", "mm,...", EVALUATE,
+     "of the surface Dice"},
+    {"convention", 0, "empty_masks", TEXT, AT(convention), 0, 0, "nnunet|brats", "nnunet", "", EVALUATE,
+     "ratios of two empty masks: nan, left out of the means, or 1; HD95 where a mask is empty: inf, or the "
+     "penalty"},
+    {"penalty", 0, "penalty_mm", NUMBER, AT(penalty_mm), 0, 1e9, NULL, "374", "mm", EVALUATE,
+     "HD95 by BraTS where just one mask is empty (373.12866 before 2023)"},
+    {"summary", 0, NULL, TEXT, AT(summary), 0, 0, NULL, "", "FILE", EVALUATE,
+     "write nnU-Net's summary.json there"},
+    {"stored", 0, NULL, FLAG, AT(stored), 0, 0, NULL, "false", "", EVALUATE,
+     "score the masks of a results folder again, against the truths of the catalog"},
     {"repeats", 0, NULL, INTEGER, AT(repeats), 0, 100000, NULL, "0", "", BENCH, "of the measurement"},
 };
 
@@ -169,6 +185,12 @@ static const verb verbs[] = {
     {"export", EXPORT, "--only chooses studies", "-o DIR",
      "Write the masks as NIfTI files on the grids of their scans."},
     {"infer", INFER, NULL, "-m MODEL -o OUT IN...", "Segment one scan; several IN are its channels."},
+    {"evaluate", EVALUATE, NULL, "PRED TRUTH",
+     "Score masks against truths: two folders of NIfTI files, paired by name, or two files; --stored needs\n"
+     "neither. One row a case and label as CSV, or --json; means with 95 % intervals (1,000 resamples of "
+     "the\n"
+     "cases) go to the log and into the JSON. A file that is broken or has no partner costs one line, and\n"
+     "the exit code is 1."},
     {"forward", FORWARD, "the tensor is given with --input",
      "-m MODEL --input X.safetensors --output Y.safetensors",
      "Run the network on a tensor: `input` (C,D,H,W) in, `logits` (K,D',H',W') out."},

@@ -41,6 +41,11 @@ typedef struct noc_settings {
     bool json, csv, watch, index, stages, sliding, profile;
     const char *input, *output, *format, *failure; /* failure: retry --type */
     int repeats;                                   /* bench; 0: default */
+    /* evaluate */
+    const char *labels, *regions, *tolerance, *summary; /* as given; NULL: all, none, -, none */
+    const char *convention;                             /* "nnunet", "brats" */
+    double penalty_mm;                                  /* 374 */
+    bool stored;
     /* what is left after the flags */
     char **arguments;
     int argument_count;

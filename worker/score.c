@@ -242,19 +242,17 @@ static void mark_known(const noc_manifest *manifest, bool known[TABLE])
         }
 }
 
-static noc_status check_grid(const noc_grid *grid, const noc_image *truth, noc_error *err)
+noc_status noc_truth_check_grid(const noc_grid *grid, const noc_grid *truth, const char *whose,
+                                noc_error *err)
 {
-    const int64_t *a = grid->size, *b = truth->grid.size;
+    const int64_t *a = grid->size, *b = truth->size;
 
-    if (truth->channels != 1)
-        return noc_fail(err, NOC_ETRUTH, "the truth has %d channels, expected 1", truth->channels);
     if (a[0] != b[0] || a[1] != b[1] || a[2] != b[2])
-        return noc_fail(err, NOC_ETRUTH,
-                        "the truth has %lld x %lld x %lld voxels, the scan %lld x %lld x %lld",
-                        (long long)b[0], (long long)b[1], (long long)b[2], (long long)a[0], (long long)a[1],
-                        (long long)a[2]);
-    if (!noc_grid_is_same(grid, &truth->grid, 1e-3))
-        return noc_fail(err, NOC_ETRUTH, "the truth's affine differs from the scan's by more than 1e-3");
+        return noc_fail(err, NOC_ETRUTH, "the truth has %lld x %lld x %lld voxels, the %s %lld x %lld x %lld",
+                        (long long)b[0], (long long)b[1], (long long)b[2], whose, (long long)a[0],
+                        (long long)a[1], (long long)a[2]);
+    if (!noc_grid_is_same(grid, truth, 1e-3))
+        return noc_fail(err, NOC_ETRUTH, "the truth's affine differs from the %s's by more than 1e-3", whose);
     return NOC_OK;
 }
 
@@ -279,8 +277,10 @@ noc_status noc_truth_check(const noc_manifest *manifest, const noc_grid *grid, c
                            noc_error *err)
 {
     double values[CHUNK];
-    noc_status status = check_grid(grid, truth, err);
 
+    if (truth->channels != 1)
+        return noc_fail(err, NOC_ETRUTH, "the truth has %d channels, expected 1", truth->channels);
+    noc_status status = noc_truth_check_grid(grid, &truth->grid, "scan", err);
     if (status != NOC_OK)
         return status;
     bool *known = noc_alloc_zeroed(TABLE, sizeof *known, err);

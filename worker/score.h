@@ -13,6 +13,11 @@
 noc_status noc_truth_check(const noc_manifest *manifest, const noc_grid *grid, const noc_image *truth,
                            noc_error *err);
 
+/* Its first part: the same size, affines that differ by at most 1e-3. whose: "scan", for the sentence.
+ * NOC_ETRUTH. */
+noc_status noc_truth_check_grid(const noc_grid *grid, const noc_grid *truth, const char *whose,
+                                noc_error *err);
+
 /* One metric a label or region of the manifest, newly allocated. mask: labels (mask_bytes 1 or 2), regions:
  * bits (region_bytes, 0 for a label model), on `grid`. A region model without bits: a region of the mask is
  * the union of its truth_labels, as in the truth. truth NULL: without counts. */

@@ -1,0 +1,569 @@
+/* Surfaces are found by words of bits, 64 corners at a time. The nearest point is looked for only where a
+ * distance is asked for: `along_i` knows the nearest point of each row, and rows are tried outwards, until no
+ * farther one can be nearer. Masks that resemble each other need few rows. Where they do not, a plane on
+ * which rows have been tried as often as it has places is transformed (Felzenszwalb and Huttenlocher, Theory
+ * of Computing 8, 2012) and then knows its nearest row: the cost is never more than a few times that of a
+ * whole distance transform. */
+#include "worker/surface.h"
+
+#include "engine/base/memory.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WORD = 64, NO_POINT = UINT16_MAX };
+
+/* ---- bits ---- */
+
+noc_status noc_bits_create(const int64_t size[3], noc_bits *bits, noc_error *err)
+{
+    size_t words;
+
+    memset(bits, 0, sizeof *bits);
+    for (int axis = 0; axis < 3; axis++)
+        if (size[axis] > NOC_SURFACE_AXIS)
+            return noc_fail(err, NOC_ETOOLARGE, "a mask of %lld voxels along an axis, %d are measured",
+                            (long long)size[axis], (int)NOC_SURFACE_AXIS);
+    memcpy(bits->size, size, sizeof bits->size);
+    bits->words = (size[0] + 2 + WORD - 1) / WORD;
+    if (!noc_size_mul((size_t)(size[1] + 2) * (size_t)(size[2] + 2), (size_t)bits->words, &words))
+        words = SIZE_MAX;
+    bits->rows = noc_alloc_zeroed(words, sizeof *bits->rows, err);
+    return bits->rows ? NOC_OK : NOC_ENOMEMORY;
+}
+
+void noc_bits_clear(noc_bits *bits)
+{
+    free(bits->rows);
+    memset(bits, 0, sizeof *bits);
+}
+
+uint64_t *noc_bits_row(const noc_bits *bits, int64_t j, int64_t k)
+{
+    return bits->rows + ((k + 1) * (bits->size[1] + 2) + j + 1) * bits->words;
+}
+
+/* Bits moved by one place along i: each at the place of the one before it, or after it. */
+static uint64_t from_after(const uint64_t *row, int64_t word, int64_t words)
+{
+    return row[word] >> 1 | (word + 1 < words ? row[word + 1] << (WORD - 1) : 0);
+}
+
+static uint64_t from_before(const uint64_t *row, int64_t word)
+{
+    return row[word] << 1 | (word > 0 ? row[word - 1] >> (WORD - 1) : 0);
+}
+
+/* ---- surfaces ---- */
+
+typedef struct point {
+    uint16_t i, j, k;
+    uint8_t code; /* deepmind: which of the 8 voxels are inside */
+} point;
+
+typedef struct cloud {
+    point *points; /* owned */
+    size_t count, capacity;
+} cloud;
+
+static noc_status add_points(cloud *c, uint64_t found, int64_t word, int64_t j, int64_t k, noc_error *err)
+{
+    if (c->capacity - c->count < WORD) {
+        size_t capacity = c->capacity * 2 + 1024;
+        point *grown = reallocarray(c->points, capacity, sizeof *grown);
+        if (!grown)
+            return noc_fail(err, NOC_ENOMEMORY, "no memory for a surface of %zu points", capacity);
+        c->points = grown;
+        c->capacity = capacity;
+    }
+    for (; found; found &= found - 1)
+        c->points[c->count++] = (point){
+            .i = (uint16_t)(word * WORD + __builtin_ctzll(found)), .j = (uint16_t)j, .k = (uint16_t)k};
+    return NOC_OK;
+}
+
+/* side[0..3]: voxels before the corner on i, by (j,k) before before, before after, after before, after after;
+ * side[4..7] likewise after it. */
+static noc_status add_corners(cloud *c, const uint64_t side[8], int64_t word, int64_t j, int64_t k,
+                              noc_error *err)
+{
+    uint64_t any = 0, all = ~(uint64_t)0;
+    size_t first = c->count;
+
+    for (int s = 0; s < 8; s++) {
+        any |= side[s];
+        all &= side[s];
+    }
+    if (!(any & ~all))
+        return NOC_OK;
+    noc_status status = add_points(c, any & ~all, word, j, k, err);
+    for (size_t p = first; p < c->count; p++)
+        for (int s = 0; s < 8; s++)
+            c->points[p].code = (uint8_t)(c->points[p].code << 1 | (side[s] >> (c->points[p].i % WORD) & 1));
+    return status;
+}
+
+/* Corner (i,j,k) lies before voxel (i,j,k) on each axis. */
+static noc_status find_corners(const noc_bits *bits, cloud *c, noc_error *err)
+{
+    noc_status status = NOC_OK;
+
+    for (int64_t k = 0; k <= bits->size[2]; k++)
+        for (int64_t j = 0; j <= bits->size[1]; j++) {
+            const uint64_t *rows[4] = {noc_bits_row(bits, j - 1, k - 1), noc_bits_row(bits, j - 1, k),
+                                       noc_bits_row(bits, j, k - 1), noc_bits_row(bits, j, k)};
+            for (int64_t w = 0; status == NOC_OK && w < bits->words; w++) {
+                uint64_t side[8];
+                for (int r = 0; r < 4; r++) {
+                    side[r] = rows[r][w];
+                    side[4 + r] = from_after(rows[r], w, bits->words);
+                }
+                status = add_corners(c, side, w, j, k, err);
+            }
+        }
+    return status;
+}
+
+/* Voxels with a background 6-neighbour; i counts from the margin. */
+static noc_status find_edges(const noc_bits *bits, cloud *c, noc_error *err)
+{
+    noc_status status = NOC_OK;
+
+    for (int64_t k = 0; k < bits->size[2]; k++)
+        for (int64_t j = 0; j < bits->size[1]; j++) {
+            const uint64_t *row = noc_bits_row(bits, j, k);
+            const uint64_t *up = noc_bits_row(bits, j - 1, k), *down = noc_bits_row(bits, j + 1, k);
+            const uint64_t *front = noc_bits_row(bits, j, k - 1), *back = noc_bits_row(bits, j, k + 1);
+            for (int64_t w = 0; status == NOC_OK && w < bits->words; w++) {
+                uint64_t inner = from_before(row, w) & from_after(row, w, bits->words) & up[w] & down[w] &
+                                 front[w] & back[w];
+                if (row[w] & ~inner)
+                    status = add_points(c, row[w] & ~inner, w, j, k, err);
+            }
+        }
+    return status;
+}
+
+/* Surfels of a corner, each as the absolute values of its normal in eighths, for one of the codes that are
+ * alike under mirroring, exchange of axes and complement. The normals are those of marching cubes that
+ * surface-distance (Google Inc., Apache-2.0) weighs corners with. */
+static const struct {
+    uint8_t code, count;
+    uint8_t normals[4][3];
+} surfels[] = {
+    {1, 1, {{1, 1, 1}}},
+    {3, 2, {{2, 2, 0}, {2, 2, 0}}},
+    {6, 2, {{1, 1, 1}, {1, 1, 1}}},
+    {7, 3, {{1, 1, 1}, {2, 2, 2}, {4, 0, 0}}},
+    {15, 2, {{4, 0, 0}, {4, 0, 0}}},
+    {22, 3, {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}}},
+    {23, 4, {{1, 1, 1}, {1, 1, 1}, {2, 2, 2}, {2, 2, 2}}},
+    {24, 2, {{1, 1, 1}, {1, 1, 1}}},
+    {25, 3, {{0, 2, 2}, {0, 2, 2}, {1, 1, 1}}},
+    {27, 4, {{0, 2, 2}, {1, 1, 1}, {2, 0, 2}, {3, 3, 3}}},
+    {30, 4, {{1, 1, 1}, {1, 1, 1}, {2, 2, 2}, {4, 0, 0}}},
+    {60, 4, {{2, 2, 0}, {2, 2, 0}, {2, 2, 0}, {2, 2, 0}}},
+    {105, 4, {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}}},
+};
+
+/* The code with its axes exchanged (axis[a] takes the place of a) and those of `mirror` mirrored; bit a of a
+ * place: axis a, i as bit 2. */
+static uint8_t turned_code(uint8_t code, const int axis[3], int mirror)
+{
+    uint8_t turned = 0;
+
+    for (int place = 0; place < 8; place++) {
+        int to = 0;
+        for (int a = 0; a < 3; a++)
+            to |= (place >> (2 - axis[a]) & 1) << (2 - a);
+        turned |= (uint8_t)((code >> (7 - place) & 1) << (7 - (to ^ mirror)));
+    }
+    return turned;
+}
+
+void noc_surfel_areas(const double spacing_mm[3], double areas_mm2[256])
+{
+    static const int axes[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+    const double face[3] = {spacing_mm[1] * spacing_mm[2] / 8, spacing_mm[0] * spacing_mm[2] / 8,
+                            spacing_mm[0] * spacing_mm[1] / 8};
+
+    areas_mm2[0] = areas_mm2[255] = 0;
+    for (size_t s = 0; s < sizeof surfels / sizeof surfels[0]; s++)
+        for (int x = 0; x < 6; x++) {
+            double area = 0;
+            for (int n = 0; n < surfels[s].count; n++) {
+                double square = 0;
+                for (int a = 0; a < 3; a++) {
+                    double part = surfels[s].normals[n][axes[x][a]] * face[a];
+                    square += part * part;
+                }
+                area += sqrt(square);
+            }
+            for (int mirror = 0; mirror < 8; mirror++) {
+                uint8_t code = turned_code(surfels[s].code, axes[x], mirror);
+                areas_mm2[code] = areas_mm2[255 - code] = area;
+            }
+        }
+}
+
+/* ---- nearest points ---- */
+
+typedef struct field {
+    int64_t size[3];
+    double spacing[3];
+    uint16_t *along_i;  /* [k][j][i] voxels to the nearest point of the row */
+    uint16_t *nearest;  /* [k][j][i] row of the plane with the nearest point, once the plane is transformed */
+    int64_t *tries;     /* [k] rows that were tried; -1: transformed; NO_PLANE: without a point */
+    int64_t *parabolas; /* [j] work of transform_plane */
+    double *from;       /* [j] */
+} field;
+
+enum { TRANSFORMED = -1, NO_PLANE = -2 };
+
+static void field_clear(field *f)
+{
+    free(f->along_i);
+    free(f->nearest);
+    free(f->tries);
+    free(f->parabolas);
+    free(f->from);
+}
+
+static uint16_t *field_row(const field *f, uint16_t *values, int64_t j, int64_t k)
+{
+    return values + (k * f->size[1] + j) * f->size[0];
+}
+
+/* From marks at the points to distances along the row, both ways. */
+static void spread_row(uint16_t *row, int64_t n)
+{
+    for (int64_t i = 1; i < n; i++)
+        if (row[i - 1] != NO_POINT && row[i] != 0)
+            row[i] = (uint16_t)(row[i - 1] + 1);
+    for (int64_t i = n - 1; i > 0; i--)
+        if (row[i] != NO_POINT && row[i - 1] > row[i] + 1)
+            row[i - 1] = (uint16_t)(row[i] + 1);
+}
+
+static void fill_field(field *f, const cloud *c)
+{
+    for (int64_t k = 0; k < f->size[2]; k++)
+        f->tries[k] = NO_PLANE;
+    for (size_t p = 0; p < c->count; p++) {
+        field_row(f, f->along_i, c->points[p].j, c->points[p].k)[c->points[p].i] = 0;
+        f->tries[c->points[p].k] = 0;
+    }
+    for (size_t p = 0; p < c->count; p++) /* points come row by row */
+        if (p == 0 || c->points[p].j != c->points[p - 1].j || c->points[p].k != c->points[p - 1].k)
+            spread_row(field_row(f, f->along_i, c->points[p].j, c->points[p].k), f->size[0]);
+}
+
+/* size: of the places where points can be and distances are asked for. */
+static noc_status field_create(const cloud *c, const int64_t size[3], const double spacing[3], field *f,
+                               noc_error *err)
+{
+    size_t places;
+
+    memset(f, 0, sizeof *f);
+    memcpy(f->size, size, sizeof f->size);
+    memcpy(f->spacing, spacing, sizeof f->spacing);
+    if (!noc_size_mul((size_t)size[0] * (size_t)size[1], (size_t)size[2], &places))
+        places = SIZE_MAX;
+    f->along_i = noc_alloc(places, sizeof *f->along_i, err);
+    f->nearest = noc_alloc(places, sizeof *f->nearest, err);
+    f->tries = noc_alloc((size_t)size[2], sizeof *f->tries, err);
+    f->parabolas = noc_alloc((size_t)size[1], sizeof *f->parabolas, err);
+    f->from = noc_alloc((size_t)size[1], sizeof *f->from, err);
+    if (!f->along_i || !f->nearest || !f->tries || !f->parabolas || !f->from) {
+        field_clear(f);
+        return NOC_ENOMEMORY;
+    }
+    memset(f->along_i, 0xff, places * sizeof *f->along_i);
+    fill_field(f, c);
+    return NOC_OK;
+}
+
+/* Squared distance from (i,j,k), of which `beyond` is already known for other axes, to the nearest point of
+ * row j2. */
+static double row_distance(const field *f, const uint16_t *row, int64_t i, int64_t rows_away, double beyond)
+{
+    double dj = (double)rows_away * f->spacing[1], di = row[i] * f->spacing[0];
+
+    return row[i] == NO_POINT ? INFINITY : beyond + dj * dj + di * di;
+}
+
+/* The lower envelope of the parabolas that the rows of a plane make over one column: which row is the nearest
+ * to each. */
+static void transform_column(field *f, int64_t i, int64_t k)
+{
+    int64_t count = 0, at = 0, n = f->size[1];
+    const double s = f->spacing[1];
+
+    for (int64_t j = 0; j < n; j++) {
+        double height = row_distance(f, field_row(f, f->along_i, j, k), i, 0, 0), start = -INFINITY;
+        if (height == INFINITY)
+            continue;
+        for (; count > 0; count--) {
+            int64_t last = f->parabolas[count - 1];
+            double other = row_distance(f, field_row(f, f->along_i, last, k), i, 0, 0);
+            start = ((height - other) / ((double)(j - last) * s) + (double)(j + last) * s) / 2;
+            if (start > f->from[count - 1])
+                break;
+            start = -INFINITY;
+        }
+        f->parabolas[count] = j;
+        f->from[count++] = start;
+    }
+    for (int64_t j = 0; j < n; j++) {
+        while (at + 1 < count && f->from[at + 1] <= (double)j * s)
+            at++;
+        field_row(f, f->nearest, j, k)[i] = (uint16_t)f->parabolas[at];
+    }
+}
+
+static double smaller(double a, double b)
+{
+    return a < b ? a : b;
+}
+
+/* The smaller of `best` and the squared distance to the nearest point of plane k; `beyond`: the share of k.
+ */
+static double plane_distance(field *f, int64_t i, int64_t j, int64_t k, double beyond, double best)
+{
+    if (f->tries[k] == NO_PLANE)
+        return best;
+    if (f->tries[k] > f->size[0] * f->size[1]) {
+        for (int64_t column = 0; column < f->size[0]; column++)
+            transform_column(f, column, k);
+        f->tries[k] = TRANSFORMED;
+    }
+    if (f->tries[k] == TRANSFORMED) {
+        int64_t nearest = field_row(f, f->nearest, j, k)[i];
+        return smaller(best, row_distance(f, field_row(f, f->along_i, nearest, k), i, nearest - j, beyond));
+    }
+    int64_t away = 0;
+    for (; away <= j || j + away < f->size[1]; away++) {
+        double dj = (double)away * f->spacing[1];
+        if (beyond + dj * dj >= best)
+            break;
+        if (away <= j)
+            best = smaller(best, row_distance(f, field_row(f, f->along_i, j - away, k), i, away, beyond));
+        if (j + away < f->size[1])
+            best = smaller(best, row_distance(f, field_row(f, f->along_i, j + away, k), i, away, beyond));
+    }
+    f->tries[k] += away;
+    return best;
+}
+
+/* In mm; infinite without any point. */
+static double nearest_distance(field *f, const point *p)
+{
+    double best = INFINITY;
+
+    for (int64_t away = 0; away <= p->k || p->k + away < f->size[2]; away++) {
+        double dk = (double)away * f->spacing[2], beyond = dk * dk;
+        if (beyond >= best)
+            break;
+        if (away <= p->k)
+            best = plane_distance(f, p->i, p->j, p->k - away, beyond, best);
+        if (away > 0 && p->k + away < f->size[2])
+            best = plane_distance(f, p->i, p->j, p->k + away, beyond, best);
+    }
+    return sqrt(best);
+}
+
+/* ---- distances ---- */
+
+typedef struct sample {
+    double mm, weight;
+} sample;
+
+/* Those of one direction, and sums over them. */
+typedef struct distances {
+    sample *samples;
+    size_t count;
+    double weight, mm_weight, most;
+} distances;
+
+static double middle(double a, double b, double c)
+{
+    return fmax(fmin(a, b), fmin(fmax(a, b), c));
+}
+
+/* The first distance, in ascending order, up to which the weights amount to `wanted`. Exchanges samples. */
+static double select_distance(sample *s, size_t count, double wanted)
+{
+    double below = 0;
+    size_t low = 0, high = count;
+
+    while (high - low > 1) {
+        double pivot = middle(s[low].mm, s[low + (high - low) / 2].mm, s[high - 1].mm), less = 0, equal = 0;
+        size_t less_end = low, more_begin = high;
+        for (size_t at = low; at < more_begin;) {
+            sample taken = s[at];
+            if (taken.mm < pivot) {
+                less += taken.weight;
+                s[at++] = s[less_end];
+                s[less_end++] = taken;
+            } else if (taken.mm > pivot) {
+                s[at] = s[--more_begin];
+                s[more_begin] = taken;
+            } else {
+                equal += taken.weight;
+                at++;
+            }
+        }
+        if (less_end > low && below + less >= wanted) {
+            high = less_end;
+        } else if (below + less + equal >= wanted || more_begin == high) {
+            return pivot;
+        } else {
+            below += less + equal;
+            low = more_begin;
+        }
+    }
+    return s[low].mm;
+}
+
+/* areas NULL: all of weight 1. */
+static void measure(const cloud *c, field *f, const double areas[256], sample *samples, distances *d)
+{
+    *d = (distances){.samples = samples, .count = c->count};
+    for (size_t p = 0; p < c->count; p++) {
+        sample *s = &samples[p];
+        s->mm = nearest_distance(f, &c->points[p]);
+        s->weight = areas ? areas[c->points[p].code] : 1;
+        d->weight += s->weight;
+        d->mm_weight += s->mm * s->weight;
+        d->most = fmax(d->most, s->mm);
+    }
+}
+
+/* As numpy.percentile, of samples of weight 1. */
+static double percentile_95(sample *samples, size_t count)
+{
+    double place = 0.95 * (double)(count - 1), whole = floor(place);
+    double low = select_distance(samples, count, whole + 0.5);
+
+    if (place == whole)
+        return low;
+    return low + (place - whole) * (select_distance(samples, count, whole + 1.5) - low);
+}
+
+/* Two clouds and the distances of each to the other; samples has room for both. */
+typedef struct opposite {
+    cloud clouds[2]; /* truth, prediction */
+    sample *samples; /* owned: the truth's, then the prediction's */
+    distances from[2];
+} opposite;
+
+static void opposite_clear(opposite *o)
+{
+    free(o->clouds[0].points);
+    free(o->clouds[1].points);
+    free(o->samples);
+}
+
+static noc_status measure_both(opposite *o, const int64_t size[3], const double spacing[3],
+                               const double areas[256], noc_error *err)
+{
+    noc_status status = NOC_OK;
+    size_t count = o->clouds[0].count;
+
+    o->samples = noc_alloc(count + o->clouds[1].count, sizeof *o->samples, err);
+    if (!o->samples)
+        return NOC_ENOMEMORY;
+    for (int side = 0; side < 2 && status == NOC_OK; side++) {
+        field f;
+        status = field_create(&o->clouds[!side], size, spacing, &f, err);
+        if (status != NOC_OK)
+            break;
+        measure(&o->clouds[side], &f, areas, o->samples + (side ? count : 0), &o->from[side]);
+        field_clear(&f);
+    }
+    return status;
+}
+
+typedef noc_status find_surface(const noc_bits *bits, cloud *c, noc_error *err);
+
+static noc_status compare(const noc_bits *const masks[2], find_surface *find, const double spacing[3],
+                          const double areas[256], opposite *o, noc_error *err)
+{
+    /* of corners, and of voxels counted from the margin along i */
+    const int64_t size[3] = {masks[0]->size[0] + 2, masks[0]->size[1] + 1, masks[0]->size[2] + 1};
+    noc_status status = find(masks[0], &o->clouds[0], err);
+
+    if (status == NOC_OK)
+        status = find(masks[1], &o->clouds[1], err);
+    if (status == NOC_OK)
+        status = measure_both(o, size, spacing, areas, err);
+    return status;
+}
+
+static double ratio(double a, double b)
+{
+    return b > 0 ? a / b : (double)NAN;
+}
+
+static void weigh_corners(const opposite *o, const double *tolerances, int count, noc_surface *out)
+{
+    const distances *truth = &o->from[0], *prediction = &o->from[1];
+    size_t points = truth->count + prediction->count;
+
+    out->deepmind.truth_mm2 = truth->weight;
+    out->deepmind.prediction_mm2 = prediction->weight;
+    out->deepmind.asd_truth_to_prediction = ratio(truth->mm_weight, truth->weight);
+    out->deepmind.asd_prediction_to_truth = ratio(prediction->mm_weight, prediction->weight);
+    for (int t = 0; t < count; t++) {
+        double within = 0;
+        for (size_t p = 0; p < points; p++)
+            within += o->samples[p].mm <= tolerances[t] ? o->samples[p].weight : 0;
+        out->deepmind.surface_dice[t] = ratio(within, truth->weight + prediction->weight);
+    }
+    out->deepmind.hd95 = out->deepmind.hd100 = INFINITY;
+    if (truth->count == 0 || prediction->count == 0)
+        return;
+    out->deepmind.hd100 = fmax(truth->most, prediction->most);
+    out->deepmind.hd95 =
+        fmax(select_distance(truth->samples, truth->count, 0.95 * truth->weight),
+             select_distance(prediction->samples, prediction->count, 0.95 * prediction->weight));
+}
+
+static void weigh_edges(const opposite *o, noc_surface *out)
+{
+    const distances *truth = &o->from[0], *prediction = &o->from[1];
+    size_t points = truth->count + prediction->count;
+
+    out->monai.hd95 = out->medpy_hd95 = NAN;
+    out->monai.hd100 = out->monai.assd = points > 0 ? INFINITY : NAN;
+    if (truth->count == 0 || prediction->count == 0)
+        return;
+    out->monai.hd100 = fmax(truth->most, prediction->most);
+    out->monai.assd = (truth->mm_weight + prediction->mm_weight) / (double)points;
+    out->monai.hd95 = fmax(percentile_95(truth->samples, truth->count),
+                           percentile_95(prediction->samples, prediction->count));
+    out->medpy_hd95 = percentile_95(o->samples, points);
+}
+
+noc_status noc_surface_measure(const noc_bits *truth, const noc_bits *prediction, const double spacing_mm[3],
+                               const double *tolerances_mm, int tolerance_count, noc_surface *surface,
+                               noc_error *err)
+{
+    const noc_bits *const masks[2] = {truth, prediction};
+    double areas[256];
+    opposite corners = {.samples = NULL}, edges = {.samples = NULL};
+
+    noc_surfel_areas(spacing_mm, areas);
+    noc_status status = compare(masks, find_corners, spacing_mm, areas, &corners, err);
+    if (status == NOC_OK)
+        status = compare(masks, find_edges, spacing_mm, NULL, &edges, err);
+    if (status == NOC_OK) {
+        memset(surface, 0, sizeof *surface);
+        weigh_corners(&corners, tolerances_mm, tolerance_count, surface);
+        weigh_edges(&edges, surface);
+    }
+    opposite_clear(&corners);
+    opposite_clear(&edges);
+    return status;
+}
