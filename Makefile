@@ -6,6 +6,7 @@
 # make check-cuda  the CUDA kernels on an emulated GPU, in four modes   make cuda-report cuda-count  their figures
 # make info       parts, versions, flags            make bench     speed of the engine on this machine
 # make deps       the distribution's packages       make bench-peers bench-archive  beside other engines, beside PyTorch
+# make check-peers  evaluate beside surface-distance and MONAI: the same values, and times
 # make lint       clang-tidy, layers                make format    clang-format over the sources
 # make install    PREFIX=/usr/local DESTDIR=        make clean     removes the build folder
 # make uninstall  likewise                          make fuzz      SECONDS=60: fuzzing, so long each reader
@@ -142,7 +143,7 @@ headers = $(wildcard $(patsubst %.c,%.h,$(1)))
 
 # --- building --------------------------------------------------------------------------------------------------------
 
-.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 check-cuda cuda-report cuda-count bench bench-peers bench-archive peers lint layers format install uninstall clean fuzzers fuzz power faults FORCE
+.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 check-cuda check-peers cuda-report cuda-count bench bench-peers bench-archive peers lint layers format install uninstall clean fuzzers fuzz power faults FORCE
 
 all: $(BUILD)/nocturne
 
@@ -384,6 +385,13 @@ bench-peers: all peers
 	@[ -n "$(NOC_REFERENCE_DIR)" ] || $(PEERS)/bin/python scripts/untrained_model.py $(BUILD)/untrained
 	@$(PEERS)/bin/python scripts/bench_peers.py --nocturne $(BUILD)/nocturne --tables $(BUILD) $(BENCH_FLAGS) \
 	    $(if $(NOC_REFERENCE_DIR),$(NOC_REFERENCE_DIR)/models/brats-untrained,$(BUILD)/untrained)
+
+# nocturne evaluate against the programs whose metrics it promises; NOC_REFERENCE_DIR has more pairs than the demo.
+check-peers: all
+	@[ -x $(PEERS)/bin/python ] || python3 -m venv $(PEERS) || { rm -rf $(PEERS); exit 1; }
+	@$(PEERS)/bin/pip install -q --disable-pip-version-check numpy nibabel scipy torch monai surface-distance
+	@$(PEERS)/bin/python scripts/check_metrics.py --nocturne $(BUILD)/nocturne --tables $(BUILD) \
+	    $(if $(NOC_REFERENCE_DIR),$(NOC_REFERENCE_DIR)/data/msd_hippocampus,demo/archive)/labelsTr
 
 bench-archive: all peers
 	@$(PEERS)/bin/python scripts/bench_archive.py --nocturne $(BUILD)/nocturne --tables $(BUILD) $(BENCH_FLAGS) models/hippocampus \

@@ -353,7 +353,7 @@ static void json_failures(const noc_values *v, noc_text *text)
 void noc_values_add_json(const noc_values *values, noc_text *text)
 {
     const noc_values *v = values;
-    double foreground[VALUES];
+    double foreground[VALUES] = {0};
 
     noc_text_add(text, "{\"convention\":\"%s\",\"penalty_mm\":%.17g,\"cases\":{",
                  v->all->settings->convention, v->all->settings->penalty_mm);
@@ -460,7 +460,7 @@ static void summary_classes(const noc_values *v, const double *row, noc_text *te
 void noc_values_add_summary(const noc_values *values, noc_text *text)
 {
     const noc_values *v = values;
-    double foreground[VALUES];
+    double foreground[VALUES] = {0};
 
     for (int i = 0; i < v->names_count; i++)
         foreground[i] = foreground_mean(v, i);

@@ -30,7 +30,7 @@ complains()
 
 # ---- help, version, words that are not understood ----
 
-for command in scan run status report retry verify export infer forward prepare plan bench doctor; do
+for command in scan run status report retry verify export infer evaluate forward prepare plan bench doctor; do
     exits "$command --help" 0 "$NOC" "$command" --help
     says "$command --help: usage" "usage: nocturne $command"
     for flag in --catalog --results --model --device --precision --threads --memory --config --log-level --log-format; do

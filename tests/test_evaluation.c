@@ -245,6 +245,28 @@ START_TEST(distances_are_those_of_all_pairs_of_points)
 }
 END_TEST
 
+/* Also across the words of a row. */
+START_TEST(values_do_not_depend_on_the_place_in_the_box)
+{
+    static const double s[3] = {0.8, 1.1, 2};
+    noc_surface first, moved;
+
+    for (int64_t offset = 0; offset < 70; offset++) {
+        noc_bits a, b;
+        ck_assert_int_eq(noc_bits_create((const int64_t[3]){80, 6, 5}, &a, NULL), NOC_OK);
+        ck_assert_int_eq(noc_bits_create((const int64_t[3]){80, 6, 5}, &b, NULL), NOC_OK);
+        add_box(&a, (const int64_t[3]){offset, 0, 0}, (const int64_t[3]){offset + 7, 4, 4});
+        add_box(&b, (const int64_t[3]){offset + 3, 1, 1}, (const int64_t[3]){offset + 9, 6, 5});
+        ck_assert_int_eq(noc_surface_measure(&a, &b, s, one_and_two.mm, 2, offset ? &moved : &first, NULL),
+                         NOC_OK);
+        if (offset > 0)
+            ck_assert_mem_eq(&moved, &first, sizeof first);
+        noc_bits_clear(&a);
+        noc_bits_clear(&b);
+    }
+}
+END_TEST
+
 /* So many rows are tried from so many points that every plane is transformed. */
 START_TEST(masks_far_from_each_other)
 {
@@ -354,6 +376,7 @@ int main(void)
     tcase_add_test(tests, reference_pairs_give_the_reference_numbers);
     tcase_add_test(tests, every_corner_weighs_what_its_surfels_do);
     tcase_add_test(tests, distances_are_those_of_all_pairs_of_points);
+    tcase_add_test(tests, values_do_not_depend_on_the_place_in_the_box);
     tcase_add_test(tests, masks_far_from_each_other);
     tcase_add_test(tests, a_label_map_knows_where_labels_lie);
     tcase_add_test(tests, what_is_no_label_is_named);

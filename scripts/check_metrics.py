@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+"""nocturne evaluate beside surface-distance and MONAI: the same values, and how long each takes, reading included.
+
+check_metrics.py --nocturne PROGRAM [--tables FOLDER] [--pairs N] TRUTHS
+
+Pairs: the first N label maps of TRUTHS beside seeded changes of them (shifts, boundaries eaten and grown, specks), and five
+phantoms of 240x240x155 with three nested labels. Times are the best of three runs (the peers' of the phantoms of one), the
+peers' without their imports, on the clock and of CPU.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+
+import nibabel
+import numpy
+import surface_distance
+import torch
+from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+from scipy import ndimage
+
+import markdown_table
+
+
+def change(labels, random):
+    """A plausible wrong answer."""
+    shift = random.integers(-1, 2, 3)
+    out = ndimage.shift(labels, shift, order=0)
+    noise = ndimage.gaussian_filter(random.normal(size=labels.shape), 2)
+    edge = ndimage.binary_dilation(out > 0) & (noise > noise.std())
+    out = numpy.where(edge, ndimage.maximum_filter(out, 3), out)
+    out = numpy.where(ndimage.binary_dilation(out == 0) & (noise < -noise.std()), 0, out)
+    at = tuple(random.integers(0, n) for n in labels.shape)
+    out[at] = labels.max()
+    return out.astype("u1")
+
+
+def phantom(random):
+    """Three nested lumps in a brain-sized volume, as a glioma's labels."""
+    grid = numpy.indices((240, 240, 155), "f4")
+    centre = [random.uniform(90, 150), random.uniform(90, 150), random.uniform(60, 95)]
+    axes = random.uniform(22, 40, 3)
+    field = numpy.sqrt(sum(((grid[a] - centre[a]) / axes[a]) ** 2 for a in range(3)))
+    field += 0.25 * ndimage.zoom(random.normal(size=(24, 24, 16)), (10, 10, 155 / 16), order=1)[:240, :240, :155]
+    return numpy.select([field < 0.4, field < 0.65, field < 1], [3, 1, 2], 0).astype("u1")
+
+
+def make(folder, truths, count):
+    random = numpy.random.default_rng(2026)
+    sets = {"hippocampus": [], "brain-sized": []}
+    names = sorted(name for name in os.listdir(truths) if name.endswith(".nii.gz") and name[0] != ".")[:count]
+    for name in names:
+        image = nibabel.load(f"{truths}/{name}")
+        sets["hippocampus"].append((name, numpy.asarray(image.dataobj).astype("u1"), image.affine))
+    for number in range(5):
+        sets["brain-sized"].append((f"brain_{number}.nii.gz", phantom(random), numpy.diag((-1.0, -1.0, 1.0, 1.0))))
+    for kind, images in sets.items():
+        for side in ("truths", "masks"):
+            os.makedirs(f"{folder}/{kind}/{side}")
+        for name, labels, affine in images:
+            nibabel.save(nibabel.Nifti1Image(labels, affine), f"{folder}/{kind}/truths/{name}")
+            nibabel.save(nibabel.Nifti1Image(change(labels, random), affine), f"{folder}/{kind}/masks/{name}")
+    return list(sets)
+
+
+def pairs(folder):
+    for name in sorted(os.listdir(f"{folder}/truths")):
+        images = [nibabel.load(f"{folder}/{side}/{name}") for side in ("truths", "masks")]
+        truth, mask = (numpy.asarray(image.dataobj) for image in images)
+        yield name.split(".")[0], truth, mask, [float(z) for z in images[0].header.get_zooms()[:3]]
+
+
+def by_surface_distance(folder, labels):
+    out = {}
+    for name, truth, mask, spacing in pairs(folder):
+        for label in labels:
+            found = surface_distance.compute_surface_distances(truth == label, mask == label, spacing)
+            there, back = surface_distance.compute_average_surface_distance(found)
+            out[name, label] = {
+                "hd95": surface_distance.compute_robust_hausdorff(found, 95),
+                "hd100": surface_distance.compute_robust_hausdorff(found, 100),
+                "surface_dice_1mm": surface_distance.compute_surface_dice_at_tolerance(found, 1),
+                "surface_dice_2mm": surface_distance.compute_surface_dice_at_tolerance(found, 2),
+                "asd_truth_to_prediction": there,
+                "asd_prediction_to_truth": back,
+            }
+    return out
+
+
+def by_monai(folder, labels):
+    out = {}
+    for name, truth, mask, spacing in pairs(folder):
+        hot = [torch.from_numpy(numpy.stack([array == label for label in labels]))[None] for array in (mask, truth)]
+        hd95 = compute_hausdorff_distance(*hot, include_background=True, percentile=95, spacing=spacing)
+        hd100 = compute_hausdorff_distance(*hot, include_background=True, spacing=spacing)
+        assd = compute_average_surface_distance(*hot, include_background=True, symmetric=True, spacing=spacing)
+        for at, label in enumerate(labels):
+            out[name, label] = {"hd95": hd95[0, at], "hd100": hd100[0, at], "assd": assd[0, at]}
+    return out
+
+
+def by_nocturne(program, folder, labels, *flags):
+    command = [program, "evaluate", f"{folder}/masks", f"{folder}/truths", "--json", *flags]
+    cases = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["cases"]
+    return {(name, label): case[str(label)] for name, case in cases.items() for label in labels}
+
+
+def cpu_seconds():
+    return sum(os.times()[:4])
+
+
+def timed(rounds, run, *arguments):
+    """(seconds, seconds of CPU), each the best, and what the last run gave."""
+    best = [math.inf, math.inf]
+    for _ in range(rounds):
+        start = time.perf_counter(), cpu_seconds()
+        out = run(*arguments)
+        best = [min(a, b - c) for a, b, c in zip(best, (time.perf_counter(), cpu_seconds()), start)]
+    return best, out
+
+
+def differences(ours, theirs, group, tolerance):
+    """Values that differ by more than the tolerance, and the largest relative difference."""
+    wrong, most, count = 0, 0.0, 0
+    for key, values in theirs.items():
+        for name, value in values.items():
+            mine, value = float(ours[key][group][name]), float(value)
+            if math.isfinite(value):
+                most = max(most, abs(mine - value) / max(1, abs(value)))
+                is_wrong = not abs(mine - value) <= tolerance * max(1, abs(value))
+            else:
+                is_wrong = math.isnan(mine) != math.isnan(value) or math.isinf(mine) != math.isinf(value)
+            wrong += is_wrong
+            count += 1
+    return wrong, most, count
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nocturne", required=True)
+    parser.add_argument("--tables", default=None)
+    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("truths")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    rows, failed, before = [], 0, markdown_table.machine("1 and all")
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in make(folder, options.truths, options.pairs):
+            at = f"{folder}/{kind}"
+            labels = (1, 2) if kind == "hippocampus" else (1, 2, 3)
+            rounds = 3 if kind == "hippocampus" else 1
+            one, ours = timed(3, by_nocturne, options.nocturne, at, labels, "--threads", "1")
+            both, _ = timed(3, by_nocturne, options.nocturne, at, labels)
+            google, deepmind = timed(rounds, by_surface_distance, at, labels)
+            torch_time, monai = timed(rounds, by_monai, at, labels)
+            for group, theirs, tolerance in (("deepmind", deepmind, 1e-6), ("monai", monai, 1e-4)):
+                wrong, most, count = differences(ours, theirs, group, tolerance)
+                failed += wrong
+                print(f"{kind}: {count} values of {group}: {wrong} differ, by at most {most:.1e}", flush=True)
+            pair_count = len(os.listdir(f"{at}/truths"))
+            each = [[1000 * value / pair_count for value in times] for times in (one, both, google, torch_time)]
+            rows.append(
+                [f"{kind}, {pair_count} pairs, {len(labels)} labels"]
+                + [f"{clock:.2f} / {cpu:.2f}" for clock, cpu in each]
+                + [f"{google[0] / one[0]:.0f}x / {google[1] / one[1]:.0f}x"]
+                + [f"{torch_time[0] / one[0]:.0f}x / {torch_time[1] / one[1]:.0f}x"]
+            )
+    head = ["ms a pair, clock / CPU", "1 thread", "all threads", "surface-distance", "MONAI"]
+    head += ["surface-distance takes (of 1 thread)", "MONAI takes"]
+    parts = [before + "\n", markdown_table.text(head, rows)]
+    markdown_table.publish(parts, options.tables, "metrics")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
