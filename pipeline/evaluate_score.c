@@ -12,9 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Bytes a voxel of a case holds at most, its images aside: two maps, bits, what finds distances. */
+enum { VOXEL_BYTES = 10 };
+
 typedef struct scoring {
     noc_evaluate *all;
     noc_nifti_options options;
+    size_t memory;        /* of one thread */
     pthread_mutex_t lock; /* of HDF5 and all->found */
 } scoring;
 
@@ -41,7 +45,13 @@ static noc_status read_file(scoring *s, const char *path, side *out, noc_error *
     if (status != NOC_OK)
         return status;
     out->grid = image.grid;
-    status = noc_label_map_make(&image, &out->map, err);
+    if (noc_grid_voxels(&image.grid) > s->memory / VOXEL_BYTES)
+        status = noc_fail(err, NOC_ETOOLARGE,
+                          "%zu voxels are too many for %zu bytes a thread: fewer --threads, "
+                          "more --memory",
+                          noc_grid_voxels(&image.grid), s->memory);
+    else
+        status = noc_label_map_make(&image, &out->map, err);
     if (status == NOC_OK)
         note_labels(s, &out->map);
     noc_image_clear(&image);
@@ -238,12 +248,10 @@ static noc_status complete_case(const noc_evaluate *all, noc_case *c, noc_error 
 
 noc_status noc_evaluate_score(noc_evaluate *all, noc_pool *pool, noc_error *err)
 {
-    scoring s = {
-        .all = all,
-        .options = {.max_bytes = noc_opening_memory(all->settings) / 2 / (size_t)noc_pool_threads(pool),
-                    .assume_ras = all->settings->assume_ras}};
+    scoring s = {.all = all, .memory = noc_opening_memory(all->settings) / (size_t)noc_pool_threads(pool)};
     noc_status status = NOC_OK;
 
+    s.options = (noc_nifti_options){.max_bytes = s.memory / 2, .assume_ras = all->settings->assume_ras};
     all->found = noc_alloc_zeroed(NOC_LABEL_COUNT, sizeof *all->found, err);
     if (!all->found)
         return NOC_ENOMEMORY;

@@ -68,6 +68,9 @@ says "... or the grids" "the truth has 8 x 8 x 7 voxels, the mask 9 x 8 x 7" bro
 exits "in CSV too" 1 evaluate broken/masks broken/truths
 says "... as failed rows" "grid,failed,truth_mismatch,,,,"
 
+exits "too large for the memory" 1 evaluate masks truths --memory 200KiB --threads 1
+says "... costs those cases" "same,failed,too_large,,,,"
+says "... and no other" "disjoint,done,,1,,0,36,18,2634,"
 exits "nothing to score" 64 evaluate
 exits "one folder" 64 evaluate masks
 exits "a folder and a file" 64 evaluate masks "$metrics/erode_truth.nii.gz"

@@ -104,6 +104,8 @@ START_TEST(reference_pairs_give_the_reference_numbers)
             ck_assert_int_eq(
                 noc_class_evaluate(&classes[c], &prediction, &truth, spacing_mm, &one_and_two, &e, NULL),
                 NOC_OK);
+            if (e.metric.tp > 0 && e.metric.fp + e.metric.fn == 0)
+                ck_assert(e.surface.deepmind.surface_dice[0] == 1);
             check_evaluation(&e, json_object_get(json_object_get(pair, "classes"), classes[c].label));
         }
         noc_label_map_clear(&truth);

@@ -11,6 +11,7 @@
 #include "tests/fail_alloc.h"
 #include "tests/nifti_sample.h"
 #include "tests/reference_weights.h"
+#include "worker/evaluation.h"
 #include "worker/worker.h"
 
 #include <check.h>
@@ -387,6 +388,44 @@ START_TEST(a_segmentation)
 }
 END_TEST
 
+/* ---- evaluation ---- */
+
+static noc_status evaluate(void *argument, noc_error *err)
+{
+    static const noc_class class = {.label = "1", .labels = {1}, .label_count = 1, .bit = -1};
+    static const noc_tolerances tolerances = {{1}, 1};
+    const noc_image *images = argument;
+    noc_label_map maps[2] = {{.voxels = NULL}};
+    noc_evaluation e;
+    noc_status status = noc_label_map_make(&images[0], &maps[0], err);
+
+    if (status == NOC_OK)
+        status = noc_label_map_make(&images[1], &maps[1], err);
+    if (status == NOC_OK)
+        status =
+            noc_class_evaluate(&class, &maps[0], &maps[1], images[0].grid.spacing_mm, &tolerances, &e, err);
+    if (status == NOC_OK)
+        HOLDS(e.metric.tp == 1 && e.metric.fp == 1 && e.surface.monai.hd100 == 2);
+    noc_label_map_clear(&maps[0]);
+    noc_label_map_clear(&maps[1]);
+    return status;
+}
+
+START_TEST(an_evaluation)
+{
+    uint8_t voxels[2][4] = {{1, 0, 1, 3}, {1, 0, 0, 2}};
+    noc_image images[2];
+
+    for (int i = 0; i < 2; i++)
+        images[i] = (noc_image){.grid = {.size = {4, 1, 1}, .spacing_mm = {1, 1, 1}},
+                                .channels = 1,
+                                .type = NOC_VOXEL_U8,
+                                .slope = 1,
+                                .voxels = voxels[i]};
+    ck_assert_int_gt(fail_alloc_each(evaluate, images, _i), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("no_memory");
@@ -398,6 +437,7 @@ int main(void)
     tcase_add_loop_test(cases, a_catalog_and_its_studies, 0, 2);
     tcase_add_loop_test(cases, a_model_and_its_network, 0, 2);
     tcase_add_loop_test(cases, a_segmentation, 0, 2);
+    tcase_add_loop_test(cases, an_evaluation, 0, 2);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -506,21 +506,28 @@ static double ratio(double a, double b)
     return b > 0 ? a / b : (double)NAN;
 }
 
+/* In the order of the sum of all weights, so that all of them are exactly all. */
+static double weight_within(const distances *d, double mm)
+{
+    double weight = 0;
+
+    for (size_t p = 0; p < d->count; p++)
+        weight += d->samples[p].mm <= mm ? d->samples[p].weight : 0;
+    return weight;
+}
+
 static void weigh_corners(const opposite *o, const double *tolerances, int count, noc_surface *out)
 {
     const distances *truth = &o->from[0], *prediction = &o->from[1];
-    size_t points = truth->count + prediction->count;
 
     out->deepmind.truth_mm2 = truth->weight;
     out->deepmind.prediction_mm2 = prediction->weight;
     out->deepmind.asd_truth_to_prediction = ratio(truth->mm_weight, truth->weight);
     out->deepmind.asd_prediction_to_truth = ratio(prediction->mm_weight, prediction->weight);
-    for (int t = 0; t < count; t++) {
-        double within = 0;
-        for (size_t p = 0; p < points; p++)
-            within += o->samples[p].mm <= tolerances[t] ? o->samples[p].weight : 0;
-        out->deepmind.surface_dice[t] = ratio(within, truth->weight + prediction->weight);
-    }
+    for (int t = 0; t < count; t++)
+        out->deepmind.surface_dice[t] =
+            ratio(weight_within(truth, tolerances[t]) + weight_within(prediction, tolerances[t]),
+                  truth->weight + prediction->weight);
     out->deepmind.hd95 = out->deepmind.hd100 = INFINITY;
     if (truth->count == 0 || prediction->count == 0)
         return;
