@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes a voxel of a case holds at most, its images aside: two maps, bits, what finds distances. */
-enum { VOXEL_BYTES = 10 };
+/* Bytes a voxel of a case holds at most, its images aside: two maps, bits, nearest rows. */
+enum { VOXEL_BYTES = 8 };
 
 typedef struct scoring {
     noc_evaluate *all;
@@ -59,20 +59,23 @@ static noc_status read_file(scoring *s, const char *path, side *out, noc_error *
 }
 
 /* The regions of a model of regions, as bits, otherwise the labels. */
-static noc_status make_stored_map(const noc_outcome *o, side *out, noc_error *err)
+static noc_status make_stored_map(noc_outcome *o, side *out, noc_error *err)
 {
+    void **voxels = o->region_bytes > 0 ? &o->regions : &o->mask;
     int bytes = o->region_bytes > 0 ? o->region_bytes : o->mask_bytes;
-    const noc_image image = {.grid = o->grid,
-                             .channels = 1,
-                             .type = bytes == 1 ? NOC_VOXEL_U8 : NOC_VOXEL_U16,
-                             .slope = 1,
-                             .voxels = o->region_bytes > 0 ? o->regions : o->mask};
+    noc_image image = {.grid = o->grid,
+                       .channels = 1,
+                       .type = bytes == 1 ? NOC_VOXEL_U8 : NOC_VOXEL_U16,
+                       .slope = 1,
+                       .voxels = *voxels};
 
     if (bytes > 2)
         return noc_fail(err, NOC_EUNSUPPORTED, "its model has more than 16 regions");
     out->grid = o->grid;
     out->has_bits = o->region_bytes > 0;
-    return noc_label_map_make(&image, &out->map, err);
+    noc_status status = noc_label_map_make(&image, &out->map, err);
+    *voxels = image.voxels; /* NULL once they are the map's */
+    return status;
 }
 
 static noc_status read_stored(scoring *s, const noc_done *done, side *out, noc_error *err)

@@ -394,7 +394,7 @@ static noc_status evaluate(void *argument, noc_error *err)
 {
     static const noc_class class = {.label = "1", .labels = {1}, .label_count = 1, .bit = -1};
     static const noc_tolerances tolerances = {{1}, 1};
-    const noc_image *images = argument;
+    noc_image *images = argument;
     noc_label_map maps[2] = {{.voxels = NULL}};
     noc_evaluation e;
     noc_status status = noc_label_map_make(&images[0], &maps[0], err);
@@ -413,13 +413,13 @@ static noc_status evaluate(void *argument, noc_error *err)
 
 START_TEST(an_evaluation)
 {
-    uint8_t voxels[2][4] = {{1, 0, 1, 3}, {1, 0, 0, 2}};
+    uint16_t voxels[2][4] = {{1, 0, 1, 3}, {1, 0, 0, 2}};
     noc_image images[2];
 
     for (int i = 0; i < 2; i++)
         images[i] = (noc_image){.grid = {.size = {4, 1, 1}, .spacing_mm = {1, 1, 1}},
                                 .channels = 1,
-                                .type = NOC_VOXEL_U8,
+                                .type = NOC_VOXEL_U16,
                                 .slope = 1,
                                 .voxels = voxels[i]};
     ck_assert_int_gt(fail_alloc_each(evaluate, images, _i), 0);

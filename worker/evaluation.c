@@ -28,20 +28,21 @@ static void add_boxes(const noc_label_map *map, const bool members[NOC_LABEL_COU
         }
 }
 
-static void fill_row(const uint16_t *voxels, const bool members[NOC_LABEL_COUNT], int64_t count,
-                     uint64_t *row)
+/* 64 voxels from place i on, of which `count` are there. */
+#define TAKE_WORD(c_type)                                                                                    \
+    for (int64_t b = 0; b < count; b++)                                                                      \
+    word |= (uint64_t)members[((const c_type *)map->voxels)[first + b]] << b
+
+static uint64_t take_word(const noc_label_map *map, const bool members[NOC_LABEL_COUNT], int64_t first,
+                          int64_t count)
 {
     uint64_t word = 0;
 
-    for (int64_t i = 0; i < count; i++) {
-        int64_t bit = i + 1;
-        if (bit % 64 == 0) {
-            row[bit / 64 - 1] = word;
-            word = 0;
-        }
-        word |= (uint64_t)members[voxels[i]] << (bit % 64);
-    }
-    row[count / 64] = word;
+    if (map->voxel_bytes == 1)
+        TAKE_WORD(uint8_t);
+    else
+        TAKE_WORD(uint16_t);
+    return word;
 }
 
 static void fill_bits(const noc_label_map *map, const bool members[NOC_LABEL_COUNT], const noc_label_box *box,
@@ -50,7 +51,13 @@ static void fill_bits(const noc_label_map *map, const bool members[NOC_LABEL_COU
     for (int64_t k = 0; k < bits->size[2]; k++)
         for (int64_t j = 0; j < bits->size[1]; j++) {
             int64_t first = ((box->low[2] + k) * map->size[1] + box->low[1] + j) * map->size[0] + box->low[0];
-            fill_row(map->voxels + first, members, bits->size[0], noc_bits_row(bits, j, k));
+            uint64_t *row = noc_bits_row(bits, j, k), carry = 0;
+            for (int64_t w = 0; w < bits->words; w++) { /* voxel i is bit i + 1 */
+                int64_t left = bits->size[0] - 64 * w;
+                uint64_t word = take_word(map, members, first + 64 * w, left < 64 ? left : 64);
+                row[w] = word << 1 | carry;
+                carry = word >> 63;
+            }
         }
 }
 

@@ -10,7 +10,8 @@
 typedef struct reading {
     const noc_image *image;
     noc_label_map *map;
-    double *values;   /* of a row */
+    double *values; /* of a row, like labels */
+    uint16_t *labels;
     uint32_t *box_of; /* [NOC_LABEL_COUNT] place in boxes + 1, 0: not seen yet */
 } reading;
 
@@ -75,31 +76,30 @@ static noc_status take_values(reading *r, size_t first, uint16_t *row, noc_error
     return NOC_OK;
 }
 
-static bool is_plain_u8(const noc_image *image)
+static bool is_empty(const uint8_t *row, size_t bytes)
 {
-    return image->type == NOC_VOXEL_U8 && image->slope == 1 && image->inter == 0;
+    return row[0] == 0 && memcmp(row, row + 1, bytes - 1) == 0;
 }
 
+/* Most rows of most masks are empty. */
 static noc_status read_rows(reading *r, noc_error *err)
 {
     const int64_t *size = r->map->size;
     noc_status status = NOC_OK;
-    size_t first = 0;
+    size_t first = 0, ni = (size_t)size[0];
 
     for (int64_t k = 0; k < size[2]; k++)
-        for (int64_t j = 0; status == NOC_OK && j < size[1]; j++, first += (size_t)size[0]) {
-            uint16_t *row = r->map->voxels + first;
-            if (!is_plain_u8(r->image)) {
-                status = take_values(r, first, row, err);
-            } else { /* most masks: most rows are empty */
-                const uint8_t *stored = (const uint8_t *)r->image->voxels + first;
-                uint8_t any = 0;
-                for (int64_t i = 0; i < size[0]; i++) {
-                    row[i] = stored[i];
-                    any |= stored[i];
-                }
-                if (!any)
+        for (int64_t j = 0; status == NOC_OK && j < size[1]; j++, first += ni) {
+            uint16_t *row = r->labels;
+            if (r->map->voxel_bytes == 1) {
+                const uint8_t *stored = (const uint8_t *)r->map->voxels + first;
+                if (is_empty(stored, ni))
                     continue;
+                for (size_t i = 0; i < ni; i++)
+                    row[i] = stored[i];
+            } else {
+                row = (uint16_t *)r->map->voxels + first;
+                status = take_values(r, first, row, err);
             }
             if (status == NOC_OK)
                 status = note_row(r, row, j, k, err);
@@ -112,7 +112,7 @@ static int compare_boxes(const void *a, const void *b)
     return (int)((const noc_label_box *)a)->label - (int)((const noc_label_box *)b)->label;
 }
 
-noc_status noc_label_map_make(const noc_image *image, noc_label_map *map, noc_error *err)
+noc_status noc_label_map_make(noc_image *image, noc_label_map *map, noc_error *err)
 {
     noc_status status = NOC_ENOMEMORY;
     reading r = {.image = image, .map = map};
@@ -121,11 +121,20 @@ noc_status noc_label_map_make(const noc_image *image, noc_label_map *map, noc_er
     if (image->channels != 1)
         return noc_fail(err, NOC_ECHANNELS, "it has %d channels, expected 1", image->channels);
     memcpy(map->size, image->grid.size, sizeof map->size);
-    map->voxels = noc_alloc(noc_grid_voxels(&image->grid), sizeof *map->voxels, err);
+    if (image->type == NOC_VOXEL_U8 && image->slope == 1 && image->inter == 0) {
+        map->voxel_bytes = 1;
+        map->voxels = image->voxels;
+        image->voxels = NULL;
+    } else {
+        map->voxel_bytes = 2;
+        map->voxels = noc_alloc(noc_grid_voxels(&image->grid), sizeof(uint16_t), err);
+    }
     r.values = map->voxels ? noc_alloc((size_t)map->size[0], sizeof *r.values, err) : NULL;
-    r.box_of = r.values ? noc_alloc_zeroed(NOC_LABEL_COUNT, sizeof *r.box_of, err) : NULL;
+    r.labels = r.values ? noc_alloc((size_t)map->size[0], sizeof *r.labels, err) : NULL;
+    r.box_of = r.labels ? noc_alloc_zeroed(NOC_LABEL_COUNT, sizeof *r.box_of, err) : NULL;
     if (r.box_of)
         status = read_rows(&r, err);
+    free(r.labels);
     free(r.values);
     free(r.box_of);
     if (status != NOC_OK)

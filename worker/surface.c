@@ -1,9 +1,8 @@
 /* Surfaces are found by words of bits, 64 corners at a time. The nearest point is looked for only where a
- * distance is asked for: `along_i` knows the nearest point of each row, and rows are tried outwards, until no
- * farther one can be nearer. Masks that resemble each other need few rows. Where they do not, a plane on
- * which rows have been tried as often as it has places is transformed (Felzenszwalb and Huttenlocher, Theory
- * of Computing 8, 2012) and then knows its nearest row: the cost is never more than a few times that of a
- * whole distance transform. */
+ * distance is asked for: rows of surface bits are tried outwards, until no farther one can be nearer. Masks
+ * that resemble each other need few rows. Where they do not, a plane on which rows have been tried as often
+ * as it has places is transformed (Felzenszwalb and Huttenlocher, Theory of Computing 8, 2012) and then knows
+ * its nearest row: the cost is never more than a few times that of a whole distance transform. */
 #include "worker/surface.h"
 
 #include "engine/base/memory.h"
@@ -12,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WORD = 64, NO_POINT = UINT16_MAX };
+enum { WORD = 64 };
 
 /* ---- bits ---- */
 
@@ -62,10 +61,27 @@ typedef struct point {
     uint8_t code; /* deepmind: which of the 8 voxels are inside */
 } point;
 
+/* The points of a surface, in the order of their rows, and as bits. */
 typedef struct cloud {
-    point *points; /* owned */
+    int64_t size[3], words; /* of a row */
+    uint64_t *rows;         /* [k][j][words] owned */
+    point *points;          /* owned */
     size_t count, capacity;
 } cloud;
+
+static noc_status cloud_create(const int64_t size[3], cloud *c, noc_error *err)
+{
+    memset(c, 0, sizeof *c);
+    memcpy(c->size, size, sizeof c->size);
+    c->words = (size[0] + WORD - 1) / WORD;
+    c->rows = noc_alloc_zeroed((size_t)(size[1] * size[2]), (size_t)c->words * sizeof *c->rows, err);
+    return c->rows ? NOC_OK : NOC_ENOMEMORY;
+}
+
+static uint64_t *cloud_row(const cloud *c, int64_t j, int64_t k)
+{
+    return c->rows + (k * c->size[1] + j) * c->words;
+}
 
 static noc_status add_points(cloud *c, uint64_t found, int64_t word, int64_t j, int64_t k, noc_error *err)
 {
@@ -77,6 +93,7 @@ static noc_status add_points(cloud *c, uint64_t found, int64_t word, int64_t j, 
         c->points = grown;
         c->capacity = capacity;
     }
+    cloud_row(c, j, k)[word] = found;
     for (; found; found &= found - 1)
         c->points[c->count++] = (point){
             .i = (uint16_t)(word * WORD + __builtin_ctzll(found)), .j = (uint16_t)j, .k = (uint16_t)k};
@@ -167,19 +184,30 @@ static const struct {
     {105, 4, {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}}},
 };
 
-/* The code with its axes exchanged (axis[a] takes the place of a) and those of `mirror` mirrored; bit a of a
- * place: axis a, i as bit 2. */
-static uint8_t turned_code(uint8_t code, const int axis[3], int mirror)
+/* The code with its axes exchanged: axis[a] takes the place of a. */
+static uint8_t turned_code(uint8_t code, const int axis[3])
 {
     uint8_t turned = 0;
 
-    for (int place = 0; place < 8; place++) {
+    for (int place = 0; place < 8; place++) { /* bit 2: i, bit 1: j, bit 0: k */
         int to = 0;
         for (int a = 0; a < 3; a++)
             to |= (place >> (2 - axis[a]) & 1) << (2 - a);
-        turned |= (uint8_t)((code >> (7 - place) & 1) << (7 - (to ^ mirror)));
+        turned |= (uint8_t)((code >> (7 - place) & 1) << (7 - to));
     }
     return turned;
+}
+
+/* ... with the axes of `mirror` mirrored, bits as above. */
+static uint8_t mirrored_code(uint8_t code, int mirror)
+{
+    if (mirror & 4)
+        code = (uint8_t)(code >> 4 | code << 4);
+    if (mirror & 2)
+        code = (uint8_t)((code & 0xcc) >> 2 | (code & 0x33) << 2);
+    if (mirror & 1)
+        code = (uint8_t)((code & 0xaa) >> 1 | (code & 0x55) << 1);
+    return code;
 }
 
 void noc_surfel_areas(const double spacing_mm[3], double areas_mm2[256])
@@ -200,8 +228,9 @@ void noc_surfel_areas(const double spacing_mm[3], double areas_mm2[256])
                 }
                 area += sqrt(square);
             }
+            uint8_t turned = turned_code(surfels[s].code, axes[x]);
             for (int mirror = 0; mirror < 8; mirror++) {
-                uint8_t code = turned_code(surfels[s].code, axes[x], mirror);
+                uint8_t code = mirrored_code(turned, mirror);
                 areas_mm2[code] = areas_mm2[255 - code] = area;
             }
         }
@@ -210,103 +239,97 @@ void noc_surfel_areas(const double spacing_mm[3], double areas_mm2[256])
 /* ---- nearest points ---- */
 
 typedef struct field {
-    int64_t size[3];
+    const cloud *cloud;
     double spacing[3];
-    uint16_t *along_i;  /* [k][j][i] voxels to the nearest point of the row */
     uint16_t *nearest;  /* [k][j][i] row of the plane with the nearest point, once the plane is transformed */
-    int64_t *tries;     /* [k] rows that were tried; -1: transformed; NO_PLANE: without a point */
-    int64_t *parabolas; /* [j] work of transform_plane */
+    int64_t *tries;     /* [k] rows that were tried; or: */
+    int64_t *parabolas; /* [j] work of transform_column */
     double *from;       /* [j] */
 } field;
 
-enum { TRANSFORMED = -1, NO_PLANE = -2 };
+enum { TRANSFORMED = -1, NO_PLANE = -2 /* without a point */ };
 
 static void field_clear(field *f)
 {
-    free(f->along_i);
     free(f->nearest);
     free(f->tries);
     free(f->parabolas);
     free(f->from);
 }
 
-static uint16_t *field_row(const field *f, uint16_t *values, int64_t j, int64_t k)
+static uint16_t *field_place(const field *f, int64_t i, int64_t j, int64_t k)
 {
-    return values + (k * f->size[1] + j) * f->size[0];
+    return f->nearest + (k * f->cloud->size[1] + j) * f->cloud->size[0] + i;
 }
 
-/* From marks at the points to distances along the row, both ways. */
-static void spread_row(uint16_t *row, int64_t n)
-{
-    for (int64_t i = 1; i < n; i++)
-        if (row[i - 1] != NO_POINT && row[i] != 0)
-            row[i] = (uint16_t)(row[i - 1] + 1);
-    for (int64_t i = n - 1; i > 0; i--)
-        if (row[i] != NO_POINT && row[i - 1] > row[i] + 1)
-            row[i - 1] = (uint16_t)(row[i] + 1);
-}
-
-static void fill_field(field *f, const cloud *c)
-{
-    for (int64_t k = 0; k < f->size[2]; k++)
-        f->tries[k] = NO_PLANE;
-    for (size_t p = 0; p < c->count; p++) {
-        field_row(f, f->along_i, c->points[p].j, c->points[p].k)[c->points[p].i] = 0;
-        f->tries[c->points[p].k] = 0;
-    }
-    for (size_t p = 0; p < c->count; p++) /* points come row by row */
-        if (p == 0 || c->points[p].j != c->points[p - 1].j || c->points[p].k != c->points[p - 1].k)
-            spread_row(field_row(f, f->along_i, c->points[p].j, c->points[p].k), f->size[0]);
-}
-
-/* size: of the places where points can be and distances are asked for. */
-static noc_status field_create(const cloud *c, const int64_t size[3], const double spacing[3], field *f,
-                               noc_error *err)
+/* The pages of `nearest` cost nothing before a plane is transformed. */
+static noc_status field_create(const cloud *c, const double spacing[3], field *f, noc_error *err)
 {
     size_t places;
 
     memset(f, 0, sizeof *f);
-    memcpy(f->size, size, sizeof f->size);
+    f->cloud = c;
     memcpy(f->spacing, spacing, sizeof f->spacing);
-    if (!noc_size_mul((size_t)size[0] * (size_t)size[1], (size_t)size[2], &places))
+    if (!noc_size_mul((size_t)c->size[0] * (size_t)c->size[1], (size_t)c->size[2], &places))
         places = SIZE_MAX;
-    f->along_i = noc_alloc(places, sizeof *f->along_i, err);
     f->nearest = noc_alloc(places, sizeof *f->nearest, err);
-    f->tries = noc_alloc((size_t)size[2], sizeof *f->tries, err);
-    f->parabolas = noc_alloc((size_t)size[1], sizeof *f->parabolas, err);
-    f->from = noc_alloc((size_t)size[1], sizeof *f->from, err);
-    if (!f->along_i || !f->nearest || !f->tries || !f->parabolas || !f->from) {
+    f->tries = noc_alloc((size_t)c->size[2], sizeof *f->tries, err);
+    f->parabolas = noc_alloc((size_t)c->size[1], sizeof *f->parabolas, err);
+    f->from = noc_alloc((size_t)c->size[1], sizeof *f->from, err);
+    if (!f->nearest || !f->tries || !f->parabolas || !f->from) {
         field_clear(f);
         return NOC_ENOMEMORY;
     }
-    memset(f->along_i, 0xff, places * sizeof *f->along_i);
-    fill_field(f, c);
+    for (int64_t k = 0; k < c->size[2]; k++)
+        f->tries[k] = NO_PLANE;
+    for (size_t p = 0; p < c->count; p++)
+        f->tries[c->points[p].k] = 0;
     return NOC_OK;
 }
 
-/* Squared distance from (i,j,k), of which `beyond` is already known for other axes, to the nearest point of
- * row j2. */
-static double row_distance(const field *f, const uint16_t *row, int64_t i, int64_t rows_away, double beyond)
+/* Places from i to the nearest bit of a row; -1 without any. */
+static int64_t nearest_bit(const uint64_t *row, int64_t words, int64_t i)
 {
-    double dj = (double)rows_away * f->spacing[1], di = row[i] * f->spacing[0];
+    int64_t word = i / WORD, before = -1, after = -1;
+    uint64_t left = row[word] << (WORD - 1 - i % WORD), right = row[word] >> (i % WORD);
 
-    return row[i] == NO_POINT ? INFINITY : beyond + dj * dj + di * di;
+    if (left)
+        before = __builtin_clzll(left);
+    if (right)
+        after = __builtin_ctzll(right);
+    for (int64_t w = word - 1; before < 0 && w >= 0; w--)
+        if (row[w])
+            before = i - (w * WORD + WORD - 1 - __builtin_clzll(row[w]));
+    for (int64_t w = word + 1; after < 0 && w < words; w++)
+        if (row[w])
+            after = w * WORD + __builtin_ctzll(row[w]) - i;
+    return before < 0 || (after >= 0 && after < before) ? after : before;
+}
+
+/* Squared distance from place i to the nearest point of row (j,k), which is so many rows away; `beyond`: the
+ * share of k. */
+static double row_distance(const field *f, int64_t i, int64_t j, int64_t k, int64_t rows_away, double beyond)
+{
+    int64_t places = nearest_bit(cloud_row(f->cloud, j, k), f->cloud->words, i);
+    double dj = (double)rows_away * f->spacing[1], di = (double)places * f->spacing[0];
+
+    return places < 0 ? INFINITY : beyond + dj * dj + di * di;
 }
 
 /* The lower envelope of the parabolas that the rows of a plane make over one column: which row is the nearest
  * to each. */
 static void transform_column(field *f, int64_t i, int64_t k)
 {
-    int64_t count = 0, at = 0, n = f->size[1];
+    int64_t count = 0, at = 0, n = f->cloud->size[1];
     const double s = f->spacing[1];
 
     for (int64_t j = 0; j < n; j++) {
-        double height = row_distance(f, field_row(f, f->along_i, j, k), i, 0, 0), start = -INFINITY;
+        double height = row_distance(f, i, j, k, 0, 0), start = -INFINITY;
         if (height == INFINITY)
             continue;
         for (; count > 0; count--) {
             int64_t last = f->parabolas[count - 1];
-            double other = row_distance(f, field_row(f, f->along_i, last, k), i, 0, 0);
+            double other = row_distance(f, i, last, k, 0, 0);
             start = ((height - other) / ((double)(j - last) * s) + (double)(j + last) * s) / 2;
             if (start > f->from[count - 1])
                 break;
@@ -318,7 +341,7 @@ static void transform_column(field *f, int64_t i, int64_t k)
     for (int64_t j = 0; j < n; j++) {
         while (at + 1 < count && f->from[at + 1] <= (double)j * s)
             at++;
-        field_row(f, f->nearest, j, k)[i] = (uint16_t)f->parabolas[at];
+        *field_place(f, i, j, k) = (uint16_t)f->parabolas[at];
     }
 }
 
@@ -331,26 +354,27 @@ static double smaller(double a, double b)
  */
 static double plane_distance(field *f, int64_t i, int64_t j, int64_t k, double beyond, double best)
 {
+    const int64_t *size = f->cloud->size;
     if (f->tries[k] == NO_PLANE)
         return best;
-    if (f->tries[k] > f->size[0] * f->size[1]) {
-        for (int64_t column = 0; column < f->size[0]; column++)
+    if (f->tries[k] > size[0] * size[1]) {
+        for (int64_t column = 0; column < size[0]; column++)
             transform_column(f, column, k);
         f->tries[k] = TRANSFORMED;
     }
     if (f->tries[k] == TRANSFORMED) {
-        int64_t nearest = field_row(f, f->nearest, j, k)[i];
-        return smaller(best, row_distance(f, field_row(f, f->along_i, nearest, k), i, nearest - j, beyond));
+        int64_t nearest = *field_place(f, i, j, k);
+        return smaller(best, row_distance(f, i, nearest, k, nearest - j, beyond));
     }
     int64_t away = 0;
-    for (; away <= j || j + away < f->size[1]; away++) {
+    for (; away <= j || j + away < size[1]; away++) {
         double dj = (double)away * f->spacing[1];
         if (beyond + dj * dj >= best)
             break;
         if (away <= j)
-            best = smaller(best, row_distance(f, field_row(f, f->along_i, j - away, k), i, away, beyond));
-        if (j + away < f->size[1])
-            best = smaller(best, row_distance(f, field_row(f, f->along_i, j + away, k), i, away, beyond));
+            best = smaller(best, row_distance(f, i, j - away, k, away, beyond));
+        if (away > 0 && j + away < size[1])
+            best = smaller(best, row_distance(f, i, j + away, k, away, beyond));
     }
     f->tries[k] += away;
     return best;
@@ -361,13 +385,13 @@ static double nearest_distance(field *f, const point *p)
 {
     double best = INFINITY;
 
-    for (int64_t away = 0; away <= p->k || p->k + away < f->size[2]; away++) {
+    for (int64_t away = 0; away <= p->k || p->k + away < f->cloud->size[2]; away++) {
         double dk = (double)away * f->spacing[2], beyond = dk * dk;
         if (beyond >= best)
             break;
         if (away <= p->k)
             best = plane_distance(f, p->i, p->j, p->k - away, beyond, best);
-        if (away > 0 && p->k + away < f->size[2])
+        if (away > 0 && p->k + away < f->cloud->size[2])
             best = plane_distance(f, p->i, p->j, p->k + away, beyond, best);
     }
     return sqrt(best);
@@ -460,13 +484,14 @@ typedef struct opposite {
 
 static void opposite_clear(opposite *o)
 {
-    free(o->clouds[0].points);
-    free(o->clouds[1].points);
+    for (int side = 0; side < 2; side++) {
+        free(o->clouds[side].points);
+        free(o->clouds[side].rows);
+    }
     free(o->samples);
 }
 
-static noc_status measure_both(opposite *o, const int64_t size[3], const double spacing[3],
-                               const double areas[256], noc_error *err)
+static noc_status measure_both(opposite *o, const double spacing[3], const double areas[256], noc_error *err)
 {
     noc_status status = NOC_OK;
     size_t count = o->clouds[0].count;
@@ -476,7 +501,7 @@ static noc_status measure_both(opposite *o, const int64_t size[3], const double 
         return NOC_ENOMEMORY;
     for (int side = 0; side < 2 && status == NOC_OK; side++) {
         field f;
-        status = field_create(&o->clouds[!side], size, spacing, &f, err);
+        status = field_create(&o->clouds[!side], spacing, &f, err);
         if (status != NOC_OK)
             break;
         measure(&o->clouds[side], &f, areas, o->samples + (side ? count : 0), &o->from[side]);
@@ -492,12 +517,15 @@ static noc_status compare(const noc_bits *const masks[2], find_surface *find, co
 {
     /* of corners, and of voxels counted from the margin along i */
     const int64_t size[3] = {masks[0]->size[0] + 2, masks[0]->size[1] + 1, masks[0]->size[2] + 1};
-    noc_status status = find(masks[0], &o->clouds[0], err);
+    noc_status status = NOC_OK;
 
+    for (int side = 0; side < 2 && status == NOC_OK; side++) {
+        status = cloud_create(size, &o->clouds[side], err);
+        if (status == NOC_OK)
+            status = find(masks[side], &o->clouds[side], err);
+    }
     if (status == NOC_OK)
-        status = find(masks[1], &o->clouds[1], err);
-    if (status == NOC_OK)
-        status = measure_both(o, size, spacing, areas, err);
+        status = measure_both(o, spacing, areas, err);
     return status;
 }
 
