@@ -3,7 +3,7 @@
 # make check-aarch64  the engine for aarch64, emulated
 # make faults     RUNS=200 SEED=1: disturbed runs   (FAULTS_FLAGS='--only SEED' repeats one)
 # make power      power cuts after each call of recorded runs (CUTS=8: random choices of what is lost)
-# make check-cuda  the CUDA kernels on an emulated GPU, in four modes   make cuda-report cuda-count  their figures
+# make check-cuda  the CUDA kernels on an emulated GPU, in four modes   make cuda-report cuda-count cuda-model  their figures
 # make info       parts, versions, flags            make bench     speed of the engine on this machine
 # make deps       the distribution's packages       make bench-peers bench-archive  beside other engines, beside PyTorch
 # make check-peers  evaluate beside surface-distance and MONAI: the same values, and times
@@ -143,7 +143,7 @@ headers = $(wildcard $(patsubst %.c,%.h,$(1)))
 
 # --- building --------------------------------------------------------------------------------------------------------
 
-.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 check-cuda check-peers cuda-report cuda-count bench bench-peers bench-archive peers lint layers format install uninstall clean fuzzers fuzz power faults FORCE
+.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 check-cuda check-peers cuda-report cuda-count bench bench-peers bench-archive peers lint layers format install uninstall clean fuzzers fuzz power faults cuda-model FORCE
 
 all: $(BUILD)/nocturne
 
@@ -367,6 +367,18 @@ cuda-report: $(if $(NVCC),$(BUILD)/cuda_limits $(PTXAS_LOGS))
 	@$(if $(NVCC),:,echo 'make: no nvcc here' >&2; exit 1)
 	@$(BUILD)/cuda_limits $(PTXAS_LOGS)
 	@scripts/cuda_instructions.sh $(PTXAS_LOGS:.ptxas=.cubin)
+
+# What each kernel's launches must cost in the published network, from the device's instructions and the emulated device's
+# launches: a table for BENCHMARKS.md.
+$(BUILD)/cuda_model: EXTRA := $(CUDA_C_FLAGS)
+$(BUILD)/cuda_model: $(OBJ)/tests/cuda_model.o $(FUSED:%.cu=$(OBJ)/emulated/%.o) \
+    $(patsubst %.cpp,$(OBJ)/emulated/%.o,$(filter-out $(COUNTERS),$(wildcard tests/emulation/*.cpp)))
+	$(Q)$(CXX) -pthread -rdynamic $(SANITIZE) $^ -lm -ldl -o $@
+
+cuda-model: $(if $(NVCC),$(BUILD)/cuda_model $(filter %.90.ptxas,$(PTXAS_LOGS)))
+	@$(if $(NVCC),:,echo 'make: no nvcc here' >&2; exit 1)
+	@EMU_RECORD=1 $(BUILD)/cuda_model >$(BUILD)/cuda_model.txt
+	@$(or $(PYTHON),/usr/bin/python3) scripts/cuda_model.py $(BUILD)/cuda_model.txt $(filter %.90.ptxas,$(PTXAS_LOGS))
 
 layers:
 	@scripts/check_layers.sh

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <string>
 #include <tuple>
 #include <typeinfo>
 #include <utility>
@@ -53,6 +54,10 @@ emu_slot *emu_warp_meet(unsigned mask, const void *give, size_t size, void (*wor
 void emu_block_meet(emu_site at);
 cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, const char *type,
                        std::function<void()> call);
+/* With EMU_RECORD set, launches are not run but printed: kernel, grid, block, dynamic shared memory,
+ * arguments. */
+bool emu_is_recording();
+cudaError_t emu_record(const cudaLaunchConfig_t *config, const void *kernel, const std::string &arguments);
 bool emu_is_device(const void *p);
 bool emu_in_kernel(void);
 void emu_count_ldmatrix(emu_slot *rows, int matrices, emu_site at); /* counters.cpp, where it is linked */
@@ -216,11 +221,23 @@ static inline float __uint_as_float(unsigned u)
     return x;
 }
 
+/* As a device has them: each at a multiple of its alignment. */
+template <class T> static inline void emu_pack(std::string &arguments, const T &argument)
+{
+    arguments.resize((arguments.size() + alignof(T) - 1) / alignof(T) * alignof(T));
+    arguments.append((const char *)&argument, sizeof argument);
+}
+
 template <typename... P, typename... A>
 static inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(P...),
                                              A &&...args)
 {
     std::tuple<P...> copy(std::forward<A>(args)...);
+    if (emu_is_recording()) {
+        std::string arguments;
+        std::apply([&arguments](const P &...p) { (emu_pack(arguments, p), ...); }, copy);
+        return emu_record(config, (const void *)kernel, arguments);
+    }
     return emu_launch(config, (const void *)kernel, typeid(kernel).name(),
                       [kernel, copy] { std::apply(kernel, copy); });
 }

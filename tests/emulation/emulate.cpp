@@ -5,6 +5,7 @@
 //   EMU_ORDER    0 lanes and warps in order, 1 reversed, n > 1 seed of a random
 //                order (also of blocks)
 //   EMU_ASYNC    late (default): a copy lands at its wait; early: when issued
+//   EMU_RECORD   not 0: launches are printed, not run
 //   EMU_THREADS  operating system threads that share the blocks (default 1)
 //   EMU_RUN      0: kernels are counted (tests/launches.h), not run
 #include <atomic>
@@ -12,6 +13,7 @@
 #include <cstdlib>
 #include <cuda_runtime.h>
 #include <deque>
+#include <dlfcn.h>
 #include <map>
 #include <mutex>
 #include <pthread.h>
@@ -562,4 +564,22 @@ cudaError_t emu_launch(const cudaLaunchConfig_t *config, const void *kernel, con
         if (setting("EMU_RUN", 1))
             run_grid(c, call);
     });
+}
+
+bool emu_is_recording()
+{
+    static const unsigned is_recording = setting("EMU_RECORD", 0);
+    return is_recording;
+}
+
+cudaError_t emu_record(const cudaLaunchConfig_t *c, const void *kernel, const std::string &arguments)
+{
+    Dl_info known = {};
+    dladdr(kernel, &known);
+    printf("launch\t%s\t%u\t%u\t%u\t%u\t%zu\t", known.dli_sname ? known.dli_sname : "?", c->gridDim.x,
+           c->gridDim.y, c->gridDim.z, c->blockDim.x, c->dynamicSmemBytes);
+    for (unsigned char byte : arguments)
+        printf("%02x", byte);
+    printf("\n");
+    return cudaSuccess;
 }
