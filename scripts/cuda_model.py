@@ -42,7 +42,7 @@ def unit_of(instruction):
     op, parts = instruction.op, instruction.parts
     if op == "HMMA":
         return "tensor", 1 / TENSOR
-    if op in ("LDS", "STS", "LDSM", "LDGSTS"):
+    if op in ("LDS", "STS", "LDSM", "LDGSTS", "LDG", "STG"):
         return "shared", 4 if op == "LDSM" or "128" in parts else 2 if "64" in parts else 1
     if op == "SHFL":
         return "shared", 1

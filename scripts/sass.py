@@ -103,7 +103,7 @@ class Block:
         self.bank[0:4] = np.frombuffer(np.uint32(threads).tobytes(), np.uint8)
         self.registers, self.predicates = {}, {}
         self.counts = np.zeros(len(kernel.code), np.int64)  # issued, by warps
-        self.sectors = 0  # of global memory, 32 bytes each
+        self.cached, self.passed = set(), 0
         self.lane = np.arange(threads)
         self.pc = np.zeros(threads, np.int64)
 
@@ -351,7 +351,14 @@ class Block:
             return self.unknown(i)
         high, low = (int(np.float16(s).view(np.uint16)) for s in i.sources[2:4])
         self.write(i.results[0], np.full(self.threads, high << 16 | low))
-        return None
+
+    def shuffle(self, i):
+        by = self.number(i.sources[1]) % WARP
+        of = {"BFLY": self.lane % WARP ^ by, "IDX": by}.get(i.parts[1])
+        if of is None:
+            return self.unknown(i)
+        self.write(i.results[0], self.number(i.sources[0])[self.lane // WARP * WARP + of])
+        return self.write_flag(i.flags[0], np.ones(self.threads, bool))
 
     def unknown(self, i):
         width = 4 if i.op in ("HMMA", "LDSM") or "128" in i.parts else 2 if "64" in i.parts else 1
@@ -367,12 +374,19 @@ class Block:
         lanes = self.active
         if i.op == "LDGSTS" and PREDICATE.match(i.operands[-1]):
             lanes = lanes & self.flag(i.operands[-1])
-        warp = self.lane[lanes] // WARP
-        self.sectors += len(np.unique(at[lanes] // 32 * 64 + warp))
+        if i.op == "LDG":
+            self.cached.update(at[lanes] // 32)
+        else:
+            self.passed += len(np.unique(at[lanes] // 32 * 64 + self.lane[lanes] // WARP))
+
+    @property
+    def sectors(self):
+        """Of global memory, 32 bytes each: what a block loads once, as the rest is in the first cache; what passes by it."""
+        return len(self.cached) + self.passed
 
     HOW = {"IADD3": iadd3, "VIADD": iadd3, "LEA": lea, "IMAD": imad, "LOP3": lop3, "PLOP3": plop3, "ISETP": setp, "FSETP": setp,
            "SHF": shf, "PRMT": prmt, "SEL": select, "VIMNMX": extreme, "IMNMX": extreme, "VIADDMNMX": extreme, "S2R": special, "S2UR": special,
-           "CS2R": special, "LDC": load_constant, "F2I": convert, "I2F": convert, "I2FP": convert, "HFMA2": halves}
+           "CS2R": special, "LDC": load_constant, "F2I": convert, "I2F": convert, "I2FP": convert, "HFMA2": halves, "SHFL": shuffle}
 
     def run(self, i):
         op = i.op[1:] if i.op[0] == "U" and i.op[1:] in self.HOW else i.op

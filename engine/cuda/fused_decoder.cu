@@ -1,101 +1,179 @@
 // A block owns 64 tokens and all their columns: the product, 128 columns at a time, leaves its sums in shared
-// memory; then a warp takes a token, eight columns a lane, adds what the coarser stages have there, and the
-// classes are sums over the warp. Neighbouring tokens read the same corners, which stay in L1.
+// memory; then a warp takes runs of tokens along W, twice four columns a lane, adds what the coarser stages
+// have there, axis by axis, and makes the classes of what that leaves.
 #include "engine/cuda/fused_decoder.h"
 
 #include "engine/cuda/element.cuh"
 #include "engine/cuda/tile.cuh"
 
-enum { THREADS = 256, WARPS = 8, ROWS = 64, TILE = 128, COLUMNS_MOST = 256, DEPTH_MOST = 256, GROUPS = 2 };
+enum { THREADS = 256, WARPS = 8, ROWS = 64, TILE = 128, COLUMNS_MOST = 256, DEPTH_MOST = 256 };
+enum { RUN = ROWS / WARPS, OWN = COLUMNS_MOST / 32 /* columns of a lane */, TERMS = NOC_CUDA_DECODER_TERMS };
 enum { PITCH = COLUMNS_MOST + NOC_STAGE_SLACK, A = ROWS * NOC_ROW_BYTES, W = TILE * NOC_ROW_BYTES };
 enum { STAGE = ROWS * PITCH * 4, FIXED = STAGE + 2 * W };
+static_assert(RUN * TERMS + 2 * TERMS <= 32, "a lane finds one place");
 
-// A corner of a term, and its share.
-struct corner {
-    size_t token;
-    float share;
+// What a term makes at two samples of W, of which `last` is the second, on a line of tokens.
+struct line {
+    int last;
+    float low[OWN], high[OWN];
 };
 
-static __device__ __forceinline__ corner corner_of(const between at[3], const int grid[3], int number)
+// Of a run of tokens in window `window`. Lane RUN * t + i: where token i lies in term t along W; the lanes
+// behind them: where all lie along D and H.
+struct run {
+    int window, columns[OWN / 4];
+    between place;
+};
+
+static __device__ __forceinline__ between place_of(const noc_cuda_decoder &p, const int at[3])
 {
-    int place[3];
-    float share = 1;
-#pragma unroll
-    for (int a = 0; a < 3; a++) {
-        bool high = number >> (2 - a) & 1;
-        place[a] = high ? at[a].high : at[a].low;
-        share *= high ? at[a].share : 1 - at[a].share;
-    }
-    return {((size_t)place[0] * grid[1] + place[1]) * grid[2] + place[2], share};
+    int lane = threadIdx.x % 32, other = lane - RUN * TERMS;
+    int term = other < 0 ? lane / RUN : min(other / 2, TERMS - 1), axis = other < 0 ? 2 : other % 2;
+    int w = min(at[2] + lane % RUN, p.grid[2] - 1), token = axis == 0 ? at[0] : axis == 1 ? at[1] : w;
+    return source_of(token, p.term_grids[term][axis], p.grid[axis]);
 }
 
-// Adds the term at token `at` of a window; lane's columns are 4 * lane, and those 128 further on.
+static __device__ __forceinline__ between from_lane(const between &b, int lane)
+{
+    between of = {__shfl_sync(ALL_LANES, b.low, lane), __shfl_sync(ALL_LANES, b.high, lane),
+                  __shfl_sync(ALL_LANES, b.share, lane)};
+    return of;
+}
+
+// The next sample of W: four of the term's lines around the tokens, by their shares.
 template <class T>
-static __device__ __forceinline__ void add_term(float v[GROUPS][4], const noc_cuda_decoder &p, int term,
-                                                int window, const int at[3])
+static __device__ __forceinline__ void advance(line &l, const noc_cuda_decoder &p, int term, const run &r)
 {
     const int *grid = p.term_grids[term];
-    const T *in = (const T *)p.terms[term] + (size_t)window * grid[0] * grid[1] * grid[2] * p.columns;
-    between b[3];
+    int at = min(++l.last, grid[2] - 1);
+    const T *in = (const T *)p.terms[term];
+    between d = from_lane(r.place, RUN * TERMS + 2 * term),
+            h = from_lane(r.place, RUN * TERMS + 2 * term + 1);
 #pragma unroll
-    for (int a = 0; a < 3; a++)
-        b[a] = source_of(at[a], grid[a], p.grid[a]);
+    for (int i = 0; i < OWN; i++)
+        l.low[i] = l.high[i], l.high[i] = 0;
 #pragma unroll
-    for (int i = 0; i < 8; i++) {
-        corner c = corner_of(b, grid, i);
+    for (int c = 0; c < 4; c++) {
+        int plane = r.window * grid[0] + (c / 2 ? d.high : d.low);
+        int token = (plane * grid[1] + (c % 2 ? h.high : h.low)) * grid[2] + at;
+        float v[OWN], share = (c / 2 ? d.share : 1 - d.share) * (c % 2 ? h.share : 1 - h.share);
 #pragma unroll
-        for (int g = 0; g < GROUPS; g++) {
-            int column = g * TILE + threadIdx.x % 32 * 4;
-            if (column >= p.columns)
-                continue;
-            uint2 r = get<uint2>(in + c.token * p.columns + column);
-            float2 low = element<T>::unpack(r.x), high = element<T>::unpack(r.y);
-            v[g][0] += c.share * low.x, v[g][1] += c.share * low.y;
-            v[g][2] += c.share * high.x, v[g][3] += c.share * high.y;
+        for (int g = 0; g < OWN / 4; g++) {
+            uint2 four = get<uint2>(in + (size_t)token * p.columns + r.columns[g]);
+            float2 low = element<T>::unpack(four.x), high = element<T>::unpack(four.y);
+            v[4 * g] = low.x, v[4 * g + 1] = low.y, v[4 * g + 2] = high.x, v[4 * g + 3] = high.y;
         }
+#pragma unroll
+        for (int i = 0; i < OWN; i++)
+            l.high[i] += share * v[i];
     }
 }
 
-// The logits of one token, from its staged sums.
+// Adds the term at token i of the run.
 template <class T>
-static __device__ __forceinline__ void finish_token(const noc_cuda_decoder &p, const float *sums,
-                                                    float factor, int row)
+static __device__ __forceinline__ void add_term(float v[OWN], line &l, const noc_cuda_decoder &p, int term,
+                                                const run &r, int i)
 {
-    int lane = threadIdx.x % 32;
-    int at[3] = {row / p.grid[2] / p.grid[1] % p.grid[0], row / p.grid[2] % p.grid[1], row % p.grid[2]};
-    float v[GROUPS][4];
-#pragma unroll
-    for (int g = 0; g < GROUPS; g++) {
-        int column = g * TILE + lane * 4;
-        bool is_there = column < p.columns;
-        float4 s = is_there ? get<float4>(sums + column) : make_float4(0, 0, 0, 0);
-        float4 b = is_there && p.bias ? get<float4>(p.bias + column) : make_float4(0, 0, 0, 0);
-        float4 c = is_there && p.sum_bias ? get<float4>(p.sum_bias + column) : make_float4(0, 0, 0, 0);
-        v[g][0] = (s.x + b.x) * factor + c.x, v[g][1] = (s.y + b.y) * factor + c.y;
-        v[g][2] = (s.z + b.z) * factor + c.z, v[g][3] = (s.w + b.w) * factor + c.w;
-    }
+    int low = __shfl_sync(ALL_LANES, r.place.low, RUN * term + i);
+    float share = __shfl_sync(ALL_LANES, r.place.share, RUN * term + i);
+    l.last = max(l.last, low - 1);
 #pragma unroll 1
-    for (int t = 0; t < p.term_count; t++)
-        add_term<T>(v, p, t, row / (p.grid[0] * p.grid[1] * p.grid[2]), at);
+    while (l.last <= low)
+        advance<T>(l, p, term, r);
 #pragma unroll
-    for (int g = 0; g < GROUPS; g++)
+    for (int k = 0; k < OWN; k++)
+        v[k] += (1 - share) * l.low[k] + share * l.high[k];
+}
+
+// The columns of `count` tokens of one line, in place of their staged sums. A lane without columns repeats
+// the first, and keeps nothing.
+template <class T>
+static __device__ __forceinline__ void finish_run(const noc_cuda_decoder &p, float *sums,
+                                                  const float *squares, int row, int count)
+{
+    int at[3] = {row / p.grid[2] / p.grid[1] % p.grid[0], row / p.grid[2] % p.grid[1], row % p.grid[2]};
+    run r = {row / (p.grid[0] * p.grid[1] * p.grid[2]), {}, place_of(p, at)};
+    bool is_there[OWN / 4];
+#pragma unroll
+    for (int g = 0; g < OWN / 4; g++) {
+        int column = g * TILE + (int)threadIdx.x % 32 * 4;
+        is_there[g] = column < p.columns;
+        r.columns[g] = is_there[g] ? column : 0;
+    }
+    line lines[TERMS];
+#pragma unroll
+    for (int t = 0; t < TERMS; t++)
+        lines[t].last = -2;
+#pragma unroll 1
+    for (int i = 0; i < count; i++, sums += PITCH, squares++) {
+        float v[OWN], factor = 1;
+        if (p.tail > 0)
+            factor =
+                rsqrtf(p.tail_constant + squares[0] + squares[ROWS] + squares[2 * ROWS] + squares[3 * ROWS]);
+#pragma unroll
+        for (int g = 0; g < OWN / 4; g++) {
+            float4 a = get<float4>(sums + r.columns[g]), b = make_float4(0, 0, 0, 0);
+            if (p.sum_bias)
+                b = get<float4>(p.sum_bias + r.columns[g]);
+            v[4 * g] = a.x * factor + b.x, v[4 * g + 1] = a.y * factor + b.y;
+            v[4 * g + 2] = a.z * factor + b.z, v[4 * g + 3] = a.w * factor + b.w;
+        }
+#pragma unroll
+        for (int t = 0; t < TERMS; t++)
+            if (t < p.term_count)
+                add_term<T>(v, lines[t], p, t, r, i);
+#pragma unroll
+        for (int k = 0; k < OWN; k++)
+            v[k] = activate(v[k], p.activation);
+#pragma unroll
+        for (int g = 0; g < OWN / 4; g++)
+            if (is_there[g])
+                put(sums + r.columns[g], make_float4(v[4 * g], v[4 * g + 1], v[4 * g + 2], v[4 * g + 3]));
+    }
+}
+
+// The logits of the RUN tokens of a warp, of which `count` are there: four lanes a token, each every fourth
+// four of columns; eight tokens at one four touch all banks, as the last half of them reads the next one.
+static __device__ __forceinline__ void classify(const noc_cuda_decoder &p, const float *columns, int row,
+                                                int count)
+{
+    int lane = threadIdx.x % 32, token = lane % RUN, part = lane / RUN;
+    columns += token * PITCH;
+#pragma unroll 1
+    for (int first = 0; first < p.classes; first += 32 / RUN) {
+        float own = 0;
+#pragma unroll 1
+        for (int k = first; k < p.classes && k < first + 32 / RUN; k++) {
+            const float *weight = p.class_weight + (size_t)k * p.columns;
+            float sum = 0;
+#pragma unroll 4
+            for (int c = part; c < p.columns / 4; c += 32 / RUN) {
+                int column = (c ^ (token >> 2 & 1)) * 4;
+                float4 v = get<float4>(columns + column), w = get<float4>(weight + column);
+                sum += v.x * w.x + v.y * w.y + v.z * w.z + v.w * w.w;
+            }
+            sum += __shfl_xor_sync(ALL_LANES, sum, RUN);
+            sum += __shfl_xor_sync(ALL_LANES, sum, 2 * RUN);
+            if (part == k - first)
+                own = sum + (p.class_bias ? p.class_bias[k] : 0);
+        }
+        if (token < count && first + part < p.classes)
+            p.out[(size_t)(row + token) * p.classes + first + part] = own;
+    }
+}
+
+// Of a warp's 32 columns.
+static __device__ __forceinline__ void add_bias(float d[2][4][4], const float *bias, int columns_left)
+{
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        int column = 8 * j + threadIdx.x % 4 * 2;
+        if (column >= columns_left)
+            continue;
+        float2 b = get<float2>(bias + column);
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            v[g][i] = activate(v[g][i], p.activation);
-#pragma unroll 1
-    for (int k = 0; k < p.classes; k++) {
-        float sum = 0;
-#pragma unroll
-        for (int g = 0; g < GROUPS; g++) {
-            int column = g * TILE + lane * 4;
-            if (column >= p.columns)
-                continue;
-            float4 w = get<float4>(p.class_weight + (size_t)k * p.columns + column);
-            sum += v[g][0] * w.x + v[g][1] * w.y + v[g][2] * w.z + v[g][3] * w.w;
-        }
-        sum = sum_of_warp(sum);
-        if (lane == 0)
-            p.out[(size_t)row * p.classes + k] = sum + (p.class_bias ? p.class_bias[k] : 0);
+            d[i / 2][j][i % 2 * 2] += b.x, d[i / 2][j][i % 2 * 2 + 1] += b.y;
     }
 }
 
@@ -135,22 +213,27 @@ template <class T> __global__ void __launch_bounds__(THREADS, 2) decoder_kernel(
         int tile = step / steps, first = tile * TILE + wn;
         if (tile < tail_tiles)
             square_tail(d, squares, p.bias ? p.bias + p.columns + first : nullptr, p.tail - first);
-        else
-            stage_sums<4>(stage, PITCH, d, wm, (tile - tail_tiles) * TILE + wn);
+        else {
+            int column = (tile - tail_tiles) * TILE + wn;
+            if (p.bias)
+                add_bias(d, p.bias + column, p.columns - column);
+            stage_sums<4>(stage, PITCH, d, wm, column);
+        }
 #pragma unroll
         for (int i = 0; i < 32; i++)
             d[i / 16][i / 4 % 4][i % 4] = 0;
     }
     share_squares(&tail_squares[warp % 4][wm], squares);
     __syncthreads();
+    int first = warp * RUN, there = min((int)RUN, rows - row0 - first);
 #pragma unroll 1
-    for (int row = warp; row < ROWS && row0 + row < rows; row += WARPS) {
-        float factor = 1;
-        if (p.tail > 0)
-            factor = rsqrtf(p.tail_constant + tail_squares[0][row] + tail_squares[1][row] +
-                            tail_squares[2][row] + tail_squares[3][row]);
-        finish_token<T>(p, stage + row * PITCH, factor, row0 + row);
+    for (int i = 0, count; i < there; i += count) {
+        int row = row0 + first + i;
+        count = min(there - i, p.grid[2] - row % p.grid[2]);
+        finish_run<T>(p, stage + (first + i) * PITCH, tail_squares[0] + first + i, row, count);
     }
+    __syncwarp();
+    classify(p, stage + first * PITCH, row0 + first, there);
 }
 
 extern "C" bool noc_cuda_decoder_fits(const noc_cuda_decoder *p)

@@ -121,16 +121,20 @@ static __device__ __forceinline__ unsigned char *chunk_at(unsigned char *tile, i
     return tile + row * NOC_ROW_BYTES + (c ^ (row >> 1 & 3)) * 16;
 }
 
-// `tall` rows and 32 columns of a matrix [rows][depth], from (row, k) on; zeros outside of it.
+// `tall` rows and 32 columns of a matrix [rows][depth], from (row, k) on; zeros outside of it. A thread's
+// rows are STEP apart, so it has one place in the swizzle.
 template <class T, int THREADS>
 static __device__ __forceinline__ void fetch_tile(unsigned char *tile, int tall, const T *from, int row,
                                                   int rows, int k, int depth)
 {
-    for (int i = threadIdx.x; i < tall * 4; i += THREADS) {
-        int r = row + i / 4, at = k + i % 4 * 8;
-        bool valid = r < rows && at < depth;
-        copy16_async(chunk_at(tile, i / 4, i % 4), valid ? from + (size_t)r * depth + at : from, valid);
-    }
+    enum { STEP = THREADS / 4 };
+    static_assert(STEP % 8 == 0, "the swizzle repeats");
+    int own = threadIdx.x / 4, at = k + threadIdx.x % 4 * 8, left = at < depth ? rows - row : 0;
+    unsigned char *to = chunk_at(tile, own, threadIdx.x % 4);
+    const T *source = from + ((size_t)row + own) * depth + at;
+#pragma unroll
+    for (int r = own; r < tall; r += STEP, to += STEP * NOC_ROW_BYTES, source += (size_t)STEP * depth)
+        copy16_async(to, r < left ? source : from, r < left);
 }
 
 // d += 32 rows times rows [column, column + 8 * NJ) of ws, both 32 deep. left(i, c): where this lane's row
@@ -211,16 +215,19 @@ static __device__ __forceinline__ void square_tail(float d[2][4][4], float squar
 {
     int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int i = 0; i < 2; i++)
+    for (int j = 0; j < 4; j++) {
+        int column = 8 * j + lane % 4 * 2;
+        const float add[2] = {bias && column < columns_left ? bias[column] : 0,
+                              bias && column + 1 < columns_left ? bias[column + 1] : 0};
 #pragma unroll
-        for (int j = 0; j < 4; j++)
+        for (int i = 0; i < 2; i++)
 #pragma unroll
             for (int v = 0; v < 4; v++) {
-                int column = 8 * j + lane % 4 * 2 + v % 2;
-                float y = d[i][j][v] + (bias && column < columns_left ? bias[column] : 0);
+                float y = d[i][j][v] + add[v % 2];
                 squares[i][v / 2] += y * y;
                 d[i][j][v] = 0;
             }
+    }
 }
 
 // The squares of a warp's 32 rows, summed over its columns, to `rows`.
