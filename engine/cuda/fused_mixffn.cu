@@ -27,7 +27,8 @@ template <int TD, int TH, int TW, int WN, int NJ> struct box {
         WEIGHTS = COLUMNS * NOC_ROW_BYTES,
         TAP_BYTES = TAPS * NOC_TILE_DEPTH * 4,
         BUFFER = HALO + WEIGHTS + TAP_BYTES,
-        SHARED = 2 * BUFFER + TOKENS * NOC_ROW_BYTES
+        ROWS = TOKENS * NOC_ROW_BYTES,
+        SHARED = 2 * BUFFER + ROWS + HALO / NOC_ROW_BYTES * 4
     };
     static_assert(TOKENS / 32 * WN == WARPS && TOKENS * PITCH * 4 <= SHARED, "the warps and the staged sums");
 };
@@ -36,31 +37,40 @@ struct corner {
     int d, h, w;
 };
 
-// 32 channels of the box and its halo. Odd lines have neighbouring tokens exchanged: then two lines that one
-// warp reads never meet in a bank.
+// The tokens of the box and its halo, -1 outside of the grid, as they lie in shared memory: odd lines have
+// neighbouring tokens exchanged; then two lines that one warp reads never meet in a bank.
+template <class B>
+static __device__ __forceinline__ void find_halo(int *tokens, const noc_cuda_mixffn &p, const corner &at)
+{
+#pragma unroll 1
+    for (int i = threadIdx.x; i < B::HALO / NOC_ROW_BYTES; i += THREADS) {
+        int line = i / B::WIDE, x = i % B::WIDE ^ (line % B::HIGH & 1);
+        int d = at.d + line / B::HIGH - 1, h = at.h + line % B::HIGH - 1, w = at.w + x - 1;
+        bool valid = d >= 0 && d < p.grid[0] && h >= 0 && h < p.grid[1] && w >= 0 && w < p.grid[2];
+        tokens[i] = valid ? (d * p.grid[1] + h) * p.grid[2] + w : -1;
+    }
+}
+
+// 32 channels of the box and its halo.
 template <class T, class B>
 static __device__ __forceinline__ void fetch_halo(unsigned char *halo, const noc_cuda_mixffn &p,
-                                                  const corner &at, int channel)
+                                                  const int *tokens, int channel)
 {
+    int k = channel + threadIdx.x % 4 * 8;
     const T *in = (const T *)p.in + (size_t)blockIdx.z * p.grid[0] * p.grid[1] * p.grid[2] * p.hidden;
-#pragma unroll 1
+#pragma unroll 2
     for (int i = threadIdx.x; i < B::HALO / 16; i += THREADS) {
-        int token = i / 4, x = token % B::WIDE, line = token / B::WIDE;
-        int d = at.d + line / B::HIGH - 1, h = at.h + line % B::HIGH - 1, w = at.w + x - 1,
-            k = channel + i % 4 * 8;
-        bool valid =
-            d >= 0 && d < p.grid[0] && h >= 0 && h < p.grid[1] && w >= 0 && w < p.grid[2] && k < p.hidden;
-        size_t from = valid ? (((size_t)d * p.grid[1] + h) * p.grid[2] + w) * p.hidden + k : 0;
-        int place = line * B::WIDE + (x ^ (line % B::HIGH & 1));
-        copy16_async(halo + place * NOC_ROW_BYTES + i % 4 * 16, in + from, valid);
+        int token = tokens[i / 4];
+        bool valid = token >= 0 && k < p.hidden;
+        copy16_async(halo + i * 16, valid ? in + (size_t)token * p.hidden + k : in, valid);
     }
 }
 
 template <class T, class B>
 static __device__ __forceinline__ void fetch(unsigned char *buffer, const noc_cuda_mixffn &p,
-                                             const corner &at, int channel, int column)
+                                             const int *tokens, int channel, int column)
 {
-    fetch_halo<T, B>(buffer, p, at, channel);
+    fetch_halo<T, B>(buffer, p, tokens, channel);
     fetch_tile<T, THREADS>(buffer + B::HALO, B::COLUMNS, (const T *)p.weight, column, p.columns, channel,
                            p.hidden);
     if (threadIdx.x < B::TAP_BYTES / 16) {
@@ -141,13 +151,16 @@ __global__ void __launch_bounds__(THREADS, TD *TH *TW > 64 ? LARGE_BOXES : 2) mi
     unsigned char *rows = shared_bytes + 2 * B::BUFFER;
     float d[2][NJ][4] = {};
 
-    fetch<T, B>(shared_bytes, p, at, 0, column0);
+    int *tokens = (int *)(rows + B::ROWS);
+    find_halo<B>(tokens, p, at);
+    __syncthreads();
+    fetch<T, B>(shared_bytes, p, tokens, 0, column0);
     for (int channel = 0, now = 0; channel < p.hidden; channel += NOC_TILE_DEPTH, now ^= 1) {
         unsigned char *buffer = shared_bytes + now * B::BUFFER;
         copy_wait<0>();
         __syncthreads();
         if (channel + NOC_TILE_DEPTH < p.hidden)
-            fetch<T, B>(shared_bytes + (now ^ 1) * B::BUFFER, p, at, channel + NOC_TILE_DEPTH, column0);
+            fetch<T, B>(shared_bytes + (now ^ 1) * B::BUFFER, p, tokens, channel + NOC_TILE_DEPTH, column0);
         fill_rows<T, B, TH, TW>(rows, buffer, p, channel);
         __syncthreads();
         multiply<T, NJ>(d, rows, wm, buffer + B::HALO, wn);
