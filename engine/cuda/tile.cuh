@@ -191,9 +191,19 @@ static __host__ __device__ __forceinline__ int parts(int n, int size)
     return (n + size - 1) / size;
 }
 
+// With erfc(|v| / sqrt 2) as 2 to a polynomial, fitted over [0, 6] for this; behind it, it falls on. The
+// error is at most 6e-7 and, of results below zero, 1 % of the distance of two f16. erff takes twice the
+// instructions.
 static __device__ __forceinline__ float gelu(float v)
 {
-    return 0.5f * v * (1 + erff(v * 0.70710678f));
+    const float fit[] = {-1.5218664e-06f, 5.620184e-05f, -0.0008944845f, 0.008389574f,
+                         -0.05376052f,    -0.4586283f,   -1.1511959f};
+    float x = fabsf(v), power = 0;
+#pragma unroll
+    for (int i = 0; i < 7; i++)
+        power = (power + fit[i]) * x;
+    float half = 0.5f * exp2_fast(power);
+    return v * (v < 0 ? half : 1 - half);
 }
 
 static __device__ __forceinline__ float activate(float v, noc_cuda_activation activation)
