@@ -85,8 +85,8 @@ static __device__ __forceinline__ void add_term(float v[OWN], line &l, const noc
         v[k] += (1 - share) * l.low[k] + share * l.high[k];
 }
 
-// The columns of `count` tokens of one line, in place of their staged sums. A lane without columns repeats
-// the first, and keeps nothing.
+// The columns of `count` tokens of one line, in place of their staged sums. A lane without columns resizes
+// the first of the row, for nothing.
 template <class T>
 static __device__ __forceinline__ void finish_run(const noc_cuda_decoder &p, float *sums,
                                                   const float *squares, int row, int count)
@@ -112,7 +112,9 @@ static __device__ __forceinline__ void finish_run(const noc_cuda_decoder &p, flo
                 rsqrtf(p.tail_constant + squares[0] + squares[ROWS] + squares[2 * ROWS] + squares[3 * ROWS]);
 #pragma unroll
         for (int g = 0; g < OWN / 4; g++) {
-            float4 a = get<float4>(sums + r.columns[g]), b = make_float4(0, 0, 0, 0);
+            float4 a = make_float4(0, 0, 0, 0), b = a;
+            if (is_there[g])
+                a = get<float4>(sums + r.columns[g]);
             if (p.sum_bias)
                 b = get<float4>(p.sum_bias + r.columns[g]);
             v[4 * g] = a.x * factor + b.x, v[4 * g + 1] = a.y * factor + b.y;
