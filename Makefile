@@ -4,6 +4,7 @@
 # make faults     RUNS=200 SEED=1: disturbed runs   (FAULTS_FLAGS='--only SEED' repeats one)
 # make power      power cuts after each call of recorded runs (CUTS=8: random choices of what is lost)
 # make check-cuda  the CUDA kernels on an emulated GPU, in four modes   make cuda-report cuda-count cuda-model  their figures
+# make check-planted  which mode finds which fault planted in the CUDA kernels
 # make info       parts, versions, flags            make bench     speed of the engine on this machine
 # make deps       the distribution's packages       make bench-peers bench-archive  beside other engines, beside PyTorch
 # make check-peers  evaluate beside surface-distance and MONAI: the same values, and times
@@ -32,6 +33,7 @@ export CC
 AR ?= ar
 SAN ?=
 BUILD ?= build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
+LIBCPU ?= $(BUILD)/libcpu.a
 PREFIX ?= /usr/local
 CFLAGS ?= -O2 -g
 WERROR ?= -Werror
@@ -71,7 +73,7 @@ NVCC_GENCODE ?= -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,cod
 CUDA := $(if $(SAN),,$(NVCC))
 CUDA_TARGETS := $(subst $(space),$(comma)$(space),$(strip $(patsubst code=%,%,$(filter code=%,$(subst $(comma), ,$(NVCC_GENCODE))))))
 CUDA_C_FLAGS := $(if $(CUDA_INCLUDE),-isystem $(CUDA_INCLUDE))
-NVCC_FLAGS := -std=c++17 -O3 $(NVCC_GENCODE) -ccbin $(CXX) -I. -Xcompiler -Wall
+NVCC_FLAGS := -std=c++17 -O3 $(NVCC_GENCODE) -ccbin $(CXX) -I. -Xcompiler -Wall -Xptxas -v
 EMULATED_FLAGS := -std=c++17 $(CFLAGS) -Wall -Wextra $(WERROR) -Wno-unknown-pragmas -fno-strict-aliasing -pthread \
     -DNOC_CUDA_EMULATED -Itests/emulation -I. $(CUDA_C_FLAGS)
 # The emulation's own accesses are no thread's of a kernel.
@@ -143,7 +145,7 @@ headers = $(wildcard $(patsubst %.c,%.h,$(1)))
 
 # --- building --------------------------------------------------------------------------------------------------------
 
-.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 check-cuda check-peers cuda-report cuda-count bench bench-peers bench-archive peers lint layers format install uninstall clean fuzzers fuzz power faults cuda-model FORCE
+.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 check-cuda check-peers cuda-report cuda-count bench bench-peers bench-archive peers lint layers format install uninstall clean fuzzers fuzz power faults cuda-model cuda-programs check-planted FORCE
 
 all: $(BUILD)/nocturne
 
@@ -183,7 +185,7 @@ $(OBJ)/%.o: %.c $(BUILD)/flags
 $(OBJ)/%.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,nvcc,$<)
-	$(Q)$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+	$(Q)$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@ 2>$(@:.o=.ptxas) || { cat $(@:.o=.ptxas) >&2; exit 1; }
 
 $(OBJ)/emulated/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -231,7 +233,7 @@ $(BUILD)/nocturne-emulated: $(OBJ)/pipeline/main.o $(EMULATED_ARCHIVES)
 
 # $(1) name, $(2) shared sources, $(3) floors, $(4) the framework's libraries
 define test_rule
-$(BUILD)/tests/$(1): $(OBJ)/tests/$(1).o $(patsubst %.c,$(OBJ)/%.o,$(2)) $(patsubst %,$(BUILD)/lib%.a,$(3))
+$(BUILD)/tests/$(1): $(OBJ)/tests/$(1).o $(patsubst %.c,$(OBJ)/%.o,$(2)) $(patsubst $(BUILD)/libcpu.a,$(LIBCPU),$(patsubst %,$(BUILD)/lib%.a,$(3)))
 	@mkdir -p $$(@D)
 	@$(if $(4)$(filter prog_% fuzz/%,$(1)),:,echo 'make: Check not found: apt-get install check  (or: make deps)' >&2; exit 1)
 	$$(call say,link,$$@)
@@ -297,7 +299,7 @@ SECONDS := 60
 fuzz:
 	@BUILD='$(abspath $(BUILD))/fuzz' MAKE='$(MAKE)' scripts/fuzz.sh '$(SECONDS)' $(FUZZ)
 
-check-all: all tests layers
+check-all: all tests layers $(if $(SAN),,cuda-programs)
 	$(call prove_all,$(TESTS) $(PROGRAM_TESTS))
 
 # What takes too long for every check, and needs the larger reference values: NOC_REFERENCE_DIR.
@@ -319,66 +321,66 @@ SEED ?= 1
 faults: all $(TEST_SHIMS)
 	@NOC="$(abspath $(BUILD))/nocturne" BUILD="$(abspath $(BUILD))" $(or $(PYTHON),/usr/bin/python3) scripts/faults.py --runs $(RUNS) --seed $(SEED) $(FAULTS_FLAGS)
 
-# The kernels on the emulated GPU in four modes, as no single one finds every fault: lanes in order and copies as late as they
-# may land; reversed and as early; addresses and undefined behaviour; races, whose reports need a fixed address layout.
-emulated_tests = $(CUDA_TESTS:$(BUILD)/%=$(BUILD)/san-$(subst $(comma),-,$(1))/%)
-check-cuda: $(if $(CUDA_INCLUDE),$(CUDA_TESTS))
-	@$(if $(CUDA_INCLUDE),:,echo 'make: no headers of a CUDA toolkit here' >&2; exit 1)
-	set -e; for t in $(CUDA_TESTS); do $$t; EMU_ORDER=1 EMU_ASYNC=early $$t; done
-	@$(MAKE) --no-print-directory SAN=address,undefined $(call emulated_tests,address$(comma)undefined)
-	set -e; for t in $(call emulated_tests,address$(comma)undefined); do $$t; done
-	@$(MAKE) --no-print-directory SAN=thread $(call emulated_tests,thread)
-	set -e; for t in $(call emulated_tests,thread); do \
-	    CK_FORK=no EMU_ASYNC=early TSAN_OPTIONS=halt_on_error=1 setarch -R $$t; done
-	@$(MAKE) --no-print-directory cuda-count >$(BUILD)/cuda_count.log || { grep -e '<--' $(BUILD)/cuda_count.log; exit 1; }
-	@$(if $(NVCC),$(MAKE) --no-print-directory cuda-report,echo 'no nvcc here: registers and occupancy were not checked')
+# What tests/kernels.t runs: the tests of the kernels on the emulated GPU, for the modes of scripts/cuda_mode.sh, and the
+# programs that count and limit. The CPU's kernels under them are the plain ones, which are not what is tested here.
+cuda_mode = $(MAKE) --no-print-directory SAN=$(2) BUILD=$(BUILD)/cuda-$(1) LIBCPU=$(BUILD)/libcpu.a \
+    $(CUDA_TESTS:$(BUILD)/%=$(BUILD)/cuda-$(1)/%)
+cuda-programs: $(if $(CUDA_INCLUDE),$(CUDA_TESTS) $(BUILD)/cuda_counts $(BUILD)/cuda_limits) $(if $(CUDA),$(CUDA_KERNELS:%.cu=$(OBJ)/%.o))
+	@$(if $(CUDA_INCLUDE),$(call cuda_mode,address,address$(comma)undefined),:)
+	@$(if $(CUDA_INCLUDE),$(call cuda_mode,thread,thread),:)
 
-# Registers, stack, spills, shared memory and occupancy of each fused kernel, against what it promises; and how often the
-# instructions that make it fast are in it, where nvdisasm is installed.
-FUSED := $(filter engine/cuda/fused_%,$(CUDA_KERNELS))
-PTXAS_LOGS := $(foreach c,80 90,$(FUSED:engine/cuda/%.cu=$(BUILD)/cubin/%.$(c).ptxas))
-define cubin_rule
-$(BUILD)/cubin/%.$(1).ptxas: engine/cuda/%.cu $(wildcard engine/cuda/*.h engine/cuda/*.cuh)
-	@mkdir -p $$(@D)
-	$$(call say,nvcc,$$< (sm_$(1)))
-	$$(Q)$(NVCC) -std=c++17 -O3 -I. -arch=sm_$(1) -Xptxas -v -cubin $$< -o $$(@:.ptxas=.cubin) 2>$$@ || { cat $$@ >&2; exit 1; }
-endef
-$(foreach c,80 90,$(eval $(call cubin_rule,$(c))))
+# Every planted fault in every mode; tests/kernels.t looks for each in the mode that has to find it.
+check-planted: cuda-programs
+	@BUILD='$(abspath $(BUILD))' $(or $(PYTHON),/usr/bin/python3) scripts/planted_faults.py --all
 
-# Bank conflicts and sectors of the fused kernels at usual shapes: the host's compiler calls the counters at each access.
+check-cuda: cuda-programs
+	$(call prove_all,tests/kernels.t)
+
+# Bank conflicts and sectors of the kernels at usual shapes: the host's compiler calls the counters at each access.
 $(OBJ)/counted/%.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,c++ ,$< (counted))
 	$(Q)$(CXX) $(EMULATED_FLAGS) -O1 -fno-tree-vectorize -fno-thread-jumps -fno-pie -fsanitize=thread -MMD -MP -x c++ -c $< -o $@
 $(BUILD)/cuda_counts: EXTRA := $(CHECK_CFLAGS) $(CUDA_C_FLAGS)
-$(BUILD)/cuda_counts: $(OBJ)/tests/cuda_counts.o $(FUSED:%.cu=$(OBJ)/counted/%.o) \
+$(BUILD)/cuda_counts: $(OBJ)/tests/cuda_counts.o $(CUDA_KERNELS:%.cu=$(OBJ)/counted/%.o) \
     $(patsubst %.cpp,$(OBJ)/emulated/%.o,$(wildcard tests/emulation/*.cpp))
 	$(Q)$(CXX) -no-pie -pthread $^ $(CHECK_LIBS) -lm -o $@
 
 cuda-count: $(BUILD)/cuda_counts
 	@rm -f $(BUILD)/cuda_counts.txt; CK_FORK=no $(BUILD)/cuda_counts >$(BUILD)/cuda_counts.txt; status=$$?; \
-	    awk '/^0x/ { ("addr2line -s -i -e $(BUILD)/cuda_counts " $$1 " | grep -m1 fused_") | getline $$1 } 1' $(BUILD)/cuda_counts.txt; \
+	    awk '/^0x/ { ("addr2line -s -i -e $(BUILD)/cuda_counts " $$1 " | grep -m1 '[a-z]_.*[.]cu:'") | getline $$1 } 1' $(BUILD)/cuda_counts.txt; \
 	    exit $$status
 
 $(BUILD)/cuda_limits: $(OBJ)/emulated/tests/cuda_limits.o $(BUILD)/libcuda_emulated.a
 	$(Q)$(CXX) -pthread $(SANITIZE) $^ -lm -o $@
 
-cuda-report: $(if $(NVCC),$(BUILD)/cuda_limits $(PTXAS_LOGS))
-	@$(if $(NVCC),:,echo 'make: no nvcc here' >&2; exit 1)
-	@$(BUILD)/cuda_limits $(PTXAS_LOGS)
-	@scripts/cuda_instructions.sh $(PTXAS_LOGS:.ptxas=.cubin)
+# Registers, stack, spills, shared memory and occupancy of each kernel, against what it promises; and how often the
+# instructions that make it fast are in it, where nvdisasm is installed.
+CUBINS := $(foreach c,80 90,$(CUDA_KERNELS:engine/cuda/%.cu=$(BUILD)/cubin/%.$(c).cubin))
+define cubin_rule
+$(BUILD)/cubin/%.$(1).cubin: engine/cuda/%.cu $(wildcard engine/cuda/*.h engine/cuda/*.cuh)
+	@mkdir -p $$(@D)
+	$$(call say,nvcc,$$< (sm_$(1)))
+	$$(Q)$(NVCC) -std=c++17 -O3 -I. -arch=sm_$(1) -cubin -Xptxas -v $$< -o $$@ 2>$$(@:.cubin=.ptxas) || { cat $$(@:.cubin=.ptxas) >&2; exit 1; }
+endef
+$(foreach c,80 90,$(eval $(call cubin_rule,$(c))))
+cuda-report: $(if $(CUDA),$(BUILD)/cuda_limits $(CUDA_KERNELS:%.cu=$(OBJ)/%.o)) $(if $(shell command -v nvdisasm),$(CUBINS))
+	@$(if $(CUDA),:,echo 'make: no nvcc here' >&2; exit 1)
+	@$(BUILD)/cuda_limits $(CUDA_KERNELS:%.cu=$(OBJ)/%.ptxas)
+	@scripts/cuda_instructions.sh $(CUBINS)
 
 # What each kernel's launches must cost in the published network, from the device's instructions and the emulated device's
 # launches: a table for BENCHMARKS.md.
 $(BUILD)/cuda_model: EXTRA := $(CUDA_C_FLAGS)
-$(BUILD)/cuda_model: $(OBJ)/tests/cuda_model.o $(FUSED:%.cu=$(OBJ)/emulated/%.o) \
+$(BUILD)/cuda_model: $(OBJ)/tests/cuda_model.o $(patsubst %.cu,$(OBJ)/emulated/%.o,$(filter engine/cuda/fused_%,$(CUDA_KERNELS))) \
     $(patsubst %.cpp,$(OBJ)/emulated/%.o,$(filter-out $(COUNTERS),$(wildcard tests/emulation/*.cpp)))
 	$(Q)$(CXX) -pthread -rdynamic $(SANITIZE) $^ -lm -ldl -o $@
 
-cuda-model: $(if $(NVCC),$(BUILD)/cuda_model $(filter %.90.ptxas,$(PTXAS_LOGS)))
+FUSED_CUBINS := $(filter $(BUILD)/cubin/fused_%.90.cubin,$(CUBINS))
+cuda-model: $(if $(NVCC),$(BUILD)/cuda_model $(FUSED_CUBINS))
 	@$(if $(NVCC),:,echo 'make: no nvcc here' >&2; exit 1)
 	@EMU_RECORD=1 $(BUILD)/cuda_model >$(BUILD)/cuda_model.txt
-	@$(or $(PYTHON),/usr/bin/python3) scripts/cuda_model.py $(BUILD)/cuda_model.txt $(filter %.90.ptxas,$(PTXAS_LOGS))
+	@$(or $(PYTHON),/usr/bin/python3) scripts/cuda_model.py $(BUILD)/cuda_model.txt $(FUSED_CUBINS:.cubin=.ptxas)
 
 layers:
 	@scripts/check_layers.sh

@@ -1,4 +1,5 @@
-/* The fused kernels at usual shapes, once each, for the counters of the emulated device. */
+/* The fused kernels, and the general ones that stream, at usual shapes, once each, for the counters of the
+ * emulated device. */
 #include "engine/cuda/fused_attention.h"
 #include "engine/cuda/fused_conv.h"
 #include "engine/cuda/fused_decoder.h"
@@ -125,8 +126,40 @@ START_TEST(usual_shapes)
 }
 END_TEST
 
+START_TEST(streams)
+{
+    enum { ROWS = 512, CHANNELS = 64, FLOATS = ROWS * CHANNELS };
+    float *floats = filled(FLOATS * sizeof *floats);
+    for (int t = 0; t < 2; t++) {
+        const noc_cuda_type type = t ? NOC_CUDA_F16 : NOC_CUDA_F32;
+        void *in = filled(FLOATS * sizeof(float)), *out = filled(FLOATS * sizeof(float));
+        const noc_cuda_tokens tokens = {.type = type,
+                                        .in = in,
+                                        .weight = floats,
+                                        .bias = floats,
+                                        .out = out,
+                                        .rows = ROWS,
+                                        .channels = CHANNELS,
+                                        .eps = 1e-5F};
+        const noc_cuda_depthwise depthwise = {.type = type,
+                                              .in = in,
+                                              .weight = floats,
+                                              .bias = floats,
+                                              .out = out,
+                                              .batch = 1,
+                                              .grid = {8, 8, 8},
+                                              .channels = CHANNELS};
+        ck_assert_int_eq(noc_cuda_layer_norm_run(NULL, &tokens), cudaSuccess);
+        ck_assert_int_eq(noc_cuda_pointwise_run(NULL, &tokens), cudaSuccess);
+        ck_assert_int_eq(noc_cuda_depthwise_run(NULL, &depthwise), cudaSuccess);
+        ck_assert_int_eq(noc_cuda_take_run(NULL, type, floats, 1, out, 1, FLOATS / 4, 4), cudaSuccess);
+        ck_assert_int_eq(noc_cuda_give_run(NULL, type, in, floats, FLOATS / 4, 4), cudaSuccess);
+    }
+}
+END_TEST
+
 int main(void)
 {
-    const TTest *const tests[] = {usual_shapes};
-    return run_suite("cuda_counts", tests, 1);
+    const TTest *const tests[] = {usual_shapes, streams};
+    return run_suite("cuda_counts", tests, 2);
 }

@@ -1,8 +1,7 @@
-// cuda_limits LOG...: what the device compiler says of each kernel (nvcc -Xptxas -v, logs named *.80.ptxas
-// and
-// *.90.ptxas), and how many of its blocks a multiprocessor then holds, by the toolkit's own calculator. Fails
-// for a kernel with a stack or spills, for one that holds fewer blocks than it promises, and for one that no
-// line of the table knows. Needs no device.
+// cuda_limits LOG...: what the device compiler says of each kernel (nvcc -Xptxas -v), and how many of its
+// blocks a multiprocessor then holds, by the toolkit's own calculator. Fails for a kernel with a stack or
+// spills, for one that holds fewer blocks than it promises, and for one that no line of the table knows.
+// Needs no device.
 #include "engine/cuda/element.cuh"
 #include "engine/cuda/fused_attention.h"
 #include "engine/cuda/fused_conv.h"
@@ -36,6 +35,10 @@ namespace conv
 {
 #include "engine/cuda/fused_conv.cu"
 }
+namespace general
+{
+#include "engine/cuda/kernels_attention.cu"
+}
 
 // Parts of a kernel's mangled name, its block, and the blocks that fit on compute capability 8.0 and 9.0.
 struct promise {
@@ -48,10 +51,10 @@ static constexpr int STEM_SHARED = 11 * 19 * 18 * 16 + 2 * conv::block<2, 1, 4>:
 
 static const promise promises[] = {
     {"gemm_kernel", "Lb", gemm::THREADS, gemm::STAGE, {gemm::BLOCKS, gemm::BLOCKS}},
-    {"attention_kernel", "Li16E", attention::THREADS, attention::head<16>::SHARED, {3, 3}},
-    {"attention_kernel", "Li32E", attention::THREADS, attention::head<32>::SHARED, {2, 3}},
-    {"attention_kernel", "Li48E", attention::THREADS, attention::head<48>::SHARED, {2, 2}},
-    {"attention_kernel", "Li64E", attention::THREADS, attention::head<64>::SHARED, {2, 2}},
+    {"attention_kernel", "Li16EEv24", attention::THREADS, attention::head<16>::SHARED, {3, 3}},
+    {"attention_kernel", "Li32EEv24", attention::THREADS, attention::head<32>::SHARED, {2, 3}},
+    {"attention_kernel", "Li48EEv24", attention::THREADS, attention::head<48>::SHARED, {2, 2}},
+    {"attention_kernel", "Li64EEv24", attention::THREADS, attention::head<64>::SHARED, {2, 2}},
     {"mixffn_kernel", "Li1ELi4E", mixffn::THREADS, mixffn::box<4, 8, 8, 1, 4>::SHARED, {1, 2}},
     {"mixffn_kernel", "Li1ELi8E", mixffn::THREADS, mixffn::box<4, 8, 8, 1, 8>::SHARED, {1, 2}},
     {"mixffn_kernel", "Li4ELi2E", mixffn::THREADS, mixffn::box<4, 4, 4, 4, 2>::SHARED, {2, 2}},
@@ -62,6 +65,20 @@ static const promise promises[] = {
     {"conv_kernel", "Li2ELi2ELi2E", conv::THREADS, conv::block<2, 2, 2>::SHARED, {2, 2}},
     {"conv_kernel", "Li2ELi4ELi1E", conv::THREADS, conv::block<2, 4, 1>::SHARED, {2, 2}},
     {"conv_kernel", "Li1ELi8ELi1E", conv::THREADS, conv::block<1, 8, 1>::SHARED, {2, 2}},
+    {"attention_kernel", "Li1EEv18", general::WARPS * 32, 4 * general::shared_floats(32), {6, 6}},
+    {"attention_kernel", "Li2EEv18", general::WARPS * 32, 4 * general::shared_floats(64), {6, 6}},
+    {"attention_kernel", "Li4EEv18", general::WARPS * 32, 4 * general::shared_floats(128), {3, 3}},
+    {"attention_kernel", "Li16EEv18", general::WARPS * 32, 4 * general::shared_floats(512), {1, 1}},
+    {"product_kernel", "", 256, 0, {2, 2}},
+    {"tail_kernel", "", 256, 0, {2, 2}},
+    {"layer_norm_kernel", "", 256, 0, {BLOCKS_OF_A_LINE, BLOCKS_OF_A_LINE}},
+    {"pointwise_kernel", "", THREADS_OF_A_LINE, 0, {BLOCKS_OF_A_LINE, BLOCKS_OF_A_LINE}},
+    {"take_kernel", "", THREADS_OF_A_LINE, 0, {BLOCKS_OF_A_LINE, BLOCKS_OF_A_LINE}},
+    {"give_kernel", "", THREADS_OF_A_LINE, 0, {BLOCKS_OF_A_LINE, BLOCKS_OF_A_LINE}},
+    {"depthwise_kernel", "", THREADS_OF_A_LINE, 0, {BLOCKS_OF_A_LINE, BLOCKS_OF_A_LINE}},
+    {"mix_kernel", "", THREADS_OF_A_LINE, 0, {BLOCKS_OF_A_LINE, BLOCKS_OF_A_LINE}},
+    {"gather_kernel", "", THREADS_OF_A_LINE, 0, {BLOCKS_OF_A_LINE, BLOCKS_OF_A_LINE}},
+    {"peak_kernel", "", THREADS_OF_A_LINE, 0, {BLOCKS_OF_A_LINE, BLOCKS_OF_A_LINE}},
 };
 
 static int blocks_of(int major, int registers, int threads, int static_shared, int shared)
@@ -117,10 +134,10 @@ static bool report(const std::string &name, int capability, int stack, int spill
     const promise *p = promise_of(name);
     if (p)
         blocks = blocks_of(capability / 10, registers, p->threads, fixed, p->shared);
-    bool kept = p && stack == 0 && spills == 0 && blocks >= p->blocks[capability == 90];
+    bool kept = p && stack == 0 && spills == 0 && blocks >= p->blocks[capability >= 90];
     printf("%-58s sm_%d %4d registers %2d stack %2d spilled %6d shared %2d blocks of %2d%s\n", name.c_str(),
            capability, registers, stack, spills, p ? p->shared + fixed : 0, blocks,
-           p ? p->blocks[capability == 90] : 0, kept ? "" : "  <-- not kept");
+           p ? p->blocks[capability >= 90] : 0, kept ? "" : "  <-- not kept");
     return kept;
 }
 
@@ -128,13 +145,14 @@ static bool report_log(const char *path)
 {
     std::ifstream log(path);
     std::string line, name;
-    int capability = std::string(path).find(".80.") != std::string::npos ? 80 : 90, stack = 0, spills = 0,
-        count = 0;
+    int capability = 0, stack = 0, spills = 0, count = 0;
     bool kept = true;
     while (std::getline(log, line)) {
         size_t at = line.find("Compiling entry function '");
-        if (at != line.npos)
+        if (at != line.npos) {
+            capability = atoi(line.c_str() + line.find("sm_") + 3);
             name = line.substr(at + 26, line.find('\'', at + 26) - at - 26);
+        }
         if (line.find("bytes stack frame") != line.npos) {
             stack = number_before(line, " bytes stack frame");
             spills = number_before(line, " bytes spill stores") + number_before(line, " bytes spill loads");

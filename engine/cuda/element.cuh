@@ -86,7 +86,8 @@ static inline cudaLaunchConfig_t launch_config(cudaStream_t stream, dim3 blocks,
     return config;
 }
 
-enum { THREADS_OF_A_LINE = 256 };
+// Blocks: that a multiprocessor holds at least.
+enum { THREADS_OF_A_LINE = 256, BLOCKS_OF_A_LINE = 4 };
 
 // A kernel whose thread i makes element i of `count`.
 static inline cudaLaunchConfig_t line_config(cudaStream_t stream, int64_t count)

@@ -93,7 +93,9 @@ static __device__ __forceinline__ void weigh(const noc_cuda_attention &a, const 
 
 // PARTS: dimensions of a lane.
 template <class T, int PARTS>
-__global__ void __launch_bounds__(WARPS * 32) attention_kernel(noc_cuda_attention a)
+__global__ void __launch_bounds__(WARPS * 32, PARTS <= 2   ? 6
+                                              : PARTS <= 4 ? 3
+                                                           : 1) attention_kernel(noc_cuda_attention a)
 {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, width = a.heads * a.dim;
     int row = 2 * width + a.has_scores, first_query = (blockIdx.x * WARPS + warp) * QUERIES;

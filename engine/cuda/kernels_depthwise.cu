@@ -5,7 +5,8 @@
 
 enum { STRIP = 4 };
 
-template <class T> __global__ void __launch_bounds__(THREADS_OF_A_LINE) depthwise_kernel(noc_cuda_depthwise p)
+template <class T>
+__global__ void __launch_bounds__(THREADS_OF_A_LINE, BLOCKS_OF_A_LINE) depthwise_kernel(noc_cuda_depthwise p)
 {
     int strips = (p.grid[2] + STRIP - 1) / STRIP, c = (int)(line_index() % p.channels);
     int64_t left = line_index() / p.channels;

@@ -55,7 +55,7 @@ static __device__ __forceinline__ void add_window(const noc_cuda_gathering &g,
     *weights += weight;
 }
 
-__global__ void __launch_bounds__(THREADS_OF_A_LINE) gather_kernel(noc_cuda_gathering g)
+__global__ void __launch_bounds__(THREADS_OF_A_LINE, BLOCKS_OF_A_LINE) gather_kernel(noc_cuda_gathering g)
 {
     int64_t at = line_index(), row = g.first_row + at / g.width;
     if (at >= (int64_t)g.rows * g.width)

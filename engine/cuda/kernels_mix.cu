@@ -24,7 +24,8 @@ static __device__ __forceinline__ float resized(const T *in, const int in_grid[3
     return mixed(along_d[0], along_d[1], b[0].share);
 }
 
-template <class T> __global__ void __launch_bounds__(THREADS_OF_A_LINE) mix_kernel(noc_cuda_mix m)
+template <class T>
+__global__ void __launch_bounds__(THREADS_OF_A_LINE, BLOCKS_OF_A_LINE) mix_kernel(noc_cuda_mix m)
 {
     int64_t i = line_index(), left = i / m.channels;
     int c = (int)(i % m.channels), at[3];

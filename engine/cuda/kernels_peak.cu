@@ -3,7 +3,7 @@
 
 enum { CHAINS = 8 };
 
-__global__ void __launch_bounds__(THREADS_OF_A_LINE) peak_kernel(int rounds, float *sink)
+__global__ void __launch_bounds__(THREADS_OF_A_LINE, BLOCKS_OF_A_LINE) peak_kernel(int rounds, float *sink)
 {
     float x[CHAINS], factor = sink[0], sum = 0;
     for (int i = 0; i < CHAINS; i++)

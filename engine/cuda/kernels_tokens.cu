@@ -12,7 +12,8 @@ static __device__ __forceinline__ float warp_sum(float x)
 
 // A warp a row: mean, then variance (never the difference of two large sums), then the row again from the
 // cache.
-template <class T> __global__ void __launch_bounds__(WARPS * 32) layer_norm_kernel(noc_cuda_tokens t)
+template <class T>
+__global__ void __launch_bounds__(WARPS * 32, BLOCKS_OF_A_LINE) layer_norm_kernel(noc_cuda_tokens t)
 {
     int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
     int lane = threadIdx.x % 32;
@@ -33,7 +34,8 @@ template <class T> __global__ void __launch_bounds__(WARPS * 32) layer_norm_kern
     }
 }
 
-template <class T> __global__ void __launch_bounds__(THREADS_OF_A_LINE) pointwise_kernel(noc_cuda_tokens t)
+template <class T>
+__global__ void __launch_bounds__(THREADS_OF_A_LINE, BLOCKS_OF_A_LINE) pointwise_kernel(noc_cuda_tokens t)
 {
     int64_t i = line_index();
     if (i >= t.rows * t.channels)
@@ -44,7 +46,7 @@ template <class T> __global__ void __launch_bounds__(THREADS_OF_A_LINE) pointwis
 }
 
 template <class T>
-__global__ void __launch_bounds__(THREADS_OF_A_LINE)
+__global__ void __launch_bounds__(THREADS_OF_A_LINE, BLOCKS_OF_A_LINE)
     take_kernel(const float *in, int is_planar, T *out, int64_t count, int64_t rows, int channels)
 {
     int64_t i = line_index(), row = i / channels % rows, window = i / channels / rows;
@@ -53,12 +55,12 @@ __global__ void __launch_bounds__(THREADS_OF_A_LINE)
 }
 
 template <class T>
-__global__ void __launch_bounds__(THREADS_OF_A_LINE)
+__global__ void __launch_bounds__(THREADS_OF_A_LINE, BLOCKS_OF_A_LINE)
     give_kernel(const T *in, float *out, int64_t count, int64_t rows, int channels)
 {
     int64_t i = line_index();
     if (i < count)
-        out[i] = number_of(in[i % rows * channels + i / rows]);
+        out[i % channels * rows + i / channels] = number_of(in[i]); // of a few channels: whole sectors
 }
 
 extern "C" cudaError_t noc_cuda_layer_norm_run(cudaStream_t stream, const noc_cuda_tokens *t)

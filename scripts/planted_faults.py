@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+"""planted_faults.py [--all] [--only TEXT]: that the tests of the CUDA kernels find faults.
+
+Plants one fault after the other in a copy of the kernels, compiles that kernel as the build in $BUILD does, and runs its test
+in the mode (cuda_mode.sh) that has to find it; with --all in every mode, for the table. Fails for a fault that is not found,
+and for one whose line is no longer in the kernel: then the kernel has changed, and the table below has to follow.
+"""
+import argparse
+import concurrent.futures
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+
+MODES = {"late": "", "early": "", "address": "address,undefined", "thread": "thread"}
+SYNC = "__syncthreads();\n"
+WAIT = "copy_wait<0>();\n"
+
+# kernel, test, what is wrong, the mode that finds it, where (engine/cuda/...), the text that is there once, what replaces it
+FAULTS = [
+    ("fused_gemm", "gemm", "no barrier after the copies' wait", "thread", "fused_gemm.cu",
+     WAIT + "        " + SYNC + "        if (step + 1", WAIT + "        if (step + 1"),
+    ("fused_gemm", "gemm", "a buffer is refilled before the barrier", "early", "fused_gemm.cu",
+     WAIT + "        " + SYNC + "        if (step + 1 < all)\n            fetch(step + 1);\n        copy_commit();\n",
+     "if (step + 1 < all)\n            fetch(step + 1);\n        copy_commit();\n        copy_wait<1>();\n        " + SYNC),
+    ("fused_gemm", "gemm", "no wait for the copies", "late", "fused_gemm.cu",
+     WAIT + "        " + SYNC + "        if (step + 1", SYNC + "        if (step + 1"),
+    ("fused_gemm", "gemm", "no guard of rows in the epilogue", "address", "fused_gemm.cu", "if (row0 + row >= g.rows)", "if (false)"),
+    ("fused_gemm", "gemm", "no guard of rows in fetch", "address", "tile.cuh", "bool valid = r < rows && at < depth;",
+     "bool valid = at < depth;"),
+    ("fused_gemm", "gemm", "4096 bytes of shared memory too few", "late", "fused_gemm.cu", "? STAGE : shared", "? STAGE - 4096 : shared"),
+    ("fused_gemm", "gemm", "64 bytes of shared memory too few", "address", "fused_gemm.cu", "? STAGE : shared", "? STAGE - 64 : shared"),
+    ("fused_gemm", "gemm", "a barrier in a branch", "late", "fused_gemm.cu", SYNC + "        normalise",
+     "if (warp < 2)\n            " + SYNC + "        normalise"),
+    ("fused_gemm", "gemm", "two different barriers", "late", "fused_gemm.cu", SYNC + "        normalise",
+     "if (warp < 2)\n            " + SYNC + "        else\n            " + SYNC + "        normalise"),
+    ("fused_gemm", "gemm", "a shuffle in a branch", "late", "fused_gemm.cu", "(sum + __shfl_xor_sync(ALL_LANES, sum, 16))",
+     "(sum + (lane < 16 ? __shfl_xor_sync(ALL_LANES, sum, 16) : 0))"),
+    ("fused_gemm", "gemm", "fragments of b swapped", "late", "tile.cuh", "mma(d[i][j], a[i], b[0], b[1])", "mma(d[i][j], a[i], b[1], b[0])"),
+    ("fused_gemm", "gemm", "no barrier before squares of the tail are read", "thread", "fused_gemm.cu",
+     "squares);\n    " + SYNC, "squares);\n"),
+    ("fused_attention", "attention", "a return before a barrier", "late", "fused_attention.cu",
+     "if (row >= p.rows)\n                continue;", "if (row >= p.rows)\n                return;"),
+    ("fused_attention", "attention", "a query read past the end", "address", "fused_attention.cu",
+     "(const T *)p.queries + at, rows,", "(const T *)p.queries + at, 16,"),
+    ("fused_attention", "attention", "no opt-in to 64 KiB", "late", "tile.cuh", "if (shared > 48 << 10)", "if (shared < 0)"),
+    ("fused_attention", "attention", "ldmatrix without trans", "late", "fused_attention.cu", "load_matrix4_trans(b", "load_matrix4(b"),
+    ("fused_attention", "attention", "keys behind the last one count", "late", "fused_attention.cu", "i >= run  ? -INFINITY",
+     "i >= run  ? 0.0f"),
+    ("fused_attention", "attention", "no barrier after loading keys", "thread", "fused_attention.cu",
+     "copy_wait<0>();\n                " + SYNC, "copy_wait<0>();\n"),
+    ("fused_attention", "attention", "no barrier before keys are refilled", "thread", "fused_attention.cu",
+     "head<D>::RUN) {\n                " + SYNC, "head<D>::RUN) {\n"),
+    ("fused_attention", "attention", "no barrier of the warp after loading queries", "thread", "fused_attention.cu",
+     "__syncwarp();\n                begin", "begin"),
+    ("fused_conv", "conv", "a wait for one group too few", "late", "fused_conv.cu", "copy_wait<STAGES - 2>", "copy_wait<STAGES - 1>"),
+    ("fused_conv", "conv", "a butterfly that starts at 8", "late", "tile.cuh", "for (int bits = 16;", "for (int bits = 8;"),
+    ("fused_conv", "conv", "no guard of the last edge", "late", "fused_conv.cu", " && w >= 0 &&\n                 w < p.grid[2]", " && w >= 0"),
+    ("fused_stem", "conv", "sums over the patch without a barrier", "early", "fused_stem.cu", SYNC + "    float *sums", "float *sums"),
+    ("fused_mixffn", "mixffn", "no barrier before hidden values are read", "thread", "fused_mixffn.cu", SYNC + "        multiply",
+     "multiply"),
+    ("fused_mixffn", "mixffn", "the halo is not zeroed", "late", "fused_mixffn.cu", "d >= 0 && d < p.grid[0] && h >= 0 &&", "d < p.grid[0] && h >= 0 &&"),
+    ("fused_decoder", "decoder", "no barrier before sums are read", "thread", "fused_decoder.cu",
+     "squares);\n    " + SYNC, "squares);\n"),
+    ("kernels_product", "", "no barrier after fetch", "late", "kernels_product.cu", "first, t);\n        " + SYNC, "first, t);\n"),
+    ("kernels_product", "", "no barrier before a buffer is refilled", "early", "kernels_product.cu",
+     "        }\n        " + SYNC + "    }", "        }\n    }"),
+    ("kernels_attention", "", "no barrier after loading keys", "late", "kernels_attention.cu", "first, s);\n        " + SYNC, "first, s);\n"),
+    ("kernels_attention", "", "keys behind the last one count", "late", "kernels_attention.cu", "is_inside ? a.scale * scores[i] + own : -INFINITY",
+     "a.scale * scores[i] + own"),
+    ("kernels_depthwise", "", "no guard of the last edge", "address", "kernels_depthwise.cu", "w >= 0 && w < p.grid[2] ?", "w >= 0 ?"),
+    ("kernels_tokens", "", "a butterfly that starts at 8", "late", "kernels_tokens.cu", "int bits = 16;", "int bits = 8;"),
+    ("kernels_mix", "", "no guard of the last thread", "address", "kernels_mix.cu", "if (left >= m.batch)", "if (false)"),
+    ("kernels_gather", "", "no guard of the last thread", "address", "kernels_gather.cu", "if (at >= (int64_t)g.rows * g.width)", "if (false)"),
+]
+
+SIGNS = [("ThreadSanitizer", "race"), ("use-after-poison", "poison"), ("AddressSanitizer", "overflow"), ("runtime error", "undefined"),
+         ("emulated kernel:", "report"), ("== cudaSuccess", "refused"), ("signal", "abort")]
+
+root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+build = os.path.abspath(os.environ.get("BUILD", os.path.join(root, "build")))
+environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "SAN", "BUILD")}
+
+
+def test_of(name):
+    return "test_cuda" + (name and "_" + name)
+
+
+def folder_of(mode):
+    return build if mode in ("late", "early") else os.path.join(build, "cuda-" + mode)
+
+
+def commands_of(mode):
+    """How make compiles and links in a mode's folder: the words of each command, by the name of what it makes."""
+    folder = folder_of(mode)
+    tests = [os.path.join(folder, "tests", test_of(t)) for t in {f[1] for f in FAULTS}]
+    said = subprocess.run(["make", "-n", "--no-print-directory", "SAN=" + MODES[mode], "BUILD=" + folder, f"LIBCPU={build}/libcpu.a", *tests],
+                          cwd=root, env=environment, check=True, capture_output=True, text=True).stdout
+    commands = {}
+    for line in said.replace("\\\n", " ").splitlines():
+        if " -o " in line and not line.lstrip().startswith("echo"):
+            words = shlex.split(line)
+            commands[os.path.basename(words[words.index("-o") + 1])] = words
+    return commands
+
+
+def plant(fault, scratch):
+    """The sources with the fault in a new folder."""
+    _, _, _, _, file, text, instead = fault
+    folder = tempfile.mkdtemp(dir=scratch)
+    shutil.copytree(os.path.join(root, "engine/cuda"), os.path.join(folder, "engine/cuda"))
+    os.symlink(os.path.join(root, "tests"), os.path.join(folder, "tests"))
+    path = os.path.join(folder, "engine/cuda", file)
+    with open(path, encoding="utf-8") as f:
+        source = f.read()
+    if source.count(text) != 1:
+        sys.exit(f"planted_faults: {file}: \"{fault[2]}\" no longer applies: its line is there {source.count(text)} times")
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(source.replace(text, instead))
+    return folder
+
+
+def build_with(fault, folder, mode, commands):
+    """The test, linked with the kernel of that folder."""
+    kernel, test = fault[0], test_of(fault[1])
+    program, made = os.path.join(folder, mode), os.path.join(folder, mode + ".o")
+    compiling, linking = commands[kernel + ".o"], commands[test]
+    subprocess.run([*compiling[:compiling.index("-o")], "-g0", "-O1", "-w", "-MF", os.devnull, "-o", made], cwd=folder, env=environment, check=True)
+    at = linking.index("-Wl,--start-group")
+    linking = [*linking[:at], made, *linking[at:]]
+    linking[linking.index("-o") + 1] = program
+    subprocess.run(linking, cwd=root, env=environment, check=True)
+    return program
+
+
+def outcome(program, mode):
+    """What a program's test finds, or "-"."""
+    ran = subprocess.run([os.path.join(root, "scripts/cuda_mode.sh"), mode, program], cwd=root, check=False, timeout=900,
+                         env={**environment, "CK_VERBOSITY": "normal"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if ran.returncode == 0:
+        return "-"
+    said = ran.stdout.decode(errors="replace")
+    return next((name for sign, name in SIGNS if sign in said), "wrong")
+
+
+def find(fault, modes, scratch, commands):
+    folder = plant(fault, scratch)
+    found, program = {}, None
+    for mode in modes:
+        if mode != "early" or "late" not in modes:
+            program = build_with(fault, folder, mode, commands[folder_of(mode)])
+        found[mode] = outcome(program, mode)
+    shutil.rmtree(folder)
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--all", action="store_true", help="every fault in every mode")
+    parser.add_argument("--only", default="", metavar="TEXT", help="faults whose line of the table has this in it")
+    options = parser.parse_args()
+    faults = [f for f in FAULTS if options.only in f"{f[0]}: {f[2]}"]
+    needed = set(MODES if options.all else [f[3] for f in faults])
+    commands = {folder_of(mode): commands_of(mode) for mode in sorted(needed)}
+    survivors = 0
+    print(f"{'fault':<64}" + "".join(f"{m:<10}" for m in MODES))
+    with tempfile.TemporaryDirectory() as scratch, concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as workers:
+        sound = workers.map(lambda key: (key, outcome(os.path.join(folder_of(key[1]), "tests", test_of(key[0])), key[1])),
+                            sorted({(f[1], m) for f in faults for m in (MODES if options.all else [f[3]])}))
+        for (test, mode), found in sound:
+            if found != "-":
+                sys.exit(f"planted_faults: {test_of(test)} fails without any fault, {mode}: {found}")
+        results = workers.map(lambda f: find(f, list(MODES) if options.all else [f[3]], scratch, commands), faults)
+        for fault, found in zip(faults, results):
+            survives = found[fault[3]] == "-"
+            survivors += survives
+            print(f"{fault[0] + ': ' + fault[2]:<64}" + "".join(f"{found.get(m, ''):<10}" for m in MODES)
+                  + (f"<-- not found, {fault[3]}" if survives else ""), flush=True)
+    print(f"{len(faults) - survivors} of {len(faults)} faults found")
+    return survivors > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
