@@ -122,6 +122,8 @@ START_TEST(more_keys_than_fit)
     check_attention(
         (attention_case){.batch = 2, .heads = 1, .dim = 64, .rows = 18, .keys = 700, .spread = 1});
     check_attention(
+        (attention_case){.batch = 1, .heads = 1, .dim = 48, .rows = 129, .keys = 257, .spread = 1});
+    check_attention(
         (attention_case){.batch = 1, .heads = 2, .dim = 16, .rows = 5, .keys = 1100, .spread = 2});
 }
 END_TEST

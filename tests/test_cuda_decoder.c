@@ -136,6 +136,9 @@ START_TEST(awkward_decoders)
                            .classes = 14,
                            .term_count = 2,
                            .term_grids = {{2, 3, 4}, {5, 5, 9}}});
+    /* a row more than a block has, and the most depth and columns that it takes */
+    check_decoder(
+        (sample){.batch = 1, .grid = {1, 5, 13}, .depth = 256, .columns = 256, .tail = 256, .classes = 3});
 }
 END_TEST
 

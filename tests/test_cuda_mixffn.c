@@ -110,6 +110,7 @@ START_TEST(columns_in_blocks)
 {
     check_mixffn((sample){.batch = 1, .grid = {4, 4, 4}, .hidden = 64, .columns = 160, .has_residual = true});
     check_mixffn((sample){.batch = 2, .grid = {3, 5, 6}, .hidden = 104, .columns = 72, .has_residual = true});
+    check_mixffn((sample){.batch = 1, .grid = {1, 2, 5}, .hidden = 1024, .columns = 256});
 }
 END_TEST
 
