@@ -100,13 +100,16 @@ class Encoder(nn.Module):
                       config["attention_scale"]) for _ in range(config["depths"][s])))
             setattr(self, f"norm{s + 1}", nn.LayerNorm(width))
 
+    def stage(self, s, x):
+        sequence, grid = getattr(self, f"embed_{s}")(x)
+        for block in getattr(self, f"tf_block{s}"):
+            sequence = block(sequence, grid)
+        return volume(getattr(self, f"norm{s}")(sequence), grid)
+
     def forward(self, x):
         stages = []
         for s in range(1, 5):
-            sequence, grid = getattr(self, f"embed_{s}")(x)
-            for block in getattr(self, f"tf_block{s}"):
-                sequence = block(sequence, grid)
-            x = volume(getattr(self, f"norm{s}")(sequence), grid)
+            x = self.stage(s, x)
             stages.append(x)
         return stages
 
@@ -156,9 +159,14 @@ class SegFormer3D(nn.Module):
 
 
 def load(config, tensors):
-    """A network for inference with the arrays of a checkpoint."""
+    """A network for inference with the arrays of a checkpoint; its optional groups may be absent as a whole."""
     network = SegFormer3D(config).eval()
     state = {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
+    for name, module in network.named_modules():
+        if name + ".weight" in state and name.endswith((".query", ".key_value")):
+            state.setdefault(name + ".bias", torch.zeros_like(module.bias))
+        if name.endswith((".mlp.dwconv", "linear_c4", "linear_c3", "linear_c2", "linear_c1")) and name + ".bn.weight" not in state:
+            module.bn = nn.Identity()
     missing, unexpected = network.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:

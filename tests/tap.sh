@@ -82,6 +82,15 @@ skip()
     echo "ok $tap_count - $1 # SKIP $2"
 }
 
+# torch_python: prints a Python with PyTorch, or nothing: the virtual environment that PEERS names or `make peers` made,
+# else what is installed
+torch_python()
+{
+    for tap_python in "${PEERS:-$BUILD/peers}/bin/python" "$PYTHON"; do
+        "$tap_python" -c 'import torch' 2>/dev/null && echo "$tap_python" && return
+    done
+}
+
 tap_end()
 {
     echo "1..$tap_count"
