@@ -71,6 +71,7 @@ exits "make install twice" 0 in_copy install PREFIX=/opt/n DESTDIR="$stage"
 place=$stage/opt/n
 is "what is installed" "$(cd "$place" && find . -type f ! -name '*.md' | sort | tr '\n' ' ')" \
     "./bin/nocturne ./share/doc/nocturne/LICENSE ./share/nocturne/configs/default.yaml ./share/nocturne/configs/nocturne.sbatch\
+ ./share/nocturne/configs/train_hippocampus.yaml\
  ./share/nocturne/models/hippocampus/model.yaml ./share/nocturne/models/hippocampus/weights.safetensors "
 ok "README.md too" test -s "$place/share/doc/nocturne/README.md"
 

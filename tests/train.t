@@ -1,0 +1,76 @@
+#!/bin/sh
+# scripts/train.py: each layout, a training that was interrupted, ways to save memory, and a model that the program takes.
+. "$(dirname "$0")/tap.sh"
+tap_begin
+python=$(torch_python)
+[ -n "$python" ] || { echo "1..0 # SKIP no Python with PyTorch (make peers)"; exit 0; }
+"$python" -c 'import yaml, nibabel' || { echo "1..0 # SKIP that Python lacks PyYAML or nibabel (make peers)"; exit 0; }
+export OMP_NUM_THREADS=1
+cd "$work" || exit 1
+
+# train SETTINGS DATA OUT FLAGS...
+train()
+{
+    settings=$1 data=$2 out=$3
+    shift 3
+    timeout 300 "$python" "$root/scripts/train.py" "$settings.yaml" --data "$data" --out "$out" --threads 1 --nocturne "$NOC" "$@"
+}
+
+ok "scans" "$python" "$root/tests/trainings.py" make .
+ok "windows" "$python" "$root/tests/trainings.py" sees
+ok "gradients and bytes of each way to save memory" "$python" "$root/tests/trainings.py" exact
+for layout in msd nnunet brats; do
+    exits "$layout" 0 train $layout $layout out-$layout
+    says "... its scans" "2 scans for training, 1 held out"
+    says "... a Dice of our own program" "Dice "
+    ok "... a report" grep -q case_ out-$layout/validation.csv
+    exits "... a model" 0 "$NOC" plan -m out-$layout/model
+done
+
+# Killed without a word (it saves after each step here), gone on with, and never disturbed: the same bits.
+for way in learns quantized local; do
+    "$python" "$root/scripts/train.py" $way.yaml --data msd --out out-$way-2 --threads 1 --nocturne "$NOC" >log 2>&1 &
+    process=$!
+    turns=6000
+    until [ -e out-$way-2/checkpoint.pt ] || [ $turns = 0 ]; do
+        turns=$((turns - 1))
+        sleep 0.02
+    done
+    kill -KILL $process
+    wait $process
+    exits "$way: goes on after a kill" 0 train $way msd out-$way-2
+    ok "... where it was" grep -q "goes on at step [1-9]" out
+    exits "$way: undisturbed" 0 train $way msd out-$way
+    ok "... to the same model" "$python" "$root/tests/trainings.py" same out-$way/model out-$way-2/model
+done
+exits "--minutes" 75 train msd msd out-stopped --minutes 0.0001
+says "... stops orderly" "the same command goes on"
+exits "other settings" 1 train nnunet nnunet out-msd
+says "... are refused" "is of a training with other settings" err
+
+# It learns bright boxes, and the program gives the masks that PyTorch gives.
+ok "learns: Dice above 0.5" "$PYTHON" -c "
+import csv; row, = csv.DictReader(open('out-learns/validation.csv')); assert float(row['dice']) > 0.5, row"
+exits "infer" 0 "$NOC" infer -m out-learns/model -o mask.nii.gz msd/imagesTr/case_0.nii.gz
+ok "... gives PyTorch's mask" "$python" "$root/tests/trainings.py" mask out-learns/model msd/imagesTr/case_0.nii.gz mask.nii.gz
+
+exits "a table of memory" 0 train msd msd out-memory --compare-memory 2
+ok "... with each way" test "$(grep -c '^| ' out-memory/memory.md)" = 11
+
+# What is wrong is said.
+# wrong NAME SENTENCE SETTINGS DATA
+wrong()
+{
+    exits "$1" 1 train "$3" "$4" out-wrong
+    says "... with a sentence" "$2" err
+}
+wrong "another layout" "is not in the layout brats" brats nothing
+wrong "a label without a name" "its truth has the label 2" few nnunet
+sed 's/"seed"/"sead"/' msd.yaml >typo.yaml
+wrong "a key that is not known" "there is no train.sead" typo msd
+sed 's/"validation": 0.34/"validation": ["case_9"]/' msd.yaml >nobody.yaml
+wrong "a scan that is not there" "case_9, which is not in" nobody msd
+sed 's/"step": "zscore"/"step": "foreground_crop"/' msd.yaml >crop.yaml
+wrong "a preparation that training does not know" "training knows no foreground_crop" crop msd
+wrong "no settings" "cannot be read as settings" nothing msd
+tap_end
