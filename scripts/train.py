@@ -263,7 +263,7 @@ def train(trainer, archive, stop, checkpoint, validation):
             print(f"step {trainer.done}/{steps}  loss {numpy.mean(losses):.4f}  {pace:.2f} s a step  "
                   f"{pace * (steps - trainer.done) / 60:.0f} min left", flush=True)
             printed, losses = now, []
-        if now - saved >= save_s or is_last:
+        if now - saved >= save_s and not is_last:
             checkpoint()
             saved = now
         if every and trainer.done % every == 0 and not is_last:

@@ -139,12 +139,17 @@ def exact():
     plain = copy.deepcopy(whole)
     torch.nn.functional.cross_entropy(plain(x), labels).backward()
     wanted = torch.cat([p.grad.flatten() for p in plain.parameters()])
-    # f64 to the last digits but for the interpolation's matrices, which are made in f32.
-    assert (grads[""] - wanted).norm() < 1e-12 * wanted.norm(), "the plain network"
+    # All in f64, but a step takes its loss of logits in f32.
+    assert (grads[""] - wanted).norm() < 1e-6 * wanted.norm(), "the plain network"
     for name in ("attention", "decoder", "attention+decoder", "attention+decoder+recompute"):
         assert error(name) < 1e-6, f"{name}: {error(name)}"
         assert torch.allclose(grads[name + " statistics"], grads[" statistics"], atol=1e-12), name
-    assert 0 < error("quantized") < 0.05, f"quantized: {error('quantized')}"
+    # Rounding is random without a bias: means of several gradients are nearer.
+    step = train_memory.Step(copy.deepcopy(whole), config, torch.nn.functional.cross_entropy, ["quantized"]).double()
+    for _ in range(9):
+        step.backward(x, labels)
+    grads["mean"] = torch.cat([p.grad.flatten() for p in step.network.parameters()]) / 9
+    assert 0 < error("quantized") < 0.3 and error("mean") < 0.6 * error("quantized"), f"{error('quantized')} {error('mean')}"
     assert error("local2") > 0.01 and error("local4") > 0.01, "no gradient flows between modules"
     for less, more in (("attention", ""), ("decoder", ""), ("attention+decoder+recompute", "attention+decoder"), ("quantized", ""),
                        ("local2", ""), ("local4", "local2")):
