@@ -208,6 +208,48 @@ START_TEST(overlapping_regions_are_counted_by_their_bits)
 }
 END_TEST
 
+/* Bytes are counted by pairs, every other type voxel by voxel. */
+START_TEST(a_truth_of_bytes_counts_as_one_of_floats)
+{
+    enum { VOXELS = 509 };
+    const noc_manifest *const models[] = {&label_model, &region_model};
+    noc_grid grid = small_grid(VOXELS, 1, 1);
+    uint8_t mask[VOXELS], bits[VOXELS];
+    float values[VOXELS];
+    noc_image bytes = {.grid = grid, .channels = 1, .type = NOC_VOXEL_U8, .slope = 1};
+    bytes.voxels = malloc(VOXELS);
+    for (int i = 0; i < VOXELS; i++) {
+        ((uint8_t *)bytes.voxels)[i] = (uint8_t)(i % 16 < 8 ? 0 : i % 3);
+        values[i] = (float)((uint8_t *)bytes.voxels)[i];
+        mask[i] = (uint8_t)(i / 4 % 2 ? 0 : i % 5 % 3);
+        bits[i] = (uint8_t)(i % 7);
+    }
+    noc_image floats = float_image(grid, values);
+    for (int i = 0; i < 3; i++) {
+        noc_metric *m[2];
+        int count;
+        for (int k = 0; k < 2; k++)
+            ck_assert_int_eq(noc_score(models[i > 0], &grid, mask, 1, i > 1 ? bits : NULL, i > 1,
+                                       k ? &bytes : &floats, &m[k], &count, NULL),
+                             NOC_OK);
+        for (int c = 0; c < count; c++) {
+            ck_assert_uint_gt(m[0][c].tp * m[0][c].fp * m[0][c].fn, 0);
+            ck_assert(m[0][c].tp == m[1][c].tp && m[0][c].fp == m[1][c].fp && m[0][c].fn == m[1][c].fn &&
+                      m[0][c].tn == m[1][c].tn);
+        }
+        free(m[0]);
+        free(m[1]);
+    }
+    ck_assert_int_eq(noc_truth_check(&label_model, &grid, &bytes, NULL), NOC_OK);
+    ((uint8_t *)bytes.voxels)[VOXELS - 1] = 3;
+    noc_error err;
+    ck_assert_int_eq(noc_truth_check(&label_model, &grid, &bytes, &err), NOC_ETRUTH);
+    ck_assert_ptr_nonnull(strstr(err.text, "is 3 at voxel (508, 0, 0)"));
+    noc_image_clear(&floats);
+    noc_image_clear(&bytes);
+}
+END_TEST
+
 START_TEST(empty_masks_follow_the_conventions)
 {
     noc_metric m = {.tn = 10};
@@ -283,6 +325,7 @@ int main(void)
     tcase_add_test(tests, reference_pairs_give_the_reference_numbers);
     tcase_add_test(tests, without_a_truth_only_the_volume_is_told);
     tcase_add_test(tests, overlapping_regions_are_counted_by_their_bits);
+    tcase_add_test(tests, a_truth_of_bytes_counts_as_one_of_floats);
     tcase_add_test(tests, empty_masks_follow_the_conventions);
     tcase_add_test(tests, a_truth_must_hold_known_whole_labels);
     tcase_add_test(tests, a_truth_must_lie_on_the_grid_of_the_scan);

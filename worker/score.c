@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK = 4096, TABLE = 65536 };
+enum { CHUNK = 4096, TABLE = 65536, BYTES = 256 /* values of one */ };
 
 /* One class is a label or a region. Labels of a label model exclude each other, so a voxel is in at most
  * one of them; regions overlap. */
@@ -85,41 +85,81 @@ static uint32_t stored_label(double value)
     return value >= 0 && value < TABLE ? (uint32_t)value : 0;
 }
 
-static void count_label(counter *c, uint32_t truth, uint32_t prediction)
+static void count_label(counter *c, uint32_t truth, uint32_t prediction, uint64_t voxels)
 {
     int t = c->class_of[truth], p = c->class_of[prediction];
 
     if (t > 0)
-        c->truth[t - 1]++;
+        c->truth[t - 1] += voxels;
     if (p > 0)
-        c->prediction[p - 1]++;
+        c->prediction[p - 1] += voxels;
     if (t > 0 && t == p)
-        c->tp[t - 1]++;
+        c->tp[t - 1] += voxels;
 }
 
-static void count_regions(counter *c, uint32_t truth, uint32_t prediction)
+static void count_regions(counter *c, uint32_t truth, uint32_t prediction, uint64_t voxels)
 {
     for (uint32_t left = truth | prediction; left; left &= left - 1) {
         int r = __builtin_ctz(left);
-        uint32_t t = truth >> r & 1, p = prediction >> r & 1;
-        c->truth[r] += t;
-        c->prediction[r] += p;
-        c->tp[r] += t & p;
+        uint64_t t = truth >> r & 1, p = prediction >> r & 1;
+        c->truth[r] += t * voxels;
+        c->prediction[r] += p * voxels;
+        c->tp[r] += (t & p) * voxels;
     }
 }
 
-static void count_chunk(counter *c, const void *mask, int mask_bytes, const void *regions, int region_bytes,
-                        size_t first, size_t count, const double *truth)
+/* Voxels where the truth has that label and the mask (or its region bits) that element. */
+static void count_pair(counter *c, uint32_t truth, uint32_t predicted, bool is_bits, uint64_t voxels)
 {
-    for (size_t i = 0; i < count; i++) {
-        uint32_t t = truth ? stored_label(truth[i]) : 0;
-        if (!c->has_regions)
-            count_label(c, t, element(mask, mask_bytes, first + i));
-        else if (region_bytes > 0)
-            count_regions(c, c->regions_of[t], element(regions, region_bytes, first + i));
-        else
-            count_regions(c, c->regions_of[t], c->regions_of[element(mask, mask_bytes, first + i)]);
+    if (!c->has_regions)
+        count_label(c, truth, predicted, voxels);
+    else
+        count_regions(c, c->regions_of[truth], is_bits ? predicted : c->regions_of[predicted], voxels);
+}
+
+static void count_values(counter *c, const void *predicted, int bytes, bool is_bits, const noc_image *truth,
+                         size_t voxels)
+{
+    double values[CHUNK];
+
+    for (size_t first = 0; first < voxels; first += CHUNK) {
+        size_t count = voxels - first < CHUNK ? voxels - first : CHUNK;
+        if (truth)
+            noc_image_values(truth, first, 1, count, values);
+        for (size_t i = 0; i < count; i++)
+            count_pair(c, truth ? stored_label(values[i]) : 0, element(predicted, bytes, first + i), is_bits,
+                       1);
     }
+}
+
+/* The same of bytes: how often each pair of them occurs, background eight voxels at a time. */
+static noc_status count_bytes(counter *c, const uint8_t *predicted, bool is_bits, const uint8_t *truth,
+                              size_t voxels, noc_error *err)
+{
+    uint64_t *pairs = noc_alloc_zeroed((size_t)BYTES * BYTES, sizeof *pairs, err), p, t;
+    size_t i = 0;
+
+    if (!pairs)
+        return NOC_ENOMEMORY;
+    for (; i + sizeof p <= voxels; i += sizeof p) {
+        memcpy(&p, predicted + i, sizeof p);
+        memcpy(&t, truth + i, sizeof t);
+        if ((p | t) != 0)
+            for (size_t k = 0; k < sizeof p; k++)
+                pairs[truth[i + k] * BYTES + predicted[i + k]]++;
+    }
+    for (; i < voxels; i++)
+        pairs[truth[i] * BYTES + predicted[i]]++;
+    for (uint32_t at = 1; at < BYTES * BYTES; at++) /* background of both is in no class */
+        if (pairs[at] > 0)
+            count_pair(c, at / BYTES, at % BYTES, is_bits, pairs[at]);
+    free(pairs);
+    return NOC_OK;
+}
+
+static bool is_plain_bytes(const noc_image *image)
+{
+    return image->type == NOC_VOXEL_U8 && image->slope == 1 && image->inter == 0;
 }
 
 static void region_label(const noc_region *region, char text[NOC_METRIC_TEXT])
@@ -200,8 +240,10 @@ noc_status noc_score(const noc_manifest *manifest, const noc_grid *grid, const v
                      int *metric_count, noc_error *err)
 {
     counter c;
-    double values[CHUNK];
+    noc_status status = NOC_OK;
     size_t voxels = noc_grid_voxels(grid);
+    const void *predicted = region_bytes > 0 ? regions : mask;
+    int bytes = region_bytes > 0 ? region_bytes : mask_bytes;
 
     if (counter_create(&c, manifest, err) != NOC_OK)
         return NOC_ENOMEMORY;
@@ -210,17 +252,18 @@ noc_status noc_score(const noc_manifest *manifest, const noc_grid *grid, const v
         counter_clear(&c);
         return NOC_ENOMEMORY;
     }
-    for (size_t first = 0; first < voxels; first += CHUNK) {
-        size_t count = voxels - first < CHUNK ? voxels - first : CHUNK;
-        if (truth)
-            noc_image_values(truth, first, 1, count, values);
-        count_chunk(&c, mask, mask_bytes, regions, region_bytes, first, count, truth ? values : NULL);
-    }
-    fill_metrics(m, &c, manifest, grid, truth != NULL);
-    *metrics = m;
-    *metric_count = c.class_count;
+    if (truth && bytes == 1 && is_plain_bytes(truth))
+        status = count_bytes(&c, predicted, region_bytes > 0, truth->voxels, voxels, err);
+    else
+        count_values(&c, predicted, bytes, region_bytes > 0, truth, voxels);
+    if (status == NOC_OK) {
+        fill_metrics(m, &c, manifest, grid, truth != NULL);
+        *metrics = m;
+        *metric_count = c.class_count;
+    } else
+        free(m);
     counter_clear(&c);
-    return NOC_OK;
+    return status;
 }
 
 /* ---- does a truth fit ---- */
@@ -273,6 +316,18 @@ static noc_status check_values(const bool known[TABLE], const noc_grid *grid, si
     return NOC_OK;
 }
 
+static bool are_known(const bool known[TABLE], const uint8_t *labels, size_t voxels)
+{
+    bool seen[BYTES] = {false};
+
+    for (size_t i = 0; i < voxels; i++)
+        seen[labels[i]] = true;
+    for (int label = 0; label < BYTES; label++)
+        if (seen[label] && !known[label])
+            return false;
+    return true;
+}
+
 noc_status noc_truth_check(const noc_manifest *manifest, const noc_grid *grid, const noc_image *truth,
                            noc_error *err)
 {
@@ -287,8 +342,10 @@ noc_status noc_truth_check(const noc_manifest *manifest, const noc_grid *grid, c
     if (!known)
         return NOC_ENOMEMORY;
     mark_known(manifest, known);
-    size_t voxels = noc_grid_voxels(grid);
-    for (size_t first = 0; first < voxels && status == NOC_OK; first += CHUNK) {
+    size_t voxels = noc_grid_voxels(grid), first = 0;
+    if (is_plain_bytes(truth) && are_known(known, truth->voxels, voxels))
+        first = voxels; /* else the first that is not is looked for */
+    for (; first < voxels && status == NOC_OK; first += CHUNK) {
         size_t count = voxels - first < CHUNK ? voxels - first : CHUNK;
         noc_image_values(truth, first, 1, count, values);
         status = check_values(known, grid, first, count, values, err);
