@@ -196,14 +196,15 @@ noc_status noc_engine_upload(const noc_engine *engine, noc_prepared *prepared, n
     return status;
 }
 
-/* ---- one window ---- */
+/* ---- windows of the host ---- */
 
-/* The network's own output: every voxel of grid x upsample, from one window of that size. */
-static noc_status gather_all(noc_engine *engine, float *logits, noc_error *err)
+/* The network's own output: every voxel of grid x upsample, from window b of that size. *logits moves past
+ * it. */
+static noc_status gather_all(noc_engine *engine, int b, float **logits, noc_error *err)
 {
-    noc_gather_window window = {.logits = engine->logits};
+    noc_gather_window window = {.logits = engine->logits, .offset = engine->offsets[b]};
     noc_gather gather = {
-        .kind = NOC_GATHER_LOGITS, .windows = &window, .window_count = 1, .element_bytes = 4, .out = logits};
+        .kind = NOC_GATHER_LOGITS, .windows = &window, .window_count = 1, .element_bytes = 4, .out = *logits};
     engine_fill_gather(engine, &gather);
     gather.importance = NULL;
     for (int a = 0; a < 3; a++)
@@ -212,22 +213,29 @@ static noc_status gather_all(noc_engine *engine, float *logits, noc_error *err)
     gather.out_step[1] = gather.to[2];
     gather.out_step[0] = gather.to[1] * gather.to[2];
     gather.out_class_step = gather.to[0] * gather.out_step[0];
+    *logits += gather.classes * gather.out_class_step;
     return engine->ops->gather(engine->device, &gather, err);
 }
 
-noc_status noc_engine_forward(noc_engine *engine, const float *input, float *logits, noc_error *err)
+noc_status noc_engine_forward(noc_engine *engine, int count, const float *input, float *logits,
+                              noc_error *err)
 {
-    const noc_window_input window = {.host = input};
-    const size_t at = 0;
-    if (!engine->logits) {
-        noc_status status = engine->ops->buffer_create(engine->device, engine->logits_floats * sizeof(float),
-                                                       &engine->logits, err);
-        if (status != NOC_OK)
-            return status;
+    noc_status status = NOC_OK;
+    if (!engine->logits)
+        status = engine->ops->buffer_create(engine->device,
+                                            (size_t)engine->batch * engine->logits_floats * sizeof(float),
+                                            &engine->logits, err);
+    for (int b = 0; status == NOC_OK && b < count; b++) {
+        engine->windows[b] = (noc_window_input){.host = input + (size_t)b * engine->input_floats};
+        engine->outputs[b] = engine->logits;
+        engine->offsets[b] = (size_t)b * engine->logits_floats;
     }
-    noc_status status =
-        engine->ops->network_run(engine->network, 1, &window, true, &engine->logits, &at, err);
-    return status == NOC_OK ? gather_all(engine, logits, err) : status;
+    if (status == NOC_OK)
+        status = engine->ops->network_run(engine->network, count, engine->windows, true, engine->outputs,
+                                          engine->offsets, err);
+    for (int b = 0; status == NOC_OK && b < count; b++)
+        status = gather_all(engine, b, &logits, err);
+    return status;
 }
 
 void noc_engine_network_memory(const noc_engine *engine, noc_network_memory *memory)

@@ -52,10 +52,11 @@ size_t noc_engine_bytes(const noc_engine *engine);
 void noc_engine_window(const noc_engine *engine, int64_t window[3], double *overlap, noc_blend *blend);
 const noc_plan *noc_engine_plan(const noc_engine *engine);
 
-/* One window in host memory: input [C][D][H][W] f32 of the engine's window size -> logits [K][D'][H'][W'] of
- * the network's own output size (grid * upsample), both full size. stages (may be NULL, or an engine opened
- * without them: see noc_engine_open_stages): c1..c4 as [C][D][H][W]. */
-noc_status noc_engine_forward(noc_engine *engine, const float *input, float *logits, noc_error *err);
+/* Up to noc_engine_batch windows in host memory, behind each other: input [C][D][H][W] f32 of the engine's
+ * window size -> logits [K][D'][H'][W'] of the network's own output size (grid * upsample), both full size.
+ */
+noc_status noc_engine_forward(noc_engine *engine, int count, const float *input, float *logits,
+                              noc_error *err);
 
 /* As noc_engine_open, with c1..c4 kept, to be read after noc_engine_forward. */
 noc_status noc_engine_open_stages(const noc_engine_options *options, const noc_model *model,

@@ -52,7 +52,9 @@ static noc_status prepare_engine(const noc_settings *settings, const noc_model *
         logits *= (size_t)out->grid[a] * (size_t)plan->upsample[a];
     }
     b->repeats = settings->repeats > 0 ? settings->repeats : ENGINE_REPEATS;
-    b->batch = one.batch;
+    b->batch = noc_engine_batch(b->engine);
+    count *= (size_t)b->batch;
+    logits *= (size_t)b->batch;
     b->input = noc_alloc(count, sizeof *b->input, err);
     b->logits = noc_alloc(logits, sizeof *b->logits, err);
     b->seconds = noc_alloc((size_t)b->repeats, sizeof *b->seconds, err);
@@ -66,14 +68,13 @@ static noc_status prepare_engine(const noc_settings *settings, const noc_model *
 
 static noc_status measure_engine(engine_bench *b, bool is_profiled, noc_error *err)
 {
-    noc_status status = noc_engine_forward(b->engine, b->input, b->logits, err); /* warm-up */
+    noc_status status = noc_engine_forward(b->engine, b->batch, b->input, b->logits, err); /* warm-up */
     if (is_profiled) /* single ops are timed from now on */
         memcpy(b->op_seconds, noc_engine_seconds(b->engine),
                (size_t)noc_engine_plan(b->engine)->op_count * sizeof *b->op_seconds);
     for (int i = 0; status == NOC_OK && i < b->repeats; i++) {
         double begin = noc_clock_monotonic();
-        for (int w = 0; status == NOC_OK && w < b->batch; w++)
-            status = noc_engine_forward(b->engine, b->input, b->logits, err);
+        status = noc_engine_forward(b->engine, b->batch, b->input, b->logits, err);
         b->seconds[i] = (noc_clock_monotonic() - begin) / b->batch;
         b->mean_s += b->seconds[i] / b->repeats;
     }

@@ -125,7 +125,7 @@ static noc_status run_whole(forward *f, noc_error *err)
     for (int a = 0; a < 3; a++)
         size[a] = (int64_t)logits->grid[a] * plan->upsample[a];
     float *data = add_output(f, "logits", logits->channels, size, err);
-    status = data ? noc_engine_forward(f->engine, f->input, data, err) : NOC_ENOMEMORY;
+    status = data ? noc_engine_forward(f->engine, 1, f->input, data, err) : NOC_ENOMEMORY;
     return status == NOC_OK && f->settings->stages ? read_stages(f, err) : status;
 }
 

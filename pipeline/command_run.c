@@ -224,7 +224,7 @@ static double time_window(const noc_settings *settings, const noc_model *model)
     float *output = noc_alloc(logits, sizeof *output, NULL);
     for (int i = 0; input && output && i < 2; i++) {
         double begin = noc_clock_monotonic();
-        if (noc_engine_forward(engine, input, output, NULL) == NOC_OK)
+        if (noc_engine_forward(engine, 1, input, output, NULL) == NOC_OK)
             seconds = noc_clock_monotonic() - begin;
     }
     free(input);

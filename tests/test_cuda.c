@@ -87,9 +87,9 @@ static void check_graphs(noc_device *device, noc_network *network, const graph *
     for (int i = 0; i < RUNS; i++) {
         const size_t offset = (size_t)i; /* a graph must not remember where logits went */
         const double *seconds = i < TIMED ? NULL : ops->network_seconds(network);
-        ck_assert_int_eq(ops->network_run(network, 1, &(noc_window_input){.host = input}, false, &buffer, &offset,
-                                          NULL),
-                         NOC_OK);
+        ck_assert_int_eq(
+            ops->network_run(network, 1, &(noc_window_input){.host = input}, false, &buffer, &offset, NULL),
+            NOC_OK);
         read_buffer(device, logits, buffer, offset, out);
         ck_assert(memcmp(out, expected, count * sizeof *out) == 0);
         for (int op = 0; seconds && op < g->plan.op_count; op++) /* a fused step's time is its last op's */
@@ -504,7 +504,7 @@ static float *forward(const char *device, noc_precision precision, const float *
     const noc_value *v = &noc_engine_plan(engine)->values[noc_engine_plan(engine)->logits];
     *count = value_count(v) * 64;
     float *out = malloc(*count * sizeof *out);
-    ck_assert_msg(noc_engine_forward(engine, input, out, &err) == NOC_OK, "%s", err.text);
+    ck_assert_msg(noc_engine_forward(engine, 1, input, out, &err) == NOC_OK, "%s", err.text);
     noc_engine_close(engine);
     noc_model_free(model);
     return out;

@@ -161,9 +161,9 @@ static noc_status run_timed(noc_error *err)
     if (status == NOC_OK)
         noc_engine_seconds(engine);
     if (status == NOC_OK)
-        status = noc_engine_forward(engine, input, logits, err);
+        status = noc_engine_forward(engine, 1, input, logits, err);
     if (status != NOC_OK && engine && emu_failures() == 1) /* the next one is none the worse */
-        ck_assert_int_eq(noc_engine_forward(engine, input, logits, NULL), NOC_OK);
+        ck_assert_int_eq(noc_engine_forward(engine, 1, input, logits, NULL), NOC_OK);
     noc_engine_close(engine);
     free(logits);
     free(input);

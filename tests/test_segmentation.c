@@ -201,7 +201,7 @@ static void add_window(const loop *l, const int64_t start[3])
                 for (int64_t w = start[2] - l->low[2]; w < start[2] - l->low[2] + l->window[2]; w++, next++)
                     if (d >= 0 && h >= 0 && w >= 0 && d < l->size[0] && h < l->size[1] && w < l->size[2])
                         *next = l->values[((c * l->size[0] + d) * l->size[1] + h) * l->size[2] + w];
-    ck_assert_int_eq(noc_engine_forward(l->engine, input, logits, &err), NOC_OK);
+    ck_assert_int_eq(noc_engine_forward(l->engine, 1, input, logits, &err), NOC_OK);
     for (int64_t n = 0; n < voxels; n++) {
         const int64_t at[3] = {n / l->window[2] / l->window[1], n / l->window[2] % l->window[1],
                                n % l->window[2]};
@@ -381,6 +381,28 @@ START_TEST(batches_and_threads)
         free(of_set[set].voxels);
     noc_prepared_free(prepared);
     free(values);
+}
+END_TEST
+
+START_TEST(windows_of_the_host_in_a_batch)
+{
+    enum { WINDOWS = 3 };
+    const int64_t size[3] = {32 * WINDOWS, 36, 40}; /* windows of all channels behind each other */
+    noc_engine_options options = options_of(32, 36, 40);
+    options.batch = WINDOWS;
+    noc_engine *engine = open_engine(&options);
+    size_t in = (size_t)(32 * 36 * 40) * CHANNELS, out = (size_t)(32 * 36 * 40) * CLASSES;
+    float *input = values_of(size, 5), *together = malloc(WINDOWS * out * sizeof *together),
+          *alone = malloc(out * sizeof *alone);
+    ck_assert_int_eq(noc_engine_forward(engine, WINDOWS, input, together, &err), NOC_OK);
+    for (size_t i = 0; i < WINDOWS; i++) {
+        ck_assert_int_eq(noc_engine_forward(engine, 1, input + i * in, alone, &err), NOC_OK);
+        ck_assert(memcmp(alone, together + i * out, out * sizeof *alone) == 0);
+    }
+    free(alone);
+    free(together);
+    free(input);
+    noc_engine_close(engine);
 }
 END_TEST
 
@@ -696,6 +718,7 @@ int main(void)
     tcase_set_timeout(tests, 300);
     tcase_add_loop_test(tests, logits_of_a_plain_loop, 0, LOOPS);
     tcase_add_test(tests, batches_and_threads);
+    tcase_add_test(tests, windows_of_the_host_in_a_batch);
     tcase_add_test(tests, studies_share_batches);
     tcase_add_loop_test(tests, cut_by_memory, 0, (int)(sizeof cuts / sizeof cuts[0]));
     tcase_add_test(tests, a_failed_batch_run_again);
