@@ -1,9 +1,10 @@
-/* nocturne bench engine | pipeline. */
+/* nocturne bench engine | pipeline | schedule. */
 #include "pipeline/command.h"
 
 #include "engine/base/clock.h"
 #include "engine/base/file.h"
 #include "engine/base/memory.h"
+#include "pipeline/bench_schedule.h"
 #include "pipeline/opening.h"
 #include "pipeline/profile.h"
 
@@ -311,6 +312,43 @@ static noc_status bench_pipeline(const noc_settings *settings, const char *progr
     return status;
 }
 
+/* ---- schedule ---- */
+
+static noc_status print_schedule(const noc_settings *settings, const noc_schedule_bench *b, noc_error *err)
+{
+    noc_schedule_bench_result r;
+    noc_status status = noc_bench_schedule(b, &r, err);
+    if (status == NOC_OK)
+        printf(settings->json ? "{\"workers\":%d,\"studies\":%lld,\"archive\":\"%s\",\"faults\":%s,"
+                                "\"bound_s\":%.3f,\"makespan_s\":%.3f,\"over_percent\":%.3f}\n"
+                              : "%7d %8lld  %-6s %6s %11.1f %11.1f %8.2f %%\n",
+               b->workers, (long long)b->studies, b->is_uniform ? "brains" : "mixed",
+               settings->json  ? b->has_faults ? "true" : "false"
+               : b->has_faults ? "2 %"
+                               : "none",
+               r.bound_s, r.makespan_s, 100 * (r.makespan_s / r.bound_s - 1));
+    return status;
+}
+
+static noc_status bench_schedule(const noc_settings *settings, noc_error *err)
+{
+    static const int usual[] = {1, 8, 64, 1000};
+    enum { USUAL = sizeof usual / sizeof usual[0], STUDIES_A_WORKER = 100 };
+    noc_status status = NOC_OK;
+    if (!settings->json)
+        puts("workers  studies archive faults     bound, s makespan, s     over");
+    for (int i = 0; status == NOC_OK && i < (settings->workers > 0 ? 1 : USUAL); i++)
+        for (int kind = 0; status == NOC_OK && kind < 4; kind++) {
+            noc_schedule_bench b = {.workers = settings->workers > 0 ? settings->workers : usual[i],
+                                    .is_uniform = kind / 2,
+                                    .has_faults = kind % 2,
+                                    .spread = 0.3};
+            b.studies = settings->limit > 0 ? settings->limit : (int64_t)b.workers * STUDIES_A_WORKER;
+            status = print_schedule(settings, &b, err);
+        }
+    return status;
+}
+
 int noc_command_bench(const noc_settings *settings, const char *program)
 {
     noc_error err;
@@ -318,8 +356,10 @@ int noc_command_bench(const noc_settings *settings, const char *program)
     noc_status status;
     const char *what = settings->argument_count > 0 ? settings->arguments[0] : "";
     bool is_engine = strcmp(what, "engine") == 0;
-    if (!is_engine && strcmp(what, "pipeline") != 0)
-        status = noc_fail(&err, NOC_EUSAGE, "bench what? engine or pipeline");
+    if (strcmp(what, "schedule") == 0)
+        status = bench_schedule(settings, &err);
+    else if (!is_engine && strcmp(what, "pipeline") != 0)
+        status = noc_fail(&err, NOC_EUSAGE, "bench what? engine, pipeline or schedule");
     else if (!settings->model)
         status = noc_fail(&err, NOC_EUSAGE, "which model? give its folder with -m");
     else if ((status = noc_model_load(settings->model, &model, &err)) == NOC_OK)

@@ -30,7 +30,7 @@ static int print_usage(FILE *out)
         "  nocturne forward           the network on a tensor: safetensors in, logits out\n"
         "  nocturne prepare           what the network sees: scan in, tensor out\n"
         "  nocturne plan              the network's operations with shapes, GMAC, bytes\n"
-        "  nocturne bench             engine | pipeline\n"
+        "  nocturne bench             engine | pipeline | schedule\n"
         "  nocturne doctor            devices, MPI, HDF5, limits\n"
         "  nocturne --version         version, commit, what was built in\n"
         "  nocturne --default-config  every setting with its default, as a configuration file\n\n"

@@ -102,7 +102,8 @@ static const setting settings_table[] = {
      "stop at this local time; the next run goes on"},
     {"attempts", 0, "attempts", INTEGER, AT(attempts), 1, 100, NULL, "3", "", RUN,
      "for studies that fail by faults of the machine"},
-    {"limit", 0, NULL, INTEGER, AT(limit), 0, BIG, NULL, "0", "studies", RUN, "at most so many; 0: all"},
+    {"limit", 0, NULL, INTEGER, AT(limit), 0, BIG, NULL, "0", "studies", RUN | BENCH,
+     "at most so many; 0: all"},
     {"only", 0, NULL, TEXT, AT(only), 0, 0, NULL, "", "GLOB", RUN | REPORT | RETRY | EXPORT | EVALUATE,
      "studies whose key matches"},
     {"study-timeout", 0, "study_timeout_s", NUMBER, AT(study_timeout_s), 0, 1e9, NULL, "0", "s", RUN,
@@ -198,9 +199,12 @@ static const verb verbs[] = {
      "What the network sees of a scan: tensor `input` (C,D,H,W)."},
     {"plan", PLAN, "the model is given with -m", "-m MODEL",
      "The network's operations with shapes, GMAC and bytes."},
-    {"bench", BENCH, NULL, "engine -m MODEL | pipeline -m MODEL DIR|LIST...",
-     "Measure: seconds a window, or studies an hour of those scans (in a catalog and a folder of their "
-     "own).\n"
+    {"bench", BENCH, NULL, "engine -m MODEL | pipeline -m MODEL DIR|LIST... | schedule",
+     "Measure: seconds a window; studies an hour of those scans (in a catalog and a folder of their own); "
+     "how\n"
+     "well the schedule fills 1 to 1000 workers (--workers, --limit studies): simulated archives at 0.1 s a\n"
+     "window, of brains or a hospital's mixture, without and with faults, against max(longest, work / "
+     "workers).\n"
      "--profile shows the steps of a window beside what this machine can do, as measured at that moment "
      "with\n"
      "the same threads: arithmetic in registers (products, all other), and a copy beyond the caches of a\n"

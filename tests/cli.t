@@ -74,7 +74,7 @@ complains "infer without a model" 64 "-m" "$NOC" infer -o m.nii.gz "$scan"
 complains "forward without an input" 64 "--input" "$NOC" forward -m "$model" --output l.safetensors
 complains "prepare without an output" 64 "--output" "$NOC" prepare -m "$model" "$scan"
 complains "export without a folder" 64 "--output" "$NOC" export
-complains "bench of nothing" 64 "engine or pipeline" "$NOC" bench
+complains "bench of nothing" 64 "engine, pipeline or schedule" "$NOC" bench
 complains "bench pipeline without scans" 64 "which scans?" "$NOC" bench pipeline -m "$model"
 complains "retry of an unknown type" 64 "--type" "$NOC" retry --type bad
 complains "report --csv --json" 64 "not both" "$NOC" report --csv --json
@@ -301,6 +301,14 @@ for precision in f32 auto; do
 done
 exits "bench engine --profile" 0 "$NOC" bench engine -m two --profile --repeats 1
 for word in 'limits measured' 'GFLOP/s' 'GB/s' 'all steps' ' attention'; do says "profile: $word" "$word"; done
+exits "bench schedule" 0 "$NOC" bench schedule --workers 8 --limit 400 --json
+ok "bench schedule: no end before the bound, few of them far behind it" "$PYTHON" - "$work/out" <<'EOF'
+import json, sys
+rows = [json.loads(line) for line in open(sys.argv[1])]
+assert [(r["archive"], r["faults"]) for r in rows] == [("mixed", False), ("mixed", True), ("brains", False), ("brains", True)], rows
+assert all(r["workers"] == 8 and r["studies"] == 400 and r["makespan_s"] >= r["bound_s"] > 0 for r in rows), rows
+assert all(r["over_percent"] < 2 for r in rows), rows
+EOF
 exits "bench pipeline --json" 0 "$NOC" bench pipeline -m "$model" --workers 1 --json list.csv
 holds "bench pipeline --json" 'd["workers"] == 1 and d["studies"] == 2 and d["studies_per_hour"] > 0'
 exits "doctor" 0 "$NOC" doctor

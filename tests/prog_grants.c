@@ -1,8 +1,7 @@
-/* How fast the coordinator answers, and how well the schedule fills its workers.
+/* How fast the coordinator answers.
  *
  *   prog_grants latency [STUDIES [WORKERS [GRANTS]]]   the real coordinator with its catalog (in $TMPDIR):
- * time from a word that frees a worker to the grant that it causes prog_grants makespan the real schedule, no
- * clock: the end of an archive against the lower bound max(longest study, work / workers) */
+ * time from a word that frees a worker to the grant that it causes */
 #include "engine/base/file.h"
 #include "pipeline/command.h"
 #include "pipeline/coordinator.h"
@@ -256,146 +255,10 @@ static int latency(int argc, char **argv)
     return n > 0 ? 0 : 70;
 }
 
-/* ---- makespan ---- */
-
-typedef struct event { /* a worker ends with a study */
-    double at;
-    int worker;
-} event;
-
-typedef struct job {
-    uint64_t lease;
-    double length;
-} job;
-
-enum { DEPTH = 4 };
-
-typedef struct fleet {
-    noc_schedule *schedule;
-    double *lengths; /* by study id - 1 */
-    int workers;
-    job *queue; /* [worker * DEPTH + i], the first is being computed */
-    int *held;
-    event *events; /* a heap, soonest first */
-    int event_count;
-} fleet;
-
-static void add_event(fleet *f, event e)
-{
-    int at = f->event_count++;
-    for (; at > 0 && f->events[(at - 1) / 2].at > e.at; at = (at - 1) / 2)
-        f->events[at] = f->events[(at - 1) / 2];
-    f->events[at] = e;
-}
-
-static event next_event(fleet *f)
-{
-    event first = f->events[0], last = f->events[--f->event_count];
-    int at = 0;
-    for (int below; (below = 2 * at + 1) < f->event_count; at = below) {
-        if (below + 1 < f->event_count && f->events[below + 1].at < f->events[below].at)
-            below++;
-        if (f->events[below].at >= last.at)
-            break;
-        f->events[at] = f->events[below];
-    }
-    f->events[at] = last;
-    return first;
-}
-
-static void take_grants(fleet *f, double now)
-{
-    noc_decision d;
-    for (noc_schedule_next(f->schedule, now, &d); d.kind == NOC_DECIDE_GRANT;
-         noc_schedule_next(f->schedule, now, &d)) {
-        f->queue[d.worker * DEPTH + f->held[d.worker]++] = (job){d.lease, f->lengths[d.study - 1]};
-        if (f->held[d.worker] == 1)
-            add_event(f, (event){now + f->lengths[d.study - 1], d.worker});
-    }
-}
-
-static void finish(fleet *f, const event *e)
-{
-    job *queue = &f->queue[e->worker * DEPTH];
-    noc_schedule_finish(f->schedule, queue[0].lease, &(noc_error){.status = NOC_OK}, e->at);
-    noc_schedule_secure(f->schedule, queue[0].lease);
-    memmove(queue, queue + 1, (DEPTH - 1) * sizeof *queue);
-    if (--f->held[e->worker] > 0)
-        add_event(f, (event){e->at + queue[0].length, e->worker});
-}
-
-/* Seconds until the last study ends. */
-static double run_fleet(fleet *f)
-{
-    double now = 0;
-    take_grants(f, 0);
-    while (f->event_count > 0) {
-        event e = next_event(f);
-        now = e.at;
-        finish(f, &e);
-        take_grants(f, now);
-    }
-    return now;
-}
-
-static double uniform(uint64_t *state)
-{
-    *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return ((double)(*state >> 11) + 0.5) / 9007199254740992.0;
-}
-
-/* Windows of a study: log-normal, most of 8 to 60, some of hundreds; what it takes differs from them by
- * `spread`. */
-static void measure(int workers, int studies, double spread)
-{
-    noc_error err;
-    noc_schedule_options options = {.attempts = 3, .lease_s = 1e9, .backoff_s = 1, .depth = DEPTH};
-    fleet f = {.workers = workers};
-    double sum = 0, longest = 0;
-    uint64_t state = 1;
-    f.lengths = calloc((size_t)studies, sizeof *f.lengths);
-    f.queue = calloc((size_t)workers * DEPTH, sizeof *f.queue);
-    f.held = calloc((size_t)workers, sizeof *f.held);
-    f.events = calloc((size_t)workers + 1, sizeof *f.events);
-    must(noc_schedule_create(&options, &f.schedule, &err), &err);
-    for (int i = 0; i < studies; i++) {
-        double normal = sqrt(-2 * log(uniform(&state))) * cos(6.283185307179586 * uniform(&state));
-        double windows = ceil(exp(3 + 0.8 * normal));
-        f.lengths[i] = windows * (1 + spread * (2 * uniform(&state) - 1));
-        sum += f.lengths[i];
-        longest = fmax(longest, f.lengths[i]);
-        must(noc_schedule_add_study(f.schedule, i + 1, windows, 0, false, 0, &err), &err);
-    }
-    for (int i = 0; i < workers; i++)
-        must(noc_schedule_add_worker(f.schedule, i, 0, &err), &err);
-    double bound = fmax(longest, sum / workers), took = run_fleet(&f);
-    printf("%6d %8d %7.0f %% %12.1f %12.1f %8.2f %%\n", workers, studies, 100 * spread, bound, took,
-           100 * (took / bound - 1));
-    noc_schedule_free(f.schedule);
-    free(f.lengths);
-    free(f.queue);
-    free(f.held);
-    free(f.events);
-}
-
-static int makespan(void)
-{
-    static const int workers[] = {1, 8, 64, 1000};
-    static const int per_worker[] = {5, 20, 100};
-    puts("workers  studies    spread        bound     makespan      over");
-    for (int w = 0; w < 4; w++)
-        for (int n = 0; n < 3; n++)
-            for (int spread = 0; spread <= 2; spread++)
-                measure(workers[w], workers[w] * per_worker[n], 0.15 * spread);
-    return 0;
-}
-
 int main(int argc, char **argv)
 {
-    if (argc > 1 && strcmp(argv[1], "makespan") == 0)
-        return makespan();
     if (argc > 1 && strcmp(argv[1], "latency") == 0)
         return latency(argc, argv);
-    fprintf(stderr, "usage: prog_grants latency [STUDIES [WORKERS [GRANTS]]] | makespan\n");
+    fprintf(stderr, "usage: prog_grants latency [STUDIES [WORKERS [GRANTS]]]\n");
     return 64;
 }
