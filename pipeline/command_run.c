@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #define LOCK_WAIT_S 15.0
+#define MEET_S 120 /* for all ranks to meet: who waits for a dead one, with no supervisor left, ends then */
 
 /* The configuration of the result set: what decides the masks. */
 static noc_status make_configuration(const noc_settings *settings, const noc_model *model,
@@ -150,6 +151,7 @@ static noc_status run_rank(noc_rank_options *options, noc_verdict *verdict, noc_
     /* Rather ROMIO: the other one takes a semaphore of the whole machine by the file's name, so that who is
      * killed with it in hand holds up every later run, and it takes half a write for a whole one. */
     setenv("OMPI_MCA_io_ompio_priority", "1", 0);
+    alarm(MEET_S);
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
         return noc_fail(err, NOC_EUNAVAILABLE, "MPI does not start");
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
@@ -168,6 +170,7 @@ static noc_status run_rank(noc_rank_options *options, noc_verdict *verdict, noc_
     status = noc_link_open_mpi(&options->link, err);
     if (status == NOC_OK && rank == 0 && name && noc_control_connect(name, &options->control, err) != NOC_OK)
         return NOC_EUNAVAILABLE; /* a supervisor that is gone wants no run */
+    alarm(0);
     if (status == NOC_OK)
         status = noc_rank_run(options, verdict, err);
     if (rank == 0 && status != NOC_OK) {
