@@ -130,7 +130,7 @@ noc_status noc_catalog_put_back(noc_catalog *catalog, int64_t set, int64_t study
 /* A worker died holding it: marks it suspect; alone: one more death alone. Back to pending. */
 noc_status noc_catalog_mark_suspect(noc_catalog *catalog, int64_t set, int64_t study, bool alone,
                                     noc_error *err);
-/* -> failed or quarantined, with type and sentence. */
+/* -> failed or quarantined, with type and sentence; quarantined: by one more death alone. */
 noc_status noc_catalog_fail(noc_catalog *catalog, int64_t set, int64_t study, noc_study_state state,
                             const noc_error *failure, noc_error *err);
 

@@ -64,10 +64,11 @@ static const char sql_charge[] =
 static const char sql_suspect[] =
     "UPDATE result SET is_suspect = 1, deaths_alone = deaths_alone + ?3 WHERE set_id = ?1 AND study_id"
     " = ?2";
+/* A study is quarantined by one more death alone. */
 static const char sql_fail[] =
-    "UPDATE result SET attempts = attempts + (state = 'running'), state = ?3, failure = ?4, sentence ="
-    " ?5, part = NULL WHERE set_id = ?1 AND study_id = ?2 AND state IN ('pending', 'running',"
-    " 'written')";
+    "UPDATE result SET attempts = attempts + (state = 'running'), deaths_alone = deaths_alone + (?3 ="
+    " 'quarantined'), state = ?3, failure = ?4, sentence = ?5, part = NULL WHERE set_id = ?1 AND study_id ="
+    " ?2 AND state IN ('pending', 'running', 'written')";
 static const char sql_retry[] =
     "UPDATE result SET state = 'pending', attempts = 0, is_suspect = 0, deaths_alone = 0, failure ="
     " NULL, sentence = NULL WHERE set_id = ?1 AND state IN ('failed', 'quarantined') AND (?3 IS NULL OR"

@@ -25,7 +25,7 @@ poisoned()
     is "$name: ... none of them charged" "$(sqlite3 "$place/catalog" \
         "SELECT sum(attempts + deaths_alone) FROM result WHERE state = 'done'")" 0
     is "$name: a killer killed alone, twice, and the catalog says so" "$(sqlite3 "$place/catalog" \
-        "SELECT DISTINCT failure || deaths_alone FROM result WHERE state = 'quarantined'")" crash1
+        "SELECT DISTINCT failure || deaths_alone FROM result WHERE state = 'quarantined'")" crash2
     ok "$name: verify is clean" "$NOC" verify --catalog "$place/catalog" --results "$place/results"
     noc_run --ranks 1
     is "$name: a quarantined study is left alone" "$? $(counts quarantined)" "1 $#"

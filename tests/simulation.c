@@ -289,9 +289,10 @@ static void check_failure(simulation *s, int64_t id, sqlite3_stmt *row, char sta
         breaks(s, "study %lld failed without a type and a sentence", (long long)id);
         return;
     }
-    if (state == 'q' && (strcmp(type, "crash") != 0 || count_crashes(s, id) < 3))
-        breaks(s, "study %lld is quarantined as %s after %lld deaths", (long long)id, type,
-               (long long)count_crashes(s, id));
+    if (state == 'q' &&
+        (strcmp(type, "crash") != 0 || count_crashes(s, id) < 3 || sqlite3_column_int(row, 5) != 2))
+        breaks(s, "study %lld is quarantined as %s after %lld deaths, %d of them alone", (long long)id, type,
+               (long long)count_crashes(s, id), sqlite3_column_int(row, 5));
     if (state == 'f' && (fate != FATE_BAD || strcmp(type, "unreadable") != 0))
         breaks(s, "study %lld failed as %s, which is not its fate", (long long)id, type);
 }
@@ -326,8 +327,8 @@ static void check_catalog(simulation *s)
     int64_t part_of[SIMULATED_STUDIES + 1] = {0};
     int seen = 0;
     check_parts(s, part_of);
-    sqlite3_stmt *rows = ask(s, "SELECT s.id, r.state, r.part, r.failure, r.sentence FROM study s LEFT JOIN "
-                                "result r ON r.study_id = s.id ORDER BY s.id");
+    sqlite3_stmt *rows = ask(s, "SELECT s.id, r.state, r.part, r.failure, r.sentence, r.deaths_alone FROM "
+                                "study s LEFT JOIN result r ON r.study_id = s.id ORDER BY s.id");
     for (; sqlite3_step(rows) == SQLITE_ROW; seen++)
         check_result(s, rows, part_of);
     sqlite3_finalize(rows);
