@@ -107,12 +107,14 @@ static noc_status adopt(recovery_work *work, const char *path, const char *name,
 /* Of a process that was killed before it renamed it; others than runs write the index too. */
 static bool is_leftover(const char *name)
 {
-    int pid, status_end = 0, index_end = 0;
-    return ((sscanf(name, "status.json.%d.%*u.tmp%n", &pid, &status_end) == 1 && status_end > 0 &&
-             name[status_end] == '\0') ||
-            (sscanf(name, ".index-%d.h5%n", &pid, &index_end) == 1 && index_end > 0 &&
-             name[index_end] == '\0')) &&
-           noc_process_look(pid).state == NOC_PROCESS_GONE;
+    static const char *const patterns[] = {"status.json.%d.%*u.tmp%n", "run.json.%d.%*u.tmp%n",
+                                           ".index-%d.h5%n"};
+    for (size_t i = 0; i < sizeof patterns / sizeof patterns[0]; i++) {
+        int pid, end = 0;
+        if (sscanf(name, patterns[i], &pid, &end) == 1 && end > 0 && name[end] == '\0')
+            return noc_process_look(pid).state == NOC_PROCESS_GONE;
+    }
+    return false;
 }
 
 static noc_status remove_file(const char *path, noc_error *err)

@@ -114,11 +114,13 @@ START_TEST(leftovers_of_the_dead_are_removed)
     make_file(living, "an index in the making");
     make_file(".index-4194305.h5", "half an index"); /* beyond the largest pid */
     make_file("status.json.4194305.3.tmp", "half a status");
+    make_file("run.json.4194305.2.tmp", "half the figures");
     make_file("status.json", "{}");
     make_file("status.json.bak", "somebody's");
     recover();
     ck_assert_int_eq(sum(), 0);
     ck_assert(!is_there(".index-4194305.h5") && !is_there("status.json.4194305.3.tmp"));
+    ck_assert(!is_there("run.json.4194305.2.tmp"));
     ck_assert(is_there(living) && is_there("status.json") && is_there("status.json.bak"));
 }
 END_TEST
