@@ -146,9 +146,19 @@ static noc_status check_identity(noc_catalog *catalog, int64_t *version, noc_err
     if (status != NOC_OK)
         return status;
     bool is_empty = application == 0 && *version == 0 && tables == 0;
-    if (application != APPLICATION_ID && !(is_empty && catalog->mode == NOC_CATALOG_CREATE))
-        return noc_fail(err, NOC_EDATA, "%s: %s, not a catalog of this program", catalog->path,
-                        is_empty ? "an empty file" : "a database of another program");
+    if (is_empty && catalog->mode != NOC_CATALOG_CREATE)
+        return noc_fail(err, NOC_EDATA, "%s: an empty file, not a catalog; `nocturne scan` makes it one",
+                        catalog->path);
+    if (application != APPLICATION_ID && !is_empty)
+        return noc_fail(err, NOC_EDATA,
+                        "%s: a database of another program, not a catalog; name another file by --catalog",
+                        catalog->path);
+    /* No version of this program leaves one: a schema and its version come in one transaction. */
+    if (application == APPLICATION_ID && *version < 1)
+        return noc_fail(err, NOC_EDATA,
+                        "%s: says schema %lld, which never was: something else has changed it; take a copy from "
+                        "before that, or scan the archive into a new catalog (--catalog)",
+                        catalog->path, (long long)*version);
     return NOC_OK;
 }
 
@@ -159,7 +169,7 @@ noc_status noc_schema_settle(noc_catalog *catalog, noc_error *err)
     if (status != NOC_OK)
         return status;
     if (version > SCHEMA_VERSION)
-        return noc_fail(err, NOC_EDATA, "%s: made by a newer version (schema %lld, this program knows %d)",
+        return noc_fail(err, NOC_EDATA, "%s: made by a newer version (schema %lld, this program knows %d); use that version for it",
                         catalog->path, (long long)version, SCHEMA_VERSION);
     if (version == SCHEMA_VERSION)
         return NOC_OK;

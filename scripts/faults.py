@@ -343,18 +343,19 @@ def no_index(place):
     return plan
 
 
-def newer_schema(place):
-    """A catalog of another schema is refused with a sentence, and left as it is."""
+def strange_schema(place):
+    """A catalog of a schema that is newer, or never was, is refused with a sentence, and left as it is."""
     def damage(place):
         place.hit()
         with contextlib.closing(sqlite3.connect(place.catalog)) as database:
             version, = database.execute("PRAGMA user_version").fetchone()
-            database.execute("PRAGMA user_version = 99")
+            strange, word = place.random.choice(((99, "newer"), (0, "never was")))
+            database.execute(f"PRAGMA user_version = {strange}")
             start = run_to_end(place, Start(place))
             database.execute(f"PRAGMA user_version = {version}")
-        if start.process.returncode != 65 or "newer" not in start.said():
-            raise Trouble(f"a newer catalog: exit code {start.process.returncode}, not 65 with a reason")
-    return killed_then(place, "a newer schema", damage)
+        if start.process.returncode != 65 or word not in start.said():
+            raise Trouble(f"schema {strange}: exit code {start.process.returncode}, not 65 with a reason")
+    return killed_then(place, "a strange schema", damage)
 
 
 def locked_catalog(place):
@@ -426,7 +427,7 @@ def become_nobody_works():
 
 FAULTS = {"process": (one_process, 36), "two": (two_processes, 14), "stop": (asked_to_stop, 10),
           "file": (file_fault, 24), "part": (part_fault, 6), "strange": (strange_files, 2), "index": (no_index, 1),
-          "schema": (newer_schema, 1), "locked": (locked_catalog, 3), "second": (two_runs, 3),
+          "schema": (strange_schema, 1), "locked": (locked_catalog, 3), "second": (two_runs, 3),
           "read-only": (read_only, 3)}
 
 

@@ -374,6 +374,28 @@ exits "status after that" 0 "$NOC" status --json --catalog more.sqlite --results
 holds "... work is left" 'd["studies"]["pending"] > 0 and d["studies"]["running"] == d["studies"]["written"] == 0'
 complains "the same results with another window" 78 "results" "$NOC" run -m "$model" --catalog more.sqlite --results more
 
+# A catalog of another schema, another program's file, and none that can be opened: each says what helps.
+refused_by()
+{
+    odd=$1 code=$2 helps=$3
+    complains "status, $odd" "$code" "$helps" "$NOC" status --catalog odd.sqlite
+    complains "scan, $odd" "$code" "$helps" "$NOC" scan --catalog odd.sqlite list.csv
+    exits "run, $odd" "$code" "$NOC" run -m "$model" --ranks 1 --catalog odd.sqlite --results odd
+    says "run, $odd: says what helps" "$helps" err
+}
+cp more.sqlite odd.sqlite
+sqlite3 odd.sqlite "PRAGMA user_version = 2"
+refused_by "a newer catalog" 65 "use that version"
+sqlite3 odd.sqlite "PRAGMA user_version = 0"
+refused_by "a catalog whose version was changed" 65 "a new catalog"
+rm odd.sqlite && sqlite3 odd.sqlite "CREATE TABLE study (id INTEGER)"
+refused_by "another program's database" 65 "another file by --catalog"
+ln -s nowhere more.sqlite-shm
+exits "run, a catalog whose -shm cannot be made" 73 "$NOC" run -m "$model" --ranks 1 \
+    --catalog more.sqlite --results more
+says "... names it" "more.sqlite: unable to open" err
+rm more.sqlite-shm
+
 head -c 1000 results/part-000001.h5 >short && cat short >results/part-000001.h5
 exits "verify of a damaged part" 69 "$NOC" verify
 says "verify names it" "damage: part-000001.h5"

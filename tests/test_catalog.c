@@ -458,6 +458,7 @@ START_TEST(suspects_are_remembered)
     noc_pending_free(list, count);
     OK(noc_catalog_fail(catalog, set, id, NOC_QUARANTINED, &failure, &err));
     ck_assert_int_eq(result_of(set, "a").row.state, NOC_QUARANTINED);
+    ck_assert_int_eq(ask("SELECT deaths_alone FROM result"), 2);
     ck_assert_int_eq(noc_catalog_fail(catalog, set, id, NOC_FAILED, &failure, &err), NOC_EINTERNAL);
     ck_assert_int_eq(noc_catalog_fail(catalog, set, id, NOC_DONE, &failure, &err), NOC_EINTERNAL);
 }
@@ -808,6 +809,24 @@ START_TEST(newer_schema_is_refused_and_older_upgraded)
 }
 END_TEST
 
+/* Nobody knows what is in such a file: no step may be applied to it. */
+START_TEST(schema_that_never_was_is_refused)
+{
+    static const char *const changes[] = {"PRAGMA user_version = 0", "PRAGMA user_version = -1"};
+    add("a");
+    for (int i = 0; i < 2; i++) {
+        OK(noc_database_script(catalog, changes[i], &err));
+        for (int mode = NOC_CATALOG_READ; mode <= NOC_CATALOG_CREATE; mode++) {
+            noc_catalog *other = NULL;
+            ck_assert_int_eq(noc_catalog_open(path, (noc_catalog_mode)mode, &other, &err), NOC_EDATA);
+            ck_assert_ptr_nonnull(strstr(err.text, "never was"));
+        }
+    }
+    ck_assert_int_eq(ask("PRAGMA user_version"), -1);
+    ck_assert_int_eq(ask("SELECT count(*) FROM study"), 1);
+}
+END_TEST
+
 START_TEST(failed_upgrade_changes_nothing)
 {
     static const char *const steps[] = {"", "CREATE TABLE extra (id INTEGER)", "not SQL"};
@@ -1098,6 +1117,7 @@ static void add_opening(TCase *tests)
     tcase_add_test(tests, killed_writer_leaves_what_it_committed);
     tcase_add_test(tests, what_is_no_catalog_is_refused);
     tcase_add_test(tests, newer_schema_is_refused_and_older_upgraded);
+    tcase_add_test(tests, schema_that_never_was_is_refused);
     tcase_add_test(tests, failed_upgrade_changes_nothing);
     tcase_add_test(tests, reader_sees_the_committed_state_while_a_writer_writes);
     tcase_add_test(tests, journal_on_a_network_file_system_is_read_too);
