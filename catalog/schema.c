@@ -155,10 +155,11 @@ static noc_status check_identity(noc_catalog *catalog, int64_t *version, noc_err
                         catalog->path);
     /* No version of this program leaves one: a schema and its version come in one transaction. */
     if (application == APPLICATION_ID && *version < 1)
-        return noc_fail(err, NOC_EDATA,
-                        "%s: says schema %lld, which never was: something else has changed it; take a copy from "
-                        "before that, or scan the archive into a new catalog (--catalog)",
-                        catalog->path, (long long)*version);
+        return noc_fail(
+            err, NOC_EDATA,
+            "%s: says schema %lld, which never was: something else has changed it; take a copy from "
+            "before that, or scan the archive into a new catalog (--catalog)",
+            catalog->path, (long long)*version);
     return NOC_OK;
 }
 
@@ -169,8 +170,10 @@ noc_status noc_schema_settle(noc_catalog *catalog, noc_error *err)
     if (status != NOC_OK)
         return status;
     if (version > SCHEMA_VERSION)
-        return noc_fail(err, NOC_EDATA, "%s: made by a newer version (schema %lld, this program knows %d); use that version for it",
-                        catalog->path, (long long)version, SCHEMA_VERSION);
+        return noc_fail(
+            err, NOC_EDATA,
+            "%s: made by a newer version (schema %lld, this program knows %d); use that version for it",
+            catalog->path, (long long)version, SCHEMA_VERSION);
     if (version == SCHEMA_VERSION)
         return NOC_OK;
     if (catalog->mode == NOC_CATALOG_READ)

@@ -175,6 +175,7 @@ static noc_status take_own(noc_writer *writer, noc_record *message, int count, n
     return message->failed ? noc_fail(err, NOC_EINTERNAL, "a round's message is cut short") : NOC_OK;
 }
 
+/* Moves the own studies to those that the others sent. */
 static noc_status unpack_others(noc_writer *writer, unsigned char *data, const int *sizes, const int *places,
                                 noc_part_entry **entries, int *count, noc_part_entry *own, int own_count,
                                 noc_error *err)
@@ -187,37 +188,36 @@ static noc_status unpack_others(noc_writer *writer, unsigned char *data, const i
         if (noc_record_open(&record, data + places[r], (size_t)sizes[r], &type, err) != NOC_OK)
             goto fail;
         int n = noc_record_get_count(&record, LEAST_STUDY);
-        if (record.failed || (r == writer->rank && n != own_count)) {
-            noc_fail(err, NOC_EINTERNAL, "a round's message of writer %d cannot be", r);
-            goto fail;
-        }
         capacity += n;
         noc_part_entry *grown = realloc(all, ((size_t)capacity + 1) * sizeof *all);
-        if (!grown)
-            goto memory;
+        if (!grown) {
+            noc_fail(err, NOC_ENOMEMORY, "no memory for a round of %d studies", capacity);
+            goto fail;
+        }
         all = grown;
-        for (int i = 0; i < n; i++) {
+        for (int i = 0; i < n && r != writer->rank; i++) {
             noc_outcome *outcome;
-            if (r == writer->rank) {
-                all[total++] = own[i];
-                continue;
-            }
             memset(&all[total], 0, sizeof *all);
             if (noc_record_get_outcome(&record, &outcome, err) != NOC_OK)
                 goto fail;
             fill_entry(&all[total], outcome, r);
             noc_record_get_fixed(&record, all[total++].source, sizeof all->source);
         }
+        if (record.failed || (r == writer->rank && n != own_count)) {
+            noc_fail(err, NOC_EINTERNAL, "a round's message of writer %d cannot be", r);
+            goto fail;
+        }
+        for (int i = 0; i < n && r == writer->rank; i++) {
+            all[total++] = own[i];
+            memset(&own[i], 0, sizeof own[i]);
+        }
     }
-    memset(own, 0, (size_t)own_count * sizeof *own);
     *entries = all;
     *count = total;
     return NOC_OK;
-memory:
-    noc_fail(err, NOC_ENOMEMORY, "no memory for a round of %d studies", capacity);
 fail:
-    free(all); /* what others sent is leaked on purpose: the process ends by _exit after this */
-    return NOC_EINTERNAL;
+    free_entries(all, total);
+    return err->status;
 }
 
 /* [all of the group] Everyone learns of every study of the round, in the order of the writers. */
