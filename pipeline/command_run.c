@@ -125,9 +125,10 @@ static void split_world(noc_rank_options *options, int rank)
 {
     MPI_Comm node;
     int is_worker = noc_layout_is_worker(&options->layout, rank);
-    int group = noc_layout_group_of(&options->layout, rank), size = 1;
+    int group = noc_layout_group_of(&options->layout, rank), size = 1, coordinator = rank == 0 ? getpid() : 0;
     MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &node);
     count_workers(options, node, is_worker);
+    MPI_Allreduce(&coordinator, &options->coordinator, 1, MPI_INT, MPI_MAX, node);
     MPI_Comm_free(&node);
     MPI_Comm_split(MPI_COMM_WORLD, group >= 0 ? group : MPI_UNDEFINED, rank, &options->group);
     if (options->group == MPI_COMM_NULL)

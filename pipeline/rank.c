@@ -11,6 +11,7 @@
 #include "pipeline/process.h"
 #include "pipeline/roles.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,8 @@
 #define AWAKE_S 0.05
 #define FLUSH_S 5.0
 #define WORK_S 1.0  /* for a worker to come to the end of a window or file that nobody wants any more */
+#define LOOK_S 1.0  /* between two looks of a guard */
+#define ROUND_S 330 /* for a round of a group of writers: the coordinator gives up sooner */
 #define AGAIN_S 1.0 /* between two signals that mean more than one */
 
 typedef struct rank {
@@ -31,8 +34,10 @@ typedef struct rank {
     noc_engine *engine;
     noc_worker *worker;
     pid_t parent;
-    double asked; /* to drain, by a signal; 0: not yet */
-    int pressed;  /* signals by then, or within AGAIN_S of it */
+    pthread_t guard;       /* of a writer that shares its parts, */
+    _Atomic double turned; /* and when this rank last came out of a call of MPI */
+    double asked;          /* to drain, by a signal; 0: not yet */
+    int pressed;           /* signals by then, or within AGAIN_S of it */
 } rank;
 
 static volatile sig_atomic_t signalled, urgent_signals; /* the latter without SIGUSR1 */
@@ -149,6 +154,31 @@ static void start_worker(rank *r)
 
 /* ---- writer ---- */
 
+/* A rank that must not or cannot leave in order: other threads and MPI are left as they are. */
+static void leave(int exit_code)
+{
+    fflush(stderr);
+    _exit(exit_code);
+}
+
+/* A round waits inside MPI for all of its group, also when one of them is dead and nobody is left to end it.
+ */
+static void *guard(void *argument)
+{
+    const rank *r = argument;
+    noc_process before = noc_process_look(r->options->coordinator);
+    for (;; noc_clock_sleep(LOOK_S)) {
+        double away_s = noc_clock_monotonic() - r->turned;
+        noc_process now = noc_process_look(r->options->coordinator);
+        bool is_gone = now.state == NOC_PROCESS_GONE || now.start_ticks != before.start_ticks;
+        bool is_alone = (r->options->coordinator > 0 && before.state != NOC_PROCESS_GONE && is_gone) ||
+                        getppid() != r->parent;
+        if (away_s > ROUND_S || (away_s > LOOK_S && is_alone))
+            leave(noc_status_exit(NOC_ETEMPFAIL));
+    }
+    return NULL;
+}
+
 static noc_status start_writer(rank *r, noc_error *err)
 {
     const noc_rank_options *o = r->options;
@@ -158,6 +188,8 @@ static noc_status start_writer(rank *r, noc_error *err)
     snprintf(header.version, sizeof header.version, "%s", noc_version());
     noc_status status =
         noc_writer_create(o->link, o->group, o->configuration.results, &header, &r->roles.writer, err);
+    if (status == NOC_OK && o->group != MPI_COMM_NULL && pthread_create(&r->guard, NULL, guard, r) != 0)
+        status = noc_fail(err, NOC_ENOMEMORY, "no thread to guard a writer");
     if (status == NOC_OK && r->number > 0)
         say_hello(r, &(noc_device_info){.kind = ""}, &(noc_error){.status = NOC_OK});
     return status;
@@ -203,13 +235,6 @@ static bool is_abandoned(const rank *r, double now)
            (getppid() != r->parent || noc_roles_are_abandoned(&r->roles, now));
 }
 
-/* A rank that must not or cannot leave in order: other threads and MPI are left as they are. */
-static void leave(int exit_code)
-{
-    fflush(stderr);
-    _exit(exit_code);
-}
-
 /* What was sent last must leave before the process does; the dead never take it. */
 static void flush(const rank *r, bool has_dead_ranks)
 {
@@ -235,7 +260,7 @@ static void loop(rank *r, noc_verdict *verdict)
     *verdict = (noc_verdict){.exit_code = 0};
     noc_roles_begin(&r->roles, active);
     while (!r->roles.must_stop) {
-        double now = noc_clock_monotonic();
+        double now = r->turned = noc_clock_monotonic();
         if (noc_roles_were_missed(&r->roles, now) || is_abandoned(r, now)) /* not one old order more */
             leave(noc_status_exit(NOC_ETEMPFAIL));
         if (coordinator)
@@ -313,13 +338,18 @@ noc_status noc_rank_run(const noc_rank_options *options, noc_verdict *verdict, n
               .roles = {.link = options->link,
                         .lease_s = options->settings->lease_s,
                         .heartbeat_s = options->settings->heartbeat_s},
-              .parent = getppid()};
+              .parent = getppid(),
+              .turned = noc_clock_monotonic()};
     catch_signals(r.number == 0);
     noc_status status = start(&r, err);
     if (status == NOC_OK)
         loop(&r, verdict);
     else if (r.number == 0)
         dismiss(&r);
+    if (r.guard) {
+        pthread_cancel(r.guard);
+        pthread_join(r.guard, NULL);
+    }
     flush(&r, status == NOC_OK && verdict->has_dead_ranks);
     if (r.roles.writer &&
         noc_writer_is_broken(r.roles.writer)) /* a part that failed in parallel cannot be closed */

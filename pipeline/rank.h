@@ -14,6 +14,7 @@ typedef struct noc_rank_options {
     noc_link *link;
     noc_control *control;  /* rank 0 with a supervisor, else NULL */
     MPI_Comm group;        /* of the writers that share a part with this one, else MPI_COMM_NULL */
+    int coordinator;       /* its pid when it is on this node, else 0 */
     int node_workers;      /* worker ranks on this node, */
     int node_worker;       /* and the number of this one */
     noc_topology topology; /* its CPUs that this rank may use */

@@ -152,6 +152,16 @@ if [ -z "${SAN:-}" ]; then # a preloaded library cannot come before a sanitizer
     ok "shared part, nothing is shared with other jobs" test ! -s "$place/faults"
 fi
 
+# A round that waits for a dead writer, and nobody is left to end it: its other writer leaves by itself.
+start_busy orphan 4 --writers 2
+coordinator=$(processes rank "$supervisor" 0) second=$(processes rank "$supervisor" 2)
+kill -STOP "$second"
+sleep 2
+kill -KILL "$supervisor" "$coordinator" "$second"
+end_run
+ok "a round without an end and without a coordinator: no process is left" processes gone "$session"
+finishes "a round without an end and without a coordinator" 4
+
 # Folders that cannot be written.
 nobody()
 {
