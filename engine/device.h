@@ -68,7 +68,7 @@ typedef struct noc_pointwise {
     double *factor,
         *addend; /* SLICES: one a channel and slice of stored axis 2, [channels][stored_size[2]] */
     double shift[NOC_MAX_CHANNELS], divisor[NOC_MAX_CHANNELS];
-    double low, high; /* CLIP */
+    double low[NOC_MAX_CHANNELS], high[NOC_MAX_CHANNELS]; /* CLIP */
 } noc_pointwise;
 
 typedef enum noc_number_kind { NOC_NUMBER_UNSIGNED, NOC_NUMBER_SIGNED, NOC_NUMBER_FLOAT } noc_number_kind;

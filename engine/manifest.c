@@ -15,6 +15,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+enum { SPACING_MAX = 1000000 };
+
 typedef struct reader {
     const noc_yaml *doc;
     noc_manifest *manifest;
@@ -243,11 +245,8 @@ static void read_zscore(reader *r, const noc_yaml_node *map, noc_step *step)
     int mask = NOC_ZSCORE_ALL;
     check_keys(r, map, "input.prepare", KEYS("step", "mask"));
     read_choice(r, map, "mask", KEYS("all", "nonzero", "filled"), &mask);
-    if (mask > NOC_ZSCORE_NONZERO)
-        COMPLAIN(r, noc_yaml_find(map, "mask"),
-                 "input.prepare: this version does not do mask: filled of step zscore");
     step->kind = NOC_STEP_ZSCORE;
-    step->mask = mask == NOC_ZSCORE_NONZERO ? NOC_ZSCORE_NONZERO : NOC_ZSCORE_ALL;
+    step->mask = (noc_zscore_mask)mask;
 }
 
 static void read_zscore_nonzero(reader *r, const noc_yaml_node *map, noc_step *step)
@@ -279,20 +278,69 @@ static void read_crop(reader *r, const noc_yaml_node *map, noc_step *step)
     step->kind = NOC_STEP_CROP;
 }
 
+static void read_percentile_zscore(reader *r, const noc_yaml_node *map, noc_step *step)
+{
+    check_keys(r, map, "input.prepare", KEYS("step", "low", "high"));
+    require(r, map, "low");
+    read_number(r, map, "low", 0, 100, &step->low);
+    require(r, map, "high");
+    read_number(r, map, "high", 0, 100, &step->high);
+    if (r->status == NOC_OK && step->low >= step->high)
+        COMPLAIN(r, noc_yaml_find(map, "high"), "input.prepare.high must be above low");
+    step->kind = NOC_STEP_PERCENTILE_ZSCORE;
+}
+
+static void read_foreground_crop(reader *r, const noc_yaml_node *map, noc_step *step)
+{
+    check_keys(r, map, "input.prepare", KEYS("step"));
+    step->kind = NOC_STEP_FOREGROUND_CROP;
+}
+
+static void read_spacing(reader *r, const noc_yaml_node *map, double spacing_mm[3])
+{
+    const noc_yaml_node *node = require(r, map, "spacing_mm");
+    size_t count = count_items(r, node, "spacing_mm", 3, 3);
+    for (size_t i = 0; i < count && r->status == NOC_OK; i++) {
+        const noc_yaml_node *item = noc_yaml_item(node, i);
+        if (noc_yaml_kind_of(item) != NOC_YAML_SCALAR ||
+            noc_yaml_number(r->doc, item, 0, SPACING_MAX, &spacing_mm[i], NULL) != NOC_OK ||
+            spacing_mm[i] <= 0)
+            COMPLAIN(r, item, "%sspacing_mm must be numbers above 0, at most %d", r->section, SPACING_MAX);
+    }
+}
+
+static void read_resample(reader *r, const noc_yaml_node *map, noc_step *step)
+{
+    int order = 0, separate = 0, back = 0;
+    check_keys(r, map, "input.prepare", KEYS("step", "spacing_mm", "order", "separate_axis", "back"));
+    for (int i = 0; i < r->manifest->step_count && r->status == NOC_OK; i++)
+        if (r->manifest->steps[i].kind == NOC_STEP_RESAMPLE)
+            COMPLAIN(r, map, "input.prepare: step resample may come only once");
+    read_spacing(r, map, step->spacing_mm);
+    require(r, map, "order");
+    read_choice(r, map, "order", KEYS("1", "3"), &order);
+    read_choice(r, map, "separate_axis", KEYS("auto", "never"), &separate);
+    read_choice(r, map, "back", KEYS("logits", "nearest"), &back);
+    step->kind = NOC_STEP_RESAMPLE;
+    step->order = order == 0 ? 1 : 3;
+    step->may_separate_axis = separate == 0;
+    step->is_back_nearest = back == 1;
+}
+
 static void read_step(reader *r, const noc_yaml_node *map, noc_step *step)
 {
     static const struct {
         const char *name;
-        void (*read)(reader *r, const noc_yaml_node *map, noc_step *step); /* NULL: known, not done */
+        void (*read)(reader *r, const noc_yaml_node *map, noc_step *step);
     } kinds[] = {
         {"minmax_slices", read_minmax_slices},
         {"zscore", read_zscore},
         {"zscore_nonzero", read_zscore_nonzero},
         {"clip_zscore", read_clip_zscore},
         {"crop", read_crop},
-        {"percentile_zscore", NULL},
-        {"foreground_crop", NULL},
-        {"resample", NULL},
+        {"percentile_zscore", read_percentile_zscore},
+        {"foreground_crop", read_foreground_crop},
+        {"resample", read_resample},
     };
     char *name = NULL;
     if (noc_yaml_kind_of(map) != NOC_YAML_MAPPING) {
@@ -303,10 +351,7 @@ static void read_step(reader *r, const noc_yaml_node *map, noc_step *step)
     for (size_t i = 0; name && i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         if (strcmp(kinds[i].name, name) != 0)
             continue;
-        if (kinds[i].read)
-            kinds[i].read(r, map, step);
-        else
-            COMPLAIN(r, map, "input.prepare: this version does not do step %s", name);
+        kinds[i].read(r, map, step);
         free(name);
         return;
     }

@@ -31,15 +31,21 @@ typedef enum noc_step_kind {
     NOC_STEP_MINMAX_SLICES,
     NOC_STEP_ZSCORE,
     NOC_STEP_CLIP_ZSCORE,
-    NOC_STEP_CROP
+    NOC_STEP_CROP,
+    NOC_STEP_PERCENTILE_ZSCORE,
+    NOC_STEP_FOREGROUND_CROP,
+    NOC_STEP_RESAMPLE
 } noc_step_kind;
-typedef enum noc_zscore_mask { NOC_ZSCORE_ALL, NOC_ZSCORE_NONZERO } noc_zscore_mask;
+typedef enum noc_zscore_mask { NOC_ZSCORE_ALL, NOC_ZSCORE_NONZERO, NOC_ZSCORE_FILLED } noc_zscore_mask;
 
 typedef struct noc_step {
     noc_step_kind kind;
     noc_zscore_mask mask;        /* zscore */
-    double low, high, mean, std; /* clip_zscore */
+    double low, high, mean, std; /* clip_zscore; percentile_zscore: low, high in percent */
     int64_t start[3], size[3];   /* crop: D, H, W */
+    double spacing_mm[3];        /* resample, and what follows; D, H, W */
+    int order;                   /* 1 or 3 */
+    bool may_separate_axis, is_back_nearest;
 } noc_step;
 
 typedef struct noc_label {
@@ -84,8 +90,8 @@ typedef struct noc_manifest {
 } noc_manifest;
 
 /* path: model.yaml or the folder that holds it. A missing folder or file is NOC_ENOINPUT; everything else
- * NOC_ECONFIG with file, line, key. What the schema allows but this version does not do (other steps, zscore
- * filled, mirror, lists of weights) is refused with NOC_ECONFIG and a sentence. */
+ * NOC_ECONFIG with file, line, key. What the schema allows but this version does not do (mirror, lists of
+ * weights) is refused with NOC_ECONFIG and a sentence. */
 noc_status noc_manifest_load(const char *path, noc_manifest **manifest, noc_error *err);
 void noc_manifest_free(noc_manifest *manifest);
 

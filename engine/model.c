@@ -51,6 +51,10 @@ static void add_preparation(noc_text *text, const noc_manifest *manifest)
                      step->high, step->mean, step->std);
         for (int axis = 0; axis < 3; axis++)
             noc_text_add(text, " %" PRId64 " %" PRId64, step->start[axis], step->size[axis]);
+        for (int axis = 0; step->kind == NOC_STEP_RESAMPLE && axis < 3; axis++)
+            noc_text_add(text, " %.17g", step->spacing_mm[axis]);
+        if (step->kind == NOC_STEP_RESAMPLE)
+            noc_text_add(text, " %d %d %d", step->order, step->may_separate_axis, step->is_back_nearest);
         noc_text_add(text, "\n");
     }
 }

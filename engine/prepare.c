@@ -1,11 +1,12 @@
-/* Preparation without a copy. A prepared volume is the stored image plus: orientation and crop as an origin
- * and three steps, and a chain of pointwise steps with the coefficients that its statistics gave. What always
- * holds: values are computed in double in the order of the manifest's steps, and rounded to f32 last; sums
- * run in one fixed order. */
+/* Preparation without a copy, as long as steps are pointwise. A prepared volume is the stored image plus:
+ * orientation and crops as an origin and three steps, and a chain of pointwise steps with the coefficients
+ * that its statistics gave. A step that is more than that (a filled mask, resampling) puts an f32 image in
+ * the model's order in the place of all this. What always holds: values are computed in double in the order
+ * of the manifest's steps, and rounded to f32 last; sums run in one fixed order. */
 #include "engine/prepare.h"
 
 #include "engine/base/memory.h"
-#include "engine/volume/orientation.h"
+#include "engine/resample.h"
 
 #include <float.h>
 #include <math.h>
@@ -17,6 +18,8 @@
 enum { ROW = 512 }; /* values at a time */
 
 struct noc_prepared {
+    noc_grid grid; /* the input's */
+    noc_place placement;
     noc_image images[NOC_MAX_CHANNELS];
     int image_count;
     int channels;
@@ -31,18 +34,29 @@ struct noc_prepared {
     void (*volume_free)(noc_volume *volume);
 };
 
+static void clear_images(noc_prepared *p)
+{
+    for (int i = 0; i < p->image_count; i++)
+        noc_image_clear(&p->images[i]);
+}
+
+static void clear_links(noc_prepared *p)
+{
+    for (int i = 0; i < p->link_count; i++) {
+        free(p->links[i].factor);
+        free(p->links[i].addend);
+    }
+    p->link_count = 0;
+}
+
 void noc_prepared_free(noc_prepared *prepared)
 {
     if (!prepared)
         return;
     if (prepared->volume)
         prepared->volume_free(prepared->volume);
-    for (int i = 0; i < prepared->image_count; i++)
-        noc_image_clear(&prepared->images[i]);
-    for (int i = 0; i < prepared->link_count; i++) {
-        free(prepared->links[i].factor);
-        free(prepared->links[i].addend);
-    }
+    clear_images(prepared);
+    clear_links(prepared);
     free(prepared);
 }
 
@@ -58,7 +72,7 @@ int noc_prepared_channels(const noc_prepared *prepared)
 
 const noc_grid *noc_prepared_grid(const noc_prepared *prepared)
 {
-    return &prepared->images[0].grid;
+    return &prepared->grid;
 }
 
 size_t noc_prepared_bytes(const noc_prepared *prepared)
@@ -69,10 +83,9 @@ size_t noc_prepared_bytes(const noc_prepared *prepared)
     return bytes;
 }
 
-void noc_prepared_steps(const noc_prepared *prepared, int64_t *origin, int64_t step[3])
+const noc_place *noc_prepared_place(const noc_prepared *prepared)
 {
-    *origin = prepared->origin;
-    memcpy(step, prepared->step, sizeof prepared->step);
+    return &prepared->placement;
 }
 
 /* ---- values ---- */
@@ -103,6 +116,7 @@ static void apply_link(const noc_prepared *p, const noc_pointwise *link, int cha
                        int64_t step, int count, double *v)
 {
     double shift = link->shift[channel], divisor = link->divisor[channel];
+    double low = link->low[channel], high = link->high[channel];
     switch (link->kind) {
     case NOC_POINTWISE_SLICES:
         apply_slices(p, link, channel, index, step, count, v);
@@ -117,7 +131,7 @@ static void apply_link(const noc_prepared *p, const noc_pointwise *link, int cha
         break;
     case NOC_POINTWISE_CLIP:
         for (int i = 0; i < count; i++)
-            v[i] = v[i] < link->low ? link->low : v[i] > link->high ? link->high : v[i];
+            v[i] = v[i] < low ? low : v[i] > high ? high : v[i];
         break;
     }
 }
@@ -152,11 +166,28 @@ static void each_row(const noc_prepared *p, int channel, void (*row)(void *sum, 
 
 /* ---- steps ---- */
 
+enum { BACKGROUND, FOREGROUND, OUTSIDE };
+
+/* Which values count: all; those that are not 0; or those whose mask, in model order, is not OUTSIDE. */
 typedef struct moments {
     bool is_nonzero_only;
+    const unsigned char *mask;
     double mean, sum;
     double count;
 } moments;
+
+/* Whether value i of a row counts; rows come in the mask's order, and next_row follows each. */
+static bool counts(const moments *m, const double *v, int i)
+{
+    return m->mask ? m->mask[i] != OUTSIDE : !m->is_nonzero_only || v[i] != 0;
+}
+
+static void next_row(moments *m, double sum, int count)
+{
+    m->sum += sum;
+    if (m->mask)
+        m->mask += count;
+}
 
 static void add_values(void *argument, const double *v, int count)
 {
@@ -164,12 +195,12 @@ static void add_values(void *argument, const double *v, int count)
     double sum = 0;
     int counted = 0;
     for (int i = 0; i < count; i++)
-        if (!m->is_nonzero_only || v[i] != 0) {
+        if (counts(m, v, i)) {
             sum += v[i];
             counted++;
         }
-    m->sum += sum;
     m->count += counted;
+    next_row(m, sum, count);
 }
 
 static void add_squares(void *argument, const double *v, int count)
@@ -177,27 +208,37 @@ static void add_squares(void *argument, const double *v, int count)
     moments *m = argument;
     double sum = 0;
     for (int i = 0; i < count; i++)
-        if (!m->is_nonzero_only || v[i] != 0)
+        if (counts(m, v, i))
             sum += (v[i] - m->mean) * (v[i] - m->mean);
-    m->sum += sum;
+    next_row(m, sum, count);
 }
 
-/* Mean and population standard deviation in two passes; a volume without a value that counts is left as it
- * is. */
-static noc_status add_zscore(noc_prepared *p, const noc_step *step, noc_error *err)
+/* Mean and population standard deviation of a channel in two passes; where no value counts nothing changes.
+ */
+static noc_status take_moments(const noc_prepared *p, int channel, bool is_nonzero_only,
+                               const unsigned char *mask, double *shift, double *divisor, noc_error *err)
 {
-    noc_pointwise link = {.kind = step->mask == NOC_ZSCORE_NONZERO ? NOC_POINTWISE_SHIFT_DIVIDE_NONZERO
-                                                                   : NOC_POINTWISE_SHIFT_DIVIDE};
+    moments m = {.is_nonzero_only = is_nonzero_only, .mask = mask};
+    each_row(p, channel, add_values, &m);
+    m.mean = m.count > 0 ? m.sum / m.count : 0;
+    m.sum = 0;
+    m.mask = mask;
+    each_row(p, channel, add_squares, &m);
+    *shift = m.mean;
+    *divisor = m.count > 0 ? fmax(sqrt(m.sum / m.count), ZSCORE_LEAST_STD) : 1;
+    if (isfinite(m.mean) && isfinite(m.sum))
+        return NOC_OK;
+    return noc_fail(err, NOC_ENONFINITE, "the values of channel %d are too large for a mean", channel + 1);
+}
+
+static noc_status add_zscore(noc_prepared *p, bool is_nonzero_only, noc_error *err)
+{
+    noc_pointwise link = {.kind = is_nonzero_only ? NOC_POINTWISE_SHIFT_DIVIDE_NONZERO
+                                                  : NOC_POINTWISE_SHIFT_DIVIDE};
     for (int c = 0; c < p->channels; c++) {
-        moments m = {.is_nonzero_only = step->mask == NOC_ZSCORE_NONZERO};
-        each_row(p, c, add_values, &m);
-        m.mean = m.count > 0 ? m.sum / m.count : 0;
-        m.sum = 0;
-        each_row(p, c, add_squares, &m);
-        link.shift[c] = m.mean;
-        link.divisor[c] = m.count > 0 ? fmax(sqrt(m.sum / m.count), ZSCORE_LEAST_STD) : 1;
-        if (!isfinite(m.mean) || !isfinite(m.sum))
-            return noc_fail(err, NOC_ENONFINITE, "the values of channel %d are too large for a mean", c + 1);
+        noc_status status = take_moments(p, c, is_nonzero_only, NULL, &link.shift[c], &link.divisor[c], err);
+        if (status != NOC_OK)
+            return status;
     }
     p->links[p->link_count++] = link;
     return NOC_OK;
@@ -205,15 +246,99 @@ static noc_status add_zscore(noc_prepared *p, const noc_step *step, noc_error *e
 
 static void add_clip_zscore(noc_prepared *p, const noc_step *step)
 {
-    noc_pointwise link = {.kind = NOC_POINTWISE_SHIFT_DIVIDE};
-    p->links[p->link_count++] =
-        (noc_pointwise){.kind = NOC_POINTWISE_CLIP, .low = step->low, .high = step->high};
+    noc_pointwise clip = {.kind = NOC_POINTWISE_CLIP}, link = {.kind = NOC_POINTWISE_SHIFT_DIVIDE};
     for (int c = 0; c < p->channels; c++) {
+        clip.low[c] = step->low;
+        clip.high[c] = step->high;
         link.shift[c] = step->mean;
         link.divisor[c] = fmax(step->std, ZSCORE_LEAST_STD);
     }
+    p->links[p->link_count++] = clip;
     p->links[p->link_count++] = link;
 }
+
+/* ---- percentiles ---- */
+
+enum { RANKS = 4, DIGIT_BITS = 16, DIGITS = 1 << DIGIT_BITS, KEY_BITS = 64 };
+
+/* Values of given ranks, found digit by digit from the highest, so that no copy of the values is sorted. */
+typedef struct selection {
+    int shift;                 /* of the digit that is counted */
+    uint64_t prefix[RANKS];    /* digits known so far */
+    uint64_t rank[RANKS];      /* among values with that prefix */
+    uint64_t (*count)[DIGITS]; /* a rank */
+} selection;
+
+/* Unsigned numbers in the order of the doubles. */
+static uint64_t key_of(double v)
+{
+    uint64_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return bits >> 63 ? ~bits : bits | (uint64_t)1 << 63;
+}
+
+static double value_of(uint64_t key)
+{
+    double v;
+    key = key >> 63 ? key ^ (uint64_t)1 << 63 : ~key;
+    memcpy(&v, &key, sizeof v);
+    return v;
+}
+
+static void count_digits(void *argument, const double *v, int count)
+{
+    selection *s = argument;
+    for (int i = 0; i < count; i++) {
+        uint64_t key = key_of(v[i]) >> s->shift, above = key >> DIGIT_BITS;
+        for (int r = 0; r < RANKS; r++)
+            s->count[r][key % DIGITS] += above == s->prefix[r];
+    }
+}
+
+static void select_ranks(const noc_prepared *p, int channel, selection *s)
+{
+    memset(s->prefix, 0, sizeof s->prefix);
+    for (s->shift = KEY_BITS - DIGIT_BITS; s->shift >= 0; s->shift -= DIGIT_BITS) {
+        memset(s->count, 0, RANKS * sizeof *s->count);
+        each_row(p, channel, count_digits, s);
+        for (int r = 0; r < RANKS; r++) {
+            uint64_t digit = 0;
+            while (s->rank[r] >= s->count[r][digit])
+                s->rank[r] -= s->count[r][digit++];
+            s->prefix[r] = s->prefix[r] << DIGIT_BITS | digit;
+        }
+    }
+}
+
+/* numpy's: between the neighbours of place q * (n - 1), from the nearer one. */
+static double between(double a, double b, double t)
+{
+    return t < 0.5 ? a + (b - a) * t : b - (b - a) * (1 - t);
+}
+
+static noc_status add_percentile_zscore(noc_prepared *p, const noc_step *step, noc_error *err)
+{
+    noc_pointwise clip = {.kind = NOC_POINTWISE_CLIP};
+    uint64_t last = (uint64_t)(p->size[0] * p->size[1] * p->size[2]) - 1;
+    double low = step->low / 100 * (double)last, high = step->high / 100 * (double)last;
+    selection s = {.count = noc_alloc(RANKS, sizeof *s.count, err)};
+    if (!s.count)
+        return NOC_ENOMEMORY;
+    for (int c = 0; c < p->channels; c++) {
+        s.rank[0] = (uint64_t)low;
+        s.rank[2] = (uint64_t)high;
+        for (int r = 0; r < RANKS; r += 2)
+            s.rank[r + 1] = s.rank[r] < last ? s.rank[r] + 1 : last;
+        select_ranks(p, c, &s);
+        clip.low[c] = between(value_of(s.prefix[0]), value_of(s.prefix[1]), low - floor(low));
+        clip.high[c] = between(value_of(s.prefix[2]), value_of(s.prefix[3]), high - floor(high));
+    }
+    free(s.count);
+    p->links[p->link_count++] = clip;
+    return add_zscore(p, false, err);
+}
+
+/* ---- slices ---- */
 
 /* Smallest and largest value of a stored slice. */
 static void slice_range(const noc_prepared *p, int channel, int64_t slice, double *low, double *high)
@@ -258,36 +383,363 @@ static noc_status add_minmax_slices(noc_prepared *p, noc_error *err)
     return NOC_OK;
 }
 
+/* ---- crops ---- */
+
+static void keep_box(noc_prepared *p, const int64_t start[3], const int64_t size[3])
+{
+    noc_place *place = &p->placement;
+    for (int a = 0; a < 3; a++) {
+        p->start[a] += start[a];
+        p->origin += start[a] * p->step[a];
+        p->size[a] = size[a];
+        if (place->is_resampled) {
+            place->start[a] += start[a];
+        } else {
+            place->origin += start[a] * place->step[a];
+            place->size[a] = size[a];
+        }
+    }
+}
+
 static noc_status add_crop(noc_prepared *p, const noc_step *step, noc_error *err)
 {
-    for (int a = 0; a < 3; a++) {
+    for (int a = 0; a < 3; a++)
         if (step->start[a] < 0 || step->size[a] > p->size[a] || step->start[a] > p->size[a] - step->size[a])
             return noc_fail(
                 err, NOC_EGEOMETRY,
                 "the model's crop of %lld voxels from %lld lies beyond axis %c of the scan, which has %lld",
                 (long long)step->size[a], (long long)step->start[a], "zyx"[a], (long long)p -> size[a]);
-        p->start[a] += step->start[a];
-        p->origin += step->start[a] * p->step[a];
-        p->size[a] = step->size[a];
-    }
+    keep_box(p, step->start, step->size);
     return NOC_OK;
+}
+
+typedef struct bounds {
+    const int64_t *size;
+    int64_t next; /* voxel of the next row */
+    int64_t from[3], to[3];
+} bounds;
+
+static void widen_bounds(void *argument, const double *v, int count)
+{
+    bounds *b = argument;
+    for (int i = 0; i < count; i++) {
+        int64_t voxel = b->next + i, row = voxel / b->size[2];
+        const int64_t at[3] = {row / b->size[1], row % b->size[1], voxel % b->size[2]};
+        for (int a = 0; v[i] != 0 && a < 3; a++) {
+            b->from[a] = at[a] < b->from[a] ? at[a] : b->from[a];
+            b->to[a] = at[a] >= b->to[a] ? at[a] + 1 : b->to[a];
+        }
+    }
+    b->next += count;
+}
+
+/* A scan without a voxel that is not 0 is left as it is. */
+static void add_foreground_crop(noc_prepared *p)
+{
+    bounds b = {.size = p->size, .from = {INT64_MAX, INT64_MAX, INT64_MAX}};
+    for (int c = 0; c < p->channels; c++) {
+        b.next = 0;
+        each_row(p, c, widen_bounds, &b);
+    }
+    if (b.to[0] == 0)
+        return;
+    for (int a = 0; a < 3; a++)
+        b.to[a] -= b.from[a];
+    keep_box(p, b.from, b.to);
+}
+
+/* ---- an image of its own ---- */
+
+/* Of f32, in the model's order. */
+static noc_status make_image(const int64_t size[3], int channels, noc_image *image, noc_error *err)
+{
+    size_t bytes = sizeof(float);
+    *image = (noc_image){.channels = channels, .type = NOC_VOXEL_F32, .slope = 1};
+    bool fits = noc_size_mul(bytes, (size_t)channels, &bytes);
+    for (int a = 0; a < 3; a++) {
+        image->grid.size[a] = size[2 - a];
+        fits = fits && noc_size_mul(bytes, (size_t)size[a], &bytes);
+    }
+    if (!fits || bytes > PTRDIFF_MAX)
+        return noc_fail(err, NOC_ETOOLARGE, "%lld x %lld x %lld voxels are beyond this machine's sizes",
+                        (long long)size[0], (long long)size[1], (long long)size[2]);
+    image->bytes = bytes;
+    image->voxels = noc_alloc(bytes, 1, err);
+    return image->voxels ? NOC_OK : NOC_ENOMEMORY;
+}
+
+/* It takes the place of the stored images, of orientation, crops and links, all of which it has gone through.
+ */
+static noc_status replace_images(noc_prepared *p, noc_image *image, noc_error *err)
+{
+    if (noc_image_check_finite(image, NULL) != NOC_OK) {
+        noc_image_clear(image);
+        return noc_fail(err, NOC_ENONFINITE, "the values are too large for single precision");
+    }
+    clear_images(p);
+    clear_links(p);
+    p->images[0] = *image;
+    p->image_count = 1;
+    p->orientation = (noc_orientation){.axis = {2, 1, 0}};
+    memset(p->start, 0, sizeof p->start);
+    noc_orientation_size(&p->orientation, image->grid.size, p->size);
+    noc_orientation_steps(&p->orientation, image->grid.size, &p->origin, p->step);
+    return NOC_OK;
+}
+
+/* ---- filled masks ---- */
+
+static void mark_values(void *argument, const double *v, int count)
+{
+    unsigned char **mask = argument;
+    for (int i = 0; i < count; i++)
+        if (v[i] != 0)
+            (*mask)[i] = FOREGROUND;
+    *mask += count;
+}
+
+typedef struct flood {
+    unsigned char *mask;
+    uint32_t *stack; /* each voxel is put there at most once */
+    size_t count;
+} flood;
+
+static void reach(flood *f, int64_t voxel)
+{
+    if (f->mask[voxel] != BACKGROUND)
+        return;
+    f->mask[voxel] = OUTSIDE;
+    f->stack[f->count++] = (uint32_t)voxel;
+}
+
+/* Background that is connected over faces with the volume's border becomes OUTSIDE; what is left of it is
+ * holes. */
+static void mark_outside(const int64_t size[3], flood *f)
+{
+    const int64_t step[3] = {size[1] * size[2], size[2], 1}, voxels = size[0] * step[0];
+    for (int64_t v = 0; v < voxels; v++)
+        for (int a = 0; a < 3; a++) {
+            int64_t at = v / step[a] % size[a];
+            if (at == 0 || at == size[a] - 1)
+                reach(f, v);
+        }
+    while (f->count > 0) {
+        int64_t v = f->stack[--f->count];
+        for (int a = 0; a < 3; a++) {
+            int64_t at = v / step[a] % size[a];
+            if (at > 0)
+                reach(f, v - step[a]);
+            if (at < size[a] - 1)
+                reach(f, v + step[a]);
+        }
+    }
+}
+
+typedef struct masked_copy {
+    const unsigned char *mask;
+    double shift, divisor;
+    float *out;
+} masked_copy;
+
+static void copy_masked(void *argument, const double *v, int count)
+{
+    masked_copy *c = argument;
+    for (int i = 0; i < count; i++)
+        c->out[i] = (float)(c->mask[i] != OUTSIDE ? (v[i] - c->shift) / c->divisor : v[i]);
+    c->mask += count;
+    c->out += count;
+}
+
+/* Voxels that are not 0 in any channel, with their holes. `room` is of 4 bytes a voxel. */
+static noc_status make_mask(const noc_prepared *p, size_t voxels, void *room, unsigned char **mask,
+                            noc_error *err)
+{
+    if (voxels > UINT32_MAX)
+        return noc_fail(err, NOC_ETOOLARGE, "a filled mask of %zu voxels, it may have %u", voxels,
+                        UINT32_MAX);
+    flood f = {.mask = noc_alloc_zeroed(voxels, 1, err), .stack = room};
+    if (!f.mask)
+        return NOC_ENOMEMORY;
+    for (int c = 0; c < p->channels; c++) {
+        unsigned char *next = f.mask;
+        each_row(p, c, mark_values, &next);
+    }
+    mark_outside(p->size, &f);
+    *mask = f.mask;
+    return NOC_OK;
+}
+
+/* nnU-Net's: what lies outside the mask stays as it is. */
+static noc_status add_zscore_filled(noc_prepared *p, noc_error *err)
+{
+    noc_image image;
+    unsigned char *mask = NULL;
+    noc_status status = make_image(p->size, p->channels, &image, err);
+    if (status != NOC_OK)
+        return status;
+    size_t voxels = noc_grid_voxels(&image.grid);
+    status = make_mask(p, voxels, image.voxels, &mask, err);
+    for (int c = 0; status == NOC_OK && c < p->channels; c++) {
+        masked_copy copy = {.mask = mask, .out = (float *)image.voxels + (size_t)c * voxels};
+        status = take_moments(p, c, false, mask, &copy.shift, &copy.divisor, err);
+        if (status == NOC_OK)
+            each_row(p, c, copy_masked, &copy);
+    }
+    free(mask);
+    if (status == NOC_OK)
+        return replace_images(p, &image, err);
+    noc_image_clear(&image);
+    return status;
+}
+
+/* ---- resampling ---- */
+
+typedef struct channel_source {
+    const noc_prepared *prepared;
+    int channel;
+} channel_source;
+
+static void read_plane(const void *argument, int64_t d, double *out)
+{
+    const channel_source *source = argument;
+    const noc_prepared *p = source->prepared;
+    for (int64_t h = 0; h < p->size[1]; h++)
+        for (int64_t w = 0; w < p->size[2]; w += ROW) {
+            int count = p->size[2] - w < ROW ? (int)(p->size[2] - w) : ROW;
+            int64_t index = p->origin + d * p->step[0] + h * p->step[1] + w * p->step[2];
+            chain_values(p, p->link_count, source->channel, index, p->step[2], count,
+                         out + h * p->size[2] + w);
+        }
+}
+
+static noc_resampling resampling_of(const noc_step *step, const int64_t size[3], const double spacing[3])
+{
+    noc_resampling r = {.order = step->order, .thick_axis = -1};
+    for (int a = 0; a < 3; a++) {
+        r.from[a] = size[a];
+        r.to[a] = noc_resample_size(size[a], spacing[a], step->spacing_mm[a]);
+    }
+    if (step->may_separate_axis)
+        r.thick_axis = noc_resample_thick_axis(spacing, step->spacing_mm);
+    return r;
+}
+
+/* In the model's order. */
+static void spacing_of(const noc_orientation *orientation, const noc_grid *grid, double spacing[3])
+{
+    for (int a = 0; a < 3; a++)
+        spacing[a] = grid->spacing_mm[orientation->axis[a]];
+}
+
+/* How the mask comes back: by order 1, or by the nearest voxel along the thick axis and where nearest is
+ * asked for. */
+static void place_resampled(noc_prepared *p, const noc_step *step, const noc_resampling *r,
+                            const double spacing[3])
+{
+    noc_place *place = &p->placement;
+    int thick = step->may_separate_axis ? noc_resample_thick_axis(step->spacing_mm, spacing) : -1;
+    place->is_resampled = true;
+    for (int a = 0; a < 3; a++) {
+        place->resampled[a] = r->to[a];
+        place->is_nearest[a] = step->is_back_nearest || a == thick;
+    }
+}
+
+static noc_status add_resample(noc_prepared *p, const noc_step *step, noc_error *err)
+{
+    noc_image image;
+    double spacing[3];
+    spacing_of(&p->placement.orientation, &p->grid, spacing);
+    noc_resampling r = resampling_of(step, p->size, spacing);
+    noc_status status = make_image(r.to, p->channels, &image, err);
+    for (int c = 0; status == NOC_OK && c < p->channels; c++) {
+        channel_source source = {.prepared = p, .channel = c};
+        status = noc_resample(&r, read_plane, &source,
+                              (float *)image.voxels + (size_t)c * noc_grid_voxels(&image.grid), err);
+    }
+    if (status != NOC_OK) {
+        noc_image_clear(&image);
+        return status;
+    }
+    place_resampled(p, step, &r, spacing);
+    return replace_images(p, &image, err);
+}
+
+static noc_status apply_step(noc_prepared *p, const noc_step *step, noc_error *err)
+{
+    switch (step->kind) {
+    case NOC_STEP_MINMAX_SLICES:
+        return add_minmax_slices(p, err);
+    case NOC_STEP_ZSCORE:
+        return step->mask == NOC_ZSCORE_FILLED ? add_zscore_filled(p, err)
+                                               : add_zscore(p, step->mask == NOC_ZSCORE_NONZERO, err);
+    case NOC_STEP_CLIP_ZSCORE:
+        add_clip_zscore(p, step);
+        return NOC_OK;
+    case NOC_STEP_PERCENTILE_ZSCORE:
+        return add_percentile_zscore(p, step, err);
+    case NOC_STEP_CROP:
+        return add_crop(p, step, err);
+    case NOC_STEP_FOREGROUND_CROP:
+        add_foreground_crop(p);
+        return NOC_OK;
+    case NOC_STEP_RESAMPLE:
+        return add_resample(p, step, err);
+    }
+    return noc_fail(err, NOC_EINTERNAL, "there is no step %d", (int)step->kind);
 }
 
 static noc_status apply_steps(noc_prepared *p, const noc_manifest *manifest, noc_error *err)
 {
     noc_status status = NOC_OK;
-    for (int i = 0; status == NOC_OK && i < manifest->step_count; i++) {
-        const noc_step *step = &manifest->steps[i];
-        if (step->kind == NOC_STEP_MINMAX_SLICES)
-            status = add_minmax_slices(p, err);
-        else if (step->kind == NOC_STEP_ZSCORE)
-            status = add_zscore(p, step, err);
-        else if (step->kind == NOC_STEP_CLIP_ZSCORE)
-            add_clip_zscore(p, step);
-        else
-            status = add_crop(p, step, err);
-    }
+    for (int i = 0; status == NOC_OK && i < manifest->step_count; i++)
+        status = apply_step(p, &manifest->steps[i], err);
     return status;
+}
+
+/* ---- needs ---- */
+
+static size_t sum_of(size_t a, size_t b)
+{
+    size_t sum;
+    return noc_size_add(a, b, &sum) ? sum : SIZE_MAX;
+}
+
+static size_t image_bytes(const int64_t size[3], size_t voxel_bytes)
+{
+    for (int a = 0; a < 3; a++)
+        if (!noc_size_mul(voxel_bytes, (size_t)size[a], &voxel_bytes))
+            return SIZE_MAX;
+    return voxel_bytes;
+}
+
+void noc_prepare_estimate(const noc_manifest *manifest, const int64_t size[3], const double spacing_mm[3],
+                          size_t stored_bytes, noc_prepare_needs *needs)
+{
+    noc_prepare_needs n = {.kept = stored_bytes, .most = stored_bytes};
+    size_t voxel = (size_t)manifest->network.in_channels * sizeof(float);
+    memcpy(n.size, size, sizeof n.size);
+    for (int i = 0; i < manifest->step_count; i++) {
+        const noc_step *step = &manifest->steps[i];
+        size_t before = n.kept, beside = 0;
+        if (step->kind == NOC_STEP_CROP)
+            memcpy(n.size, step->size, sizeof n.size);
+        if (step->kind == NOC_STEP_PERCENTILE_ZSCORE)
+            beside = RANKS * sizeof(uint64_t[DIGITS]);
+        if (step->kind == NOC_STEP_ZSCORE && step->mask == NOC_ZSCORE_FILLED) {
+            n.kept = image_bytes(n.size, voxel);
+            beside = sum_of(n.kept, image_bytes(n.size, 1));
+        }
+        if (step->kind == NOC_STEP_RESAMPLE) {
+            noc_resampling r = resampling_of(step, n.size, spacing_mm);
+            memcpy(n.size, r.to, sizeof n.size);
+            n.kept = image_bytes(n.size, voxel);
+            beside = sum_of(n.kept, noc_resample_bytes(&r));
+        }
+        size_t now = sum_of(before, beside);
+        n.most = now > n.most ? now : n.most;
+    }
+    *needs = n;
 }
 
 /* ---- putting it together ---- */
@@ -323,6 +775,9 @@ static noc_status orient(noc_prepared *p, const noc_manifest *manifest, noc_erro
         return status;
     noc_orientation_size(&p->orientation, grid->size, p->size);
     noc_orientation_steps(&p->orientation, grid->size, &p->origin, p->step);
+    p->placement = (noc_place){.orientation = p->orientation, .origin = p->origin};
+    memcpy(p->placement.step, p->step, sizeof p->step);
+    memcpy(p->placement.size, p->size, sizeof p->size);
     return NOC_OK;
 }
 
@@ -337,16 +792,20 @@ noc_status noc_prepare(const noc_manifest *manifest, noc_image *images, int imag
         return NOC_ENOMEMORY;
     p->image_count = image_count;
     p->channels = manifest->network.in_channels;
+    p->grid = images[0].grid;
     memcpy(p->images, images, (size_t)image_count * sizeof *images);
     status = orient(p, manifest, err);
     if (status == NOC_OK)
         status = apply_steps(p, manifest, err);
-    if (status != NOC_OK) {
+    bool is_replaced = p->images[0].voxels != images[0].voxels;
+    if (status != NOC_OK && !is_replaced)
         memset(p->images, 0, sizeof p->images); /* they stay the caller's */
+    if (status == NOC_OK || is_replaced)
+        memset(images, 0, (size_t)image_count * sizeof *images);
+    if (status != NOC_OK) {
         noc_prepared_free(p);
         return status;
     }
-    memset(images, 0, (size_t)image_count * sizeof *images);
     *prepared = p;
     return NOC_OK;
 }

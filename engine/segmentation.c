@@ -1,10 +1,13 @@
 /* Studies in flight. The volume's output is cut in tiles of H x W (one, unless memory demands more); a tile's
  * windows are computed in window order, D slowest, and as soon as a layer of windows along D is complete the
  * rows that no later layer touches are gathered. What always holds: every voxel's sum runs over all its
- * windows in window order, so neither tiles nor batches change a bit. */
+ * windows in window order, so neither tiles nor batches change a bit. Where preparation has resampled, the
+ * volume's rows are gathered as slabs of logits, of which the scan's voxels are made (native.c); a tile then
+ * reaches a voxel beyond its end. */
 #include "engine/engine_state.h"
 
 #include "engine/base/memory.h"
+#include "engine/native.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -12,6 +15,7 @@
 
 typedef struct tile {
     int64_t from[2], to[2]; /* H, W voxels of the volume */
+    int64_t reach[2];       /* the end of what is gathered */
     int first[2], count[2]; /* windows along H and W that touch it */
     int64_t first_task;     /* number of its first window */
 } tile;
@@ -33,6 +37,7 @@ struct noc_segmentation {
     int64_t free_count;
     noc_gather_window *reaching;   /* of the rows that are gathered */
     int gather_tile, gather_layer; /* what is gathered next */
+    noc_native *native;            /* where the volume was resampled, else NULL */
     void *voxels;
     size_t bytes;
     int64_t origin, step[3]; /* of the output, in elements */
@@ -56,26 +61,39 @@ static void windows_touching(const noc_windows *w, int axis, int64_t from, int64
     *count = end - begin;
 }
 
-static void cut_axis(const noc_windows *w, int axis, int cuts, int i, int64_t *from, int64_t *to)
+/* Voxels behind a tile's end that it needs. */
+static int halo_of(const noc_manifest *m)
+{
+    for (int i = 0; i < m->step_count; i++)
+        if (m->steps[i].kind == NOC_STEP_RESAMPLE)
+            return 1;
+    return 0;
+}
+
+static void cut_axis(const noc_windows *w, int axis, int cuts, int i, int halo, int64_t *from, int64_t *to,
+                     int64_t *reach)
 {
     *from = w->size[axis] * i / cuts;
     *to = w->size[axis] * (i + 1) / cuts;
+    *reach = *to + halo < w->size[axis] ? *to + halo : w->size[axis];
 }
 
-/* What so many cuts of an axis come to: most windows that one part touches, and windows of all parts. */
+/* What so many cuts of an axis come to: most windows and voxels that one part touches, and windows of all
+ * parts. */
 typedef struct axis_cuts {
     int cuts;
-    int64_t widest, total;
+    int64_t widest, voxels, total;
 } axis_cuts;
 
-static axis_cuts measure_cuts(const noc_windows *w, int axis, int cuts)
+static axis_cuts measure_cuts(const noc_windows *w, int axis, int cuts, int halo)
 {
     axis_cuts measured = {.cuts = cuts};
-    int64_t from, to;
+    int64_t from, to, reach;
     int first, count;
     for (int i = 0; i < cuts; i++) {
-        cut_axis(w, axis, cuts, i, &from, &to);
-        windows_touching(w, axis, from, to, &first, &count);
+        cut_axis(w, axis, cuts, i, halo, &from, &to, &reach);
+        windows_touching(w, axis, from, reach, &first, &count);
+        measured.voxels = reach - from > measured.voxels ? reach - from : measured.voxels;
         measured.widest = count > measured.widest ? count : measured.widest;
         measured.total += count;
     }
@@ -85,13 +103,13 @@ static axis_cuts measure_cuts(const noc_windows *w, int axis, int cuts)
 enum { CUTS_MOST = 64 };
 
 /* The cuts of an axis that are thought of: few, and one voxel a part. */
-static int measure_axis(const noc_windows *w, int axis, axis_cuts measured[CUTS_MOST + 1])
+static int measure_axis(const noc_windows *w, int axis, int halo, axis_cuts measured[CUTS_MOST + 1])
 {
     int count = 0;
     for (int cuts = 1; cuts <= CUTS_MOST && cuts <= w->size[axis]; cuts++)
-        measured[count++] = measure_cuts(w, axis, cuts);
+        measured[count++] = measure_cuts(w, axis, cuts, halo);
     if (w->size[axis] > CUTS_MOST)
-        measured[count++] = measure_cuts(w, axis, (int)w->size[axis]);
+        measured[count++] = measure_cuts(w, axis, (int)w->size[axis], halo);
     return count;
 }
 
@@ -112,6 +130,9 @@ static int64_t layers_kept(const noc_windows *w)
 static size_t bytes_with(const noc_engine *e, int64_t layers, const axis_cuts *h, const axis_cuts *w,
                          size_t output_bytes)
 {
+    const int64_t widest[2] = {h->voxels, w->voxels};
+    if (halo_of(e->model->manifest))
+        output_bytes += noc_native_bytes(e->plan->values[e->plan->logits].channels, widest);
     if (e->ops->has_memory)
         return output_bytes;
     return (size_t)(layers * h->widest * w->widest + e->batch) * e->logits_floats * sizeof(float) +
@@ -123,14 +144,16 @@ static size_t bytes_with(const noc_engine *e, int64_t layers, const axis_cuts *h
 static noc_status choose_cuts(const noc_engine *e, const noc_windows *w, size_t output_bytes, size_t memory,
                               int cuts[2], size_t *bytes, noc_error *err)
 {
-    axis_cuts h[CUTS_MOST + 1] = {measure_cuts(w, 1, 1)}, v[CUTS_MOST + 1] = {measure_cuts(w, 2, 1)};
+    int halo = halo_of(e->model->manifest);
+    axis_cuts h[CUTS_MOST + 1] = {measure_cuts(w, 1, 1, halo)},
+                            v[CUTS_MOST + 1] = {measure_cuts(w, 2, 1, halo)};
     int64_t layers = layers_kept(w), best = INT64_MAX;
     size_t least = SIZE_MAX;
     *bytes = bytes_with(e, layers, h, v, output_bytes);
     cuts[0] = cuts[1] = 1;
     if (memory == 0 || *bytes <= memory)
         return NOC_OK;
-    int hs = measure_axis(w, 1, h), vs = measure_axis(w, 2, v);
+    int hs = measure_axis(w, 1, halo, h), vs = measure_axis(w, 2, halo, v);
     for (int i = 0; i < hs; i++)
         for (int j = 0; j < vs; j++) {
             size_t need = bytes_with(e, layers, &h[i], &v[j], output_bytes);
@@ -185,8 +208,9 @@ static noc_status make_tiles(noc_segmentation *s, noc_error *err)
         tile *t = &s->tiles[i];
         for (int a = 0; a < 2; a++) {
             int at = a == 0 ? i / s->cuts[1] : i % s->cuts[1];
-            cut_axis(&s->windows, a + 1, s->cuts[a], at, &t->from[a], &t->to[a]);
-            windows_touching(&s->windows, a + 1, t->from[a], t->to[a], &t->first[a], &t->count[a]);
+            cut_axis(&s->windows, a + 1, s->cuts[a], at, halo_of(s->engine->model->manifest), &t->from[a],
+                     &t->to[a], &t->reach[a]);
+            windows_touching(&s->windows, a + 1, t->from[a], t->reach[a], &t->first[a], &t->count[a]);
         }
         t->first_task = s->task_count;
         s->task_count += (int64_t)s->windows.count[0] * t->count[0] * t->count[1];
@@ -211,27 +235,63 @@ static noc_status make_slots(noc_segmentation *s, int64_t count, noc_error *err)
                                  err);
 }
 
+/* What is gathered for the way to the scan's grid: logits, not labels. */
+static void slab_gather(noc_gather *gather)
+{
+    gather->kind = NOC_GATHER_LOGITS;
+    gather->element_bytes = (int)sizeof(float);
+}
+
+/* The logit from which on sigmoid(logit) is the manifest's threshold or more. */
+static double threshold_of(const noc_segmentation *s)
+{
+    double p = s->engine->model->manifest->threshold;
+    return log(p / (1 - p));
+}
+
+/* widest: H and W of what the largest tile gathers. */
+static noc_status make_native(noc_segmentation *s, const int64_t widest[2], noc_error *err)
+{
+    const noc_place *place = noc_prepared_place(s->prepared);
+    if (s->kind == NOC_GATHER_LOGITS || !place->is_resampled)
+        return NOC_OK;
+    noc_native_options options = {.placement = place,
+                                  .classes = s->engine->plan->values[s->engine->plan->logits].channels,
+                                  .kind = s->kind,
+                                  .threshold = threshold_of(s),
+                                  .element_bytes = s->element_bytes,
+                                  .voxels = s->voxels};
+    memcpy(options.size, s->windows.size, sizeof options.size);
+    return noc_native_create(&options, widest, &s->native, err);
+}
+
 /* All that running windows needs beside the engine's own, so that nothing is allocated from window to window:
- * logits of as many windows as are kept at once (bytes_with), the list of those that a gather reaches, and
- * the device's room for the widest box. */
+ * logits of as many windows as are kept at once (bytes_with), the list of those that a gather reaches, the
+ * device's room for the widest box, and slabs of a resampled volume. */
 static noc_status make_room(noc_segmentation *s, noc_error *err)
 {
     const noc_engine *e = s->engine;
     noc_gather widest = {.kind = s->kind, .element_bytes = s->element_bytes, .to = {1, 1, 0}};
-    int64_t most[2] = {0, 0};
+    int64_t most[2] = {0, 0}, voxels[2] = {0, 0};
     for (int i = 0; i < s->tile_count; i++) {
         const tile *t = &s->tiles[i];
-        for (int a = 0; a < 2; a++)
+        for (int a = 0; a < 2; a++) {
             most[a] = t->count[a] > most[a] ? t->count[a] : most[a];
-        widest.to[2] = t->to[1] - t->from[1] > widest.to[2] ? t->to[1] - t->from[1] : widest.to[2];
+            voxels[a] = t->reach[a] - t->from[a] > voxels[a] ? t->reach[a] - t->from[a] : voxels[a];
+        }
     }
+    widest.to[2] = voxels[1];
     int64_t kept = layers_kept(&s->windows) * most[0] * most[1];
     widest.window_count = (int)kept;
     s->reaching = noc_alloc((size_t)kept, sizeof *s->reaching, err);
     if (!s->reaching)
         return NOC_ENOMEMORY;
     engine_fill_gather(e, &widest);
-    noc_status status = e->ops->gather_reserve(e->device, &widest, err);
+    noc_status status = make_native(s, voxels, err);
+    if (s->native)
+        slab_gather(&widest);
+    if (status == NOC_OK)
+        status = e->ops->gather_reserve(e->device, &widest, err);
     if (status != NOC_OK)
         return status;
     return make_slots(s, kept + e->batch < s->task_count ? kept + e->batch : s->task_count, err);
@@ -250,7 +310,9 @@ static noc_status make_output(noc_segmentation *s, noc_error *err)
         s->class_step = (int64_t)voxels;
         voxels *= (size_t)s->engine->plan->values[s->engine->plan->logits].channels;
     } else {
-        noc_prepared_steps(s->prepared, &s->origin, s->step);
+        const noc_place *place = noc_prepared_place(s->prepared);
+        s->origin = place->origin;
+        memcpy(s->step, place->step, sizeof s->step);
     }
     s->bytes = voxels * (size_t)s->element_bytes;
     s->voxels = calloc(voxels ? voxels : 1, (size_t)s->element_bytes); /* untouched pages cost nothing yet */
@@ -312,6 +374,7 @@ void noc_segmentation_free(noc_segmentation *segmentation)
     free(segmentation->slot);
     free(segmentation->free_slots);
     free(segmentation->reaching);
+    noc_native_free(segmentation->native);
     free(segmentation->tiles);
     free(segmentation->voxels);
     free(segmentation);
@@ -401,27 +464,57 @@ static int first_layer_reaching(const noc_windows *w, int64_t row, int layer)
     return layer;
 }
 
-static noc_status gather_rows(noc_segmentation *s, const tile *t, int layer, int64_t from, int64_t to,
-                              noc_error *err)
+/* The windows of a tile that reach row `from` or later, up to those of a layer, as s->reaching; their number.
+ */
+static int find_reaching(noc_segmentation *s, const tile *t, int layer, int64_t from)
 {
-    const noc_windows *w = &s->windows;
-    int first = first_layer_reaching(w, from, layer);
+    int first = first_layer_reaching(&s->windows, from, layer);
     int64_t begin = t->first_task + first * per_layer(t), count = (layer - first + 1) * per_layer(t);
     for (int64_t i = 0; i < count; i++) {
         s->reaching[i] = (noc_gather_window){.logits = s->logits,
                                              .offset = (size_t)s->slot[begin + i] * s->engine->logits_floats};
         task_start(s, t, begin + i, s->reaching[i].start);
     }
-    double p = s->engine->model->manifest->threshold;
+    return (int)count;
+}
+
+/* Rows of a resampled volume, by slabs, to the scan's voxels. */
+static noc_status gather_native(noc_segmentation *s, const tile *t, noc_gather *gather, noc_error *err)
+{
+    const noc_engine *e = s->engine;
+    const int64_t last = gather->to[0], low = s->windows.pad_low[0];
+    noc_status status = NOC_OK;
+    slab_gather(gather);
+    if (gather->from[0] == low)
+        noc_native_begin(s->native, t->from, t->to, t->reach);
+    gather->out = noc_native_slab(s->native, gather->out_step, &gather->out_class_step);
+    gather->out_step[2] = 1;
+    while (status == NOC_OK && gather->from[0] < last) {
+        gather->to[0] = gather->from[0] + NOC_NATIVE_ROWS < last ? gather->from[0] + NOC_NATIVE_ROWS : last;
+        status = e->ops->gather(e->device, gather, err);
+        if (status == NOC_OK)
+            noc_native_write(s->native, gather->from[0] - low, gather->to[0] - low, e->device,
+                             e->ops->host_loop);
+        gather->from[0] = gather->to[0];
+    }
+    return status;
+}
+
+static noc_status gather_rows(noc_segmentation *s, const tile *t, int layer, int64_t from, int64_t to,
+                              noc_error *err)
+{
+    const noc_windows *w = &s->windows;
     noc_gather gather = {.kind = s->kind,
                          .windows = s->reaching,
-                         .window_count = (int)count,
-                         .threshold = (float)log(p / (1 - p)), /* sigmoid(logit) >= p */
+                         .window_count = find_reaching(s, t, layer, from),
+                         .threshold = (float)threshold_of(s),
                          .element_bytes = s->element_bytes,
                          .from = {from, t->from[0] + w->pad_low[1], t->from[1] + w->pad_low[2]},
-                         .to = {to, t->to[0] + w->pad_low[1], t->to[1] + w->pad_low[2]},
+                         .to = {to, t->reach[0] + w->pad_low[1], t->reach[1] + w->pad_low[2]},
                          .out_class_step = s->class_step};
     engine_fill_gather(s->engine, &gather);
+    if (s->native)
+        return gather_native(s, t, &gather, err);
     int64_t at = s->origin;
     for (int a = 0; a < 3; a++) {
         gather.out_step[a] = s->step[a];

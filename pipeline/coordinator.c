@@ -128,13 +128,13 @@ double noc_study_cost(const noc_study *study, const noc_manifest *manifest, cons
                       double overlap)
 {
     noc_windows windows;
-    int64_t size[3] = {study->size[2], study->size[1], study->size[0]};
+    noc_prepare_needs needs;
+    const int64_t size[3] = {study->size[2], study->size[1], study->size[0]};
+    const double spacing_mm[3] = {study->spacing_mm[2], study->spacing_mm[1], study->spacing_mm[0]};
     if (!study->has_shape)
         return 1;
-    for (int i = 0; i < manifest->step_count; i++)
-        if (manifest->steps[i].kind == NOC_STEP_CROP)
-            memcpy(size, manifest->steps[i].size, sizeof size);
-    if (noc_windows_plan(size, window, overlap, &windows, NULL) != NOC_OK)
+    noc_prepare_estimate(manifest, size, spacing_mm, 0, &needs);
+    if (noc_windows_plan(needs.size, window, overlap, &windows, NULL) != NOC_OK)
         return 1;
     return (double)noc_windows_total(&windows);
 }

@@ -38,6 +38,8 @@ fi
 model all a '{step: zscore}'
 model nonzero a '{step: zscore, mask: nonzero}'
 model short a '{step: zscore_nonzero}'
+model filled a '{step: zscore, mask: filled}'
+model own a '{step: percentile_zscore, low: 0.5, high: 99.5}'
 model given a '{step: clip_zscore, low: -958, high: 327, mean: 82.92, std: 136.97}'
 while read -r steps from to; do
     ok "$to: made" "$PYTHON" "$root/tests/golden.py" normalise "$golden/prepare/normalise.safetensors" \
@@ -49,7 +51,9 @@ done <<'EOF'
 all mr mr_z_all
 nonzero mr mr_z_nonzero
 short mr mr_z_nonzero
+filled mr mr_z_filled
 given ct ct_given
+own ct ct_own
 EOF
 
 # --- beside nibabel: oblique scans of every orientation, type, version, slope
@@ -154,19 +158,18 @@ refused "a missing model" 66 "$work/none" "$work/none" "$good"
 exits "a missing output folder: exit 73" 73 "$NOC" prepare -m "$work/one" --output "$work/none/x" "$good"
 says "a missing output folder: says why" "cannot be created" "$work/err"
 
-# Steps of the schema that this version does not build; nobody looks at the scan before that is said.
-while read -r kind step; do
-    model "$kind" a "$step"
-    refused "$kind is not built" 78 "$work/$kind" "this version does not do" "$good"
-    says "$kind is not built: where" "$work/$kind/model.yaml:" "$work/err"
-    exits "$kind is not built: infer refuses it too" 78 "$NOC" infer -m "$work/$kind" -o "$work/mask.nii" \
-        "$good"
-done <<'EOF'
-percentile_zscore {step: percentile_zscore, low: 0.5, high: 99.5}
-foreground_crop {step: foreground_crop}
-resample {step: resample, spacing_mm: [1, 1, 1], order: 3}
-filled {step: zscore, mask: filled}
+"$PYTHON" - <<'EOF'
+import os, numpy, nibabel
+data = numpy.full((3, 4, 5), 1e300)
+data[0, 0, 0] = -1e300
+nibabel.save(nibabel.Nifti1Image(data, numpy.eye(4)), os.environ["work"] + "/huge.nii")
 EOF
+model fine a '{step: resample, spacing_mm: [0.5, 0.5, 0.5], order: 3}'
+refused "values beyond single precision" 65 "$work/fine" "too large" "$work/huge.nii"
+model dense a '{step: resample, spacing_mm: [1e-9, 1e-9, 1e-9], order: 1}'
+refused "a spacing beyond memory" 65 "$work/dense" "beyond this machine" "$good"
+model zero a '{step: resample, spacing_mm: [0, 1, 1], order: 1}'
+refused "a spacing of 0" 78 "$work/zero" "spacing_mm must be numbers above 0" "$good"
 model late a '{step: zscore}, {step: minmax_slices}'
 refused "minmax_slices must come first" 78 "$work/late" "minmax_slices" "$good"
 model unknown a '{step: magic}'

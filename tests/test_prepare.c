@@ -69,6 +69,8 @@ static const struct {
     {"ct",
      "ct_given",
      {.kind = NOC_STEP_CLIP_ZSCORE, .low = -958, .high = 327, .mean = 82.92, .std = 136.97}},
+    {"mr", "mr_z_filled", {.kind = NOC_STEP_ZSCORE, .mask = NOC_ZSCORE_FILLED}},
+    {"ct", "ct_own", {.kind = NOC_STEP_PERCENTILE_ZSCORE, .low = 0.5, .high = 99.5}},
 };
 
 START_TEST(golden_normalisation)
@@ -98,6 +100,84 @@ START_TEST(golden_normalisation)
     free(input);
     free(wanted);
     noc_prepared_free(p);
+    noc_safetensors_close(file);
+}
+END_TEST
+
+/* ---- golden resampling ---- */
+
+static const struct {
+    const char *name;
+    double spacing[3], wanted[3];
+    bool is_committed; /* else in NOC_REFERENCE_DIR alone */
+} resamplings[] = {
+    {"half", {1, 1, 1}, {2, 2, 2}, true},
+    {"thick_last", {0.7, 0.7, 5}, {1, 1, 5}, true},
+    {"plain", {1, 1, 1.5}, {1.3, 0.8, 1}, false},
+    {"thick_first", {4, 0.9, 0.9}, {1.5, 1.1, 0.7}, false},
+};
+enum { RESAMPLINGS = sizeof resamplings / sizeof resamplings[0] };
+
+static float *floats_of(const noc_safetensors *file, const char *name, size_t *count,
+                        const noc_tensor **tensor)
+{
+    *tensor = noc_safetensors_find(file, name);
+    if (!*tensor)
+        return NULL;
+    *count = noc_tensor_count(*tensor);
+    float *v = malloc(*count * sizeof *v);
+    ck_assert_int_eq(noc_tensor_floats(*tensor, 0, *count, v, &err), NOC_OK);
+    return v;
+}
+
+/* Within 1e-6 of the largest value. */
+static void check_resampling(const noc_safetensors *file, const char *name, int order, bool may_separate,
+                             int number)
+{
+    const noc_tensor *from, *to;
+    size_t count, wanted_count, got;
+    float *input = floats_of(file, "image", &count, &from),
+          *wanted = floats_of(file, name, &wanted_count, &to);
+    float largest = 0;
+    noc_step step = {.kind = NOC_STEP_RESAMPLE, .order = order, .may_separate_axis = may_separate};
+
+    if (!wanted) { /* only those with a thick axis have values without its rule */
+        free(input);
+        return;
+    }
+    memcpy(step.spacing_mm, resamplings[number].wanted, sizeof step.spacing_mm);
+    noc_manifest m = manifest_of(1, &step, 1);
+    noc_image image = image_of(input, 1, from->shape[0], from->shape[1], from->shape[2]);
+    for (int a = 0; a < 3; a++)
+        image.grid.spacing_mm[2 - a] = resamplings[number].spacing[a];
+    noc_prepared *p = prepare(&m, &image, 1);
+    float *out = cut_all(p, &got);
+    ck_assert_uint_eq(got, wanted_count);
+    for (size_t i = 0; i < got; i++)
+        largest = fmaxf(largest, fabsf(wanted[i]));
+    for (size_t i = 0; i < got; i++)
+        ck_assert_msg(fabsf(out[i] - wanted[i]) <= 1e-6f * largest, "%s %s [%zu] is %.9g, wanted %.9g",
+                      resamplings[number].name, name, i, (double)out[i], (double)wanted[i]);
+    free(out);
+    free(input);
+    free(wanted);
+    noc_prepared_free(p);
+}
+
+START_TEST(golden_resampling)
+{
+    const char *reference = getenv("NOC_REFERENCE_DIR");
+    char path[512];
+    noc_safetensors *file = NULL;
+
+    if (!reference && !resamplings[_i].is_committed)
+        return;
+    snprintf(path, sizeof path, "%s/golden/prepare/resample_%s.safetensors",
+             reference ? reference : "tests/data", resamplings[_i].name);
+    ck_assert_int_eq(noc_safetensors_open(path, &file, &err), NOC_OK);
+    check_resampling(file, "linear", 1, true, _i);
+    check_resampling(file, "cubic", 3, true, _i);
+    check_resampling(file, "linear_no_separate_axis", 1, false, _i);
     noc_safetensors_close(file);
 }
 END_TEST
@@ -320,7 +400,8 @@ static void compare_steps(const noc_prepared *p, const int order[3], int signs, 
         if (m->steps[i].kind == NOC_STEP_CROP)
             memcpy(start, m->steps[i].start, sizeof start);
     index = plain_orient(values, order, signs);
-    noc_prepared_steps(p, &origin, step);
+    origin = noc_prepared_place(p)->origin;
+    memcpy(step, noc_prepared_place(p)->step, sizeof step);
     noc_prepared_size(p, size);
     for (int64_t d = 0; d < size[0]; d++)
         for (int64_t h = 0; h < size[1]; h++)
@@ -563,7 +644,8 @@ int main(void)
     Suite *suite = suite_create("prepare");
     TCase *tests = tcase_create("prepare");
     tcase_set_timeout(tests, 60);
-    tcase_add_loop_test(tests, golden_normalisation, 0, 3);
+    tcase_add_loop_test(tests, golden_normalisation, 0, 5);
+    tcase_add_loop_test(tests, golden_resampling, 0, RESAMPLINGS);
     tcase_add_loop_test(tests, steps_in_every_orientation, 0, CHAINS);
     tcase_add_test(tests, boxes_beyond_the_volume);
     tcase_add_test(tests, long_rows);

@@ -1,9 +1,9 @@
 /* From files to a prepared volume: how much memory a study needs, by its headers alone, and the reading
  * itself.
  *
- * A study's memory has three phases, and it is admitted for the largest: reading (stored voxels, truth, the
- * raw file while it is decoded), segmenting (stored voxels, truth, pending logits and output) and finishing
- * (output, truth, painted mask). */
+ * A study's memory has four phases, and it is admitted for the largest: reading (stored voxels, truth, the
+ * raw file while it is decoded), preparing (stored voxels, truth, what the steps make of them), segmenting
+ * (prepared volume, truth, pending logits and output) and finishing (output, truth, painted mask). */
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/base/memory.h"
@@ -15,13 +15,13 @@
 #include <string.h>
 
 typedef struct need {
-    noc_grid grid;   /* of the first channel */
-    int channels;    /* of all files */
-    size_t voxels;   /* of one channel */
-    size_t stored;   /* bytes of all channels */
-    size_t truth;    /* bytes */
-    size_t raw;      /* of the largest file, while it is read */
-    int64_t size[3]; /* model order, cropped */
+    noc_grid grid; /* of the first channel */
+    int channels;  /* of all files */
+    size_t voxels; /* of one channel */
+    size_t stored; /* bytes of all channels */
+    size_t truth;  /* bytes */
+    size_t raw;    /* of the largest file, while it is read */
+    noc_prepare_needs prepare;
 } need;
 
 /* No file may inflate to more than all studies may use. */
@@ -57,17 +57,19 @@ static noc_status check_channels(const noc_study *study, int channels, const noc
                     manifest->network.in_channels);
 }
 
-static noc_status find_model_size(const noc_manifest *manifest, need *n, noc_error *err)
+static noc_status find_preparation(const noc_manifest *manifest, need *n, noc_error *err)
 {
     noc_orientation orientation;
+    int64_t size[3];
+    double spacing_mm[3];
     noc_status status = noc_orientation_find(n->grid.affine, manifest->orientation, &orientation, err);
 
     if (status != NOC_OK)
         return status;
-    noc_orientation_size(&orientation, n->grid.size, n->size);
-    for (int s = 0; s < manifest->step_count; s++)
-        for (int axis = 0; manifest->steps[s].kind == NOC_STEP_CROP && axis < 3; axis++)
-            n->size[axis] = manifest->steps[s].size[axis];
+    noc_orientation_size(&orientation, n->grid.size, size);
+    for (int axis = 0; axis < 3; axis++)
+        spacing_mm[axis] = n->grid.spacing_mm[orientation.axis[axis]];
+    noc_prepare_estimate(manifest, size, spacing_mm, n->stored, &n->prepare);
     return NOC_OK;
 }
 
@@ -92,7 +94,7 @@ static noc_status read_headers(const noc_study *study, const noc_job_rules *rule
     if (status != NOC_OK)
         return status;
     n->voxels = noc_grid_voxels(&n->grid);
-    return find_model_size(rules->manifest, n, err);
+    return find_preparation(rules->manifest, n, err);
 }
 
 static size_t add(size_t a, size_t b)
@@ -119,16 +121,16 @@ static size_t mib(size_t bytes)
 static noc_status choose_tiles(noc_job *job, const noc_job_rules *rules, const need *n, size_t *segmenting,
                                noc_error *err)
 {
-    size_t volumes = add(n->stored, n->truth);
+    size_t volumes = add(n->prepare.kept, n->truth);
     noc_error why;
-    noc_status status = noc_segmentation_bytes(rules->engine, n->size, n->voxels, 0, segmenting, err);
+    noc_status status = noc_segmentation_bytes(rules->engine, n->prepare.size, n->voxels, 0, segmenting, err);
 
     job->tile_memory = 0;
     job->is_alone = false;
     if (status != NOC_OK || add(volumes, *segmenting) <= rules->budget)
         return status;
     size_t left = rules->budget > volumes ? rules->budget - volumes : 1;
-    if (noc_segmentation_bytes(rules->engine, n->size, n->voxels, left, segmenting, &why) != NOC_OK)
+    if (noc_segmentation_bytes(rules->engine, n->prepare.size, n->voxels, left, segmenting, &why) != NOC_OK)
         return noc_fail(
             err, NOC_ETOOLARGE,
             "needs %zu MiB beside its %zu MiB of voxels, the memory limit leaves %zu MiB to studies, and "
@@ -151,15 +153,17 @@ noc_status noc_job_estimate(noc_job *job, const noc_job_rules *rules, size_t *by
     job->bytes_when_segmented = add(n.voxels * all, n.truth);
     job->bytes_when_finished = n.voxels * all * 2; /* and a copy on its way to a writer */
     size_t most = add(add(n.stored, n.truth), n.raw);
+    size_t preparing = add(n.prepare.most, n.truth);
     most = most > job->bytes_when_segmented ? most : job->bytes_when_segmented;
+    most = most > preparing ? most : preparing;
     if (most > rules->budget)
         return noc_fail(err, NOC_ETOOLARGE,
-                        "needs %zu MiB to be read, the memory limit leaves %zu MiB to studies", mib(most),
-                        rules->budget >> 20);
+                        "needs %zu MiB to be read and prepared, the memory limit leaves %zu MiB to studies",
+                        mib(most), rules->budget >> 20);
     status = choose_tiles(job, rules, &n, &segmenting, err);
     if (status != NOC_OK)
         return status;
-    size_t total = add(add(n.stored, n.truth), segmenting);
+    size_t total = add(add(n.prepare.kept, n.truth), segmenting);
     *bytes = total > most ? total : most;
     return NOC_OK;
 }

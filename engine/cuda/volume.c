@@ -225,8 +225,8 @@ static void take_steps(const noc_volume_source *s, int channel, const double *ta
         k->steps[i] = (noc_cuda_pointwise){.kind = (noc_cuda_pointwise_kind)step->kind,
                                            .shift = step->shift[channel],
                                            .divisor = step->divisor[channel],
-                                           .low = step->low,
-                                           .high = step->high};
+                                           .low = step->low[channel],
+                                           .high = step->high[channel]};
         if (step->kind != NOC_POINTWISE_SLICES)
             continue;
         k->steps[i].factor = tables + channel * s->stored_size[2];
