@@ -266,6 +266,7 @@ typedef struct selection {
     int shift;                 /* of the digit that is counted */
     uint64_t prefix[RANKS];    /* digits known so far */
     uint64_t rank[RANKS];      /* among values with that prefix */
+    int same[RANKS];           /* the first rank with that prefix, which counts for it */
     uint64_t (*count)[DIGITS]; /* a rank */
 } selection;
 
@@ -291,7 +292,17 @@ static void count_digits(void *argument, const double *v, int count)
     for (int i = 0; i < count; i++) {
         uint64_t key = key_of(v[i]) >> s->shift, above = key >> DIGIT_BITS;
         for (int r = 0; r < RANKS; r++)
-            s->count[r][key % DIGITS] += above == s->prefix[r];
+            if (s->same[r] == r && above == s->prefix[r])
+                s->count[r][key % DIGITS]++;
+    }
+}
+
+static void find_same(selection *s)
+{
+    for (int r = 0; r < RANKS; r++) {
+        s->same[r] = r;
+        while (s->same[r] > 0 && s->prefix[s->same[r] - 1] == s->prefix[r])
+            s->same[r]--;
     }
 }
 
@@ -300,11 +311,13 @@ static void select_ranks(const noc_prepared *p, int channel, selection *s)
     memset(s->prefix, 0, sizeof s->prefix);
     for (s->shift = KEY_BITS - DIGIT_BITS; s->shift >= 0; s->shift -= DIGIT_BITS) {
         memset(s->count, 0, RANKS * sizeof *s->count);
+        find_same(s);
         each_row(p, channel, count_digits, s);
         for (int r = 0; r < RANKS; r++) {
+            const uint64_t *count = s->count[s->same[r]];
             uint64_t digit = 0;
-            while (s->rank[r] >= s->count[r][digit])
-                s->rank[r] -= s->count[r][digit++];
+            while (s->rank[r] >= count[digit])
+                s->rank[r] -= count[digit++];
             s->prefix[r] = s->prefix[r] << DIGIT_BITS | digit;
         }
     }
@@ -504,34 +517,42 @@ typedef struct flood {
     size_t count;
 } flood;
 
-static void reach(flood *f, int64_t voxel)
+static void reach(flood *f, uint32_t voxel)
 {
     if (f->mask[voxel] != BACKGROUND)
         return;
     f->mask[voxel] = OUTSIDE;
-    f->stack[f->count++] = (uint32_t)voxel;
+    f->stack[f->count++] = voxel;
 }
 
 /* Background that is connected over faces with the volume's border becomes OUTSIDE; what is left of it is
  * holes. */
 static void mark_outside(const int64_t size[3], flood *f)
 {
-    const int64_t step[3] = {size[1] * size[2], size[2], 1}, voxels = size[0] * step[0];
-    for (int64_t v = 0; v < voxels; v++)
-        for (int a = 0; a < 3; a++) {
-            int64_t at = v / step[a] % size[a];
-            if (at == 0 || at == size[a] - 1)
-                reach(f, v);
+    const uint32_t width = (uint32_t)size[2], height = (uint32_t)size[1], depth = (uint32_t)size[0];
+    const uint32_t plane = width * height;
+    uint32_t voxel = 0;
+    for (uint32_t d = 0; d < depth; d++)
+        for (uint32_t h = 0; h < height; h++) {
+            bool is_border = d == 0 || d == depth - 1 || h == 0 || h == height - 1;
+            for (uint32_t w = 0; w < width; w++, voxel++)
+                if (is_border || w == 0 || w == width - 1)
+                    reach(f, voxel);
         }
     while (f->count > 0) {
-        int64_t v = f->stack[--f->count];
-        for (int a = 0; a < 3; a++) {
-            int64_t at = v / step[a] % size[a];
-            if (at > 0)
-                reach(f, v - step[a]);
-            if (at < size[a] - 1)
-                reach(f, v + step[a]);
-        }
+        uint32_t v = f->stack[--f->count], w = v % width, h = v / width % height, d = v / plane;
+        if (w > 0)
+            reach(f, v - 1);
+        if (w < width - 1)
+            reach(f, v + 1);
+        if (h > 0)
+            reach(f, v - width);
+        if (h < height - 1)
+            reach(f, v + width);
+        if (d > 0)
+            reach(f, v - plane);
+        if (d < depth - 1)
+            reach(f, v + plane);
     }
 }
 

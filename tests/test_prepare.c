@@ -310,6 +310,83 @@ static void plain_clip(plain *p, const noc_step *step)
         p->v[n] = (fmin(fmax(p->v[n], step->low), step->high) - step->mean) / step->std;
 }
 
+/* Whether a voxel is not 0 in any channel, or lies in a hole: background that no way over faces leads out of.
+ */
+static bool *plain_mask(const plain *p)
+{
+    bool *outside = calloc((size_t)voxels_of(p), sizeof *outside), changed = true;
+    const int64_t *size = p->size;
+
+    while (changed) {
+        changed = false;
+        for (int64_t n = 0; n < voxels_of(p); n++) {
+            const int64_t step[3] = {size[1] * size[2], size[2], 1};
+            bool reached = false, is_zero = true;
+            for (int c = 0; c < CHANNELS; c++)
+                is_zero = is_zero && p->v[c * voxels_of(p) + n] == 0;
+            for (int a = 0; a < 3; a++) {
+                int64_t at = n / step[a] % size[a];
+                reached =
+                    reached || at == 0 || at == size[a] - 1 || outside[n - step[a]] || outside[n + step[a]];
+            }
+            if (is_zero && reached && !outside[n])
+                changed = outside[n] = true;
+        }
+    }
+    for (int64_t n = 0; n < voxels_of(p); n++)
+        outside[n] = !outside[n];
+    return outside;
+}
+
+static void plain_zscore_filled(plain *p)
+{
+    bool *mask = plain_mask(p);
+
+    for (int c = 0; c < CHANNELS; c++) {
+        double *v = at(p, c, 0, 0, 0), sum = 0, squares = 0, count = 0;
+        for (int64_t n = 0; n < voxels_of(p); n++) {
+            sum += mask[n] ? v[n] : 0;
+            count += mask[n];
+        }
+        for (int64_t n = 0; n < voxels_of(p); n++)
+            squares += mask[n] ? (v[n] - sum / count) * (v[n] - sum / count) : 0;
+        for (int64_t n = 0; n < voxels_of(p); n++)
+            if (mask[n])
+                v[n] = (v[n] - sum / count) / fmax(sqrt(squares / count), 1e-8);
+    }
+    free(mask);
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    const double *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+static double plain_percentile(const double *sorted, int64_t count, double percent)
+{
+    double place = percent / 100 * (double)(count - 1);
+    int64_t low = (int64_t)place, high = low + 1 < count ? low + 1 : low;
+
+    return sorted[low] + (sorted[high] - sorted[low]) * (place - (double)low);
+}
+
+static void plain_percentile_zscore(plain *p, const noc_step *step)
+{
+    const int64_t count = voxels_of(p);
+    double sorted[VOXELS];
+
+    for (int c = 0; c < CHANNELS; c++) {
+        double *v = at(p, c, 0, 0, 0);
+        memcpy(sorted, v, (size_t)count * sizeof *v);
+        qsort(sorted, (size_t)count, sizeof *sorted, compare_doubles);
+        for (int64_t n = 0; n < count; n++)
+            v[n] = fmin(fmax(v[n], plain_percentile(sorted, count, step->low)),
+                        plain_percentile(sorted, count, step->high));
+    }
+    plain_zscore(p, false);
+}
+
 static plain plain_prepare(const noc_manifest *m, const int order[3], int signs)
 {
     double values[CHANNELS * VOXELS];
@@ -323,6 +400,10 @@ static plain plain_prepare(const noc_manifest *m, const int order[3], int signs)
         const noc_step *step = &m->steps[i];
         if (step->kind == NOC_STEP_CROP)
             plain_crop(&p, step);
+        else if (step->kind == NOC_STEP_PERCENTILE_ZSCORE)
+            plain_percentile_zscore(&p, step);
+        else if (step->kind == NOC_STEP_ZSCORE && step->mask == NOC_ZSCORE_FILLED)
+            plain_zscore_filled(&p);
         else if (step->kind == NOC_STEP_ZSCORE)
             plain_zscore(&p, step->mask == NOC_ZSCORE_NONZERO);
         else if (step->kind == NOC_STEP_CLIP_ZSCORE)
@@ -348,6 +429,11 @@ static plain plain_prepare(const noc_manifest *m, const int order[3], int signs)
         .kind = NOC_STEP_CLIP_ZSCORE, .low = 0.25, .high = 310, .mean = 100, .std = 60                       \
     }
 
+#define OWN(from, to)                                                                                        \
+    {                                                                                                        \
+        .kind = NOC_STEP_PERCENTILE_ZSCORE, .low = from, .high = to                                          \
+    }
+
 /* The order of steps matters: statistics are of what is there when a step comes. */
 static const struct {
     int count;
@@ -365,6 +451,14 @@ static const struct {
     {3, {MINMAX, CROP, ZSCORE(NOC_ZSCORE_NONZERO)}},
     {3, {CLIP, ZSCORE(NOC_ZSCORE_ALL), CROP}},
     {4, {MINMAX, ZSCORE(NOC_ZSCORE_NONZERO), CROP, ZSCORE(NOC_ZSCORE_ALL)}},
+    {1, {ZSCORE(NOC_ZSCORE_FILLED)}},
+    {2, {MINMAX, ZSCORE(NOC_ZSCORE_FILLED)}},
+    {4, {MINMAX, ZSCORE(NOC_ZSCORE_FILLED), CROP, ZSCORE(NOC_ZSCORE_ALL)}},
+    {4, {MINMAX, CROP, ZSCORE(NOC_ZSCORE_FILLED), CLIP}},
+    {1, {OWN(0, 100)}},
+    {1, {OWN(33, 34)}},
+    {3, {MINMAX, OWN(20, 99.5), CROP}},
+    {3, {CROP, ZSCORE(NOC_ZSCORE_ALL), OWN(10, 75)}},
 };
 enum { CHAINS = sizeof chains / sizeof chains[0] };
 
@@ -466,6 +560,113 @@ START_TEST(boxes_beyond_the_volume)
 }
 END_TEST
 
+/* The box of what is not 0 in any channel, in any orientation, and where a crop within it lies. */
+START_TEST(foreground)
+{
+    static const int64_t corner[2][2][3] = {{{1, 2, 2}, {3, 4, 4}}, {{2, 1, 3}, {3, 5, 3}}}; /* i, j, k */
+    static const int64_t low[3] = {1, 1, 2}, high[3] = {3, 5, 4};
+    const noc_step steps[] = {{.kind = NOC_STEP_FOREGROUND_CROP},
+                              {.kind = NOC_STEP_CROP, .start = {1, 0, 1}, .size = {1, 2, 1}}};
+    noc_manifest m = manifest_of(CHANNELS, steps, 2);
+
+    memset(stored, 0, sizeof stored);
+    for (int c = 0; c < CHANNELS; c++)
+        for (int n = 0; n < 2; n++)
+            stored[((c * NK + corner[c][n][2]) * NJ + corner[c][n][1]) * NI + corner[c][n][0]] = 7;
+    for (int o = 0; o < 6; o++)
+        for (int signs = 0; signs < 8; signs++) {
+            noc_image image = stored_image(orders[o], signs, 0, CHANNELS), again;
+            int64_t size[3], wanted = 0, stride[3] = {1, NI, NI * NJ};
+            image.inter = 0;
+            again = image;
+            again.voxels = malloc(image.bytes);
+            memcpy(again.voxels, image.voxels, image.bytes);
+            m.step_count = 1;
+            noc_prepared *p = prepare(&m, &image, 1);
+            noc_prepared_size(p, size);
+            for (int j = 0; j < 3; j++) {
+                int axis = 2 - orders[o][j];
+                bool is_flipped = signs >> j & 1;
+                ck_assert_int_eq(size[axis], high[j] - low[j] + 1);
+                wanted +=
+                    (is_flipped ? high[j] - steps[1].start[axis] : low[j] + steps[1].start[axis]) * stride[j];
+            }
+            noc_prepared_free(p);
+            m.step_count = 2;
+            p = prepare(&m, &again, 1);
+            ck_assert_int_eq(noc_prepared_place(p)->origin, wanted);
+            noc_prepared_free(p);
+        }
+}
+END_TEST
+
+/* One voxel along an axis, grids of one voxel, and the same number of them: a constant stays itself. */
+START_TEST(resampling_of_little)
+{
+    static const struct {
+        int64_t size[3], wanted[3];
+        double spacing[3];
+    } cases[] = {{{1, 1, 1}, {1, 1, 1}, {1, 1, 1}},       {{1, 1, 1}, {3, 2, 5}, {0.3, 0.5, 0.2}},
+                 {{1, 5, 4}, {1, 2, 4}, {9, 2, 1}},       {{2, 3, 4}, {1, 1, 1}, {100, 100, 100}},
+                 {{3, 5, 1}, {2, 2, 1}, {1.5, 2.5, 1.6}}, {{5, 1, 2}, {2, 1, 5}, {2, 1, 0.4}}};
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (int order = 1; order <= 3; order += 2) {
+            noc_step step = {.kind = NOC_STEP_RESAMPLE, .order = order, .may_separate_axis = i % 2};
+            const int64_t *n = cases[i].size;
+            float values[64];
+            int64_t size[3];
+            size_t count;
+            memcpy(step.spacing_mm, cases[i].spacing, sizeof step.spacing_mm);
+            noc_manifest m = manifest_of(1, &step, 1);
+            for (int k = 0; k < 64; k++)
+                values[k] = -3.25f;
+            noc_image image = image_of(values, 1, n[0], n[1], n[2]);
+            for (int a = 0; a < 3; a++)
+                image.grid.spacing_mm[a] = 1;
+            noc_prepared *p = prepare(&m, &image, 1);
+            noc_prepared_size(p, size);
+            ck_assert_mem_eq(size, cases[i].wanted, sizeof size);
+            float *out = cut_all(p, &count);
+            for (size_t k = 0; k < count; k++)
+                ck_assert(out[k] == -3.25f);
+            free(out);
+            noc_prepared_free(p);
+        }
+}
+END_TEST
+
+/* What preparation is expected to take is what it comes to. */
+START_TEST(estimates)
+{
+    static const noc_step steps[] = {{.kind = NOC_STEP_ZSCORE, .mask = NOC_ZSCORE_FILLED},
+                                     {.kind = NOC_STEP_RESAMPLE, .order = 3, .spacing_mm = {0.7, 2, 1.2}},
+                                     {.kind = NOC_STEP_CROP, .start = {1, 0, 2}, .size = {5, 2, 3}}};
+    const int64_t size[3] = {NK, NJ, NI};
+    const double spacing[3] = {1.5, 1.5, 1.5};
+    noc_prepare_needs needs;
+    size_t own = 0; /* beside the voxels */
+
+    fill_stored();
+    for (int count = 0; count <= 3; count++) {
+        noc_manifest m = manifest_of(CHANNELS, steps, count);
+        noc_image image = stored_image(orders[0], 0, 0, CHANNELS);
+        int64_t got[3];
+        for (int a = 0; a < 3; a++)
+            image.grid.spacing_mm[a] = 1.5;
+        noc_prepare_estimate(&m, size, spacing, image.bytes, &needs);
+        noc_prepared *p = prepare(&m, &image, 1);
+        noc_prepared_size(p, got);
+        ck_assert_mem_eq(got, needs.size, sizeof got);
+        if (count == 0)
+            own = noc_prepared_bytes(p) - needs.kept;
+        ck_assert_uint_eq(noc_prepared_bytes(p), needs.kept + own);
+        ck_assert_uint_ge(needs.most, needs.kept + (count > 0 ? sizeof stored : 0));
+        noc_prepared_free(p);
+    }
+}
+END_TEST
+
 /* Rows longer than what is computed at a time. */
 START_TEST(long_rows)
 {
@@ -505,6 +706,12 @@ START_TEST(constant_images)
         {ZSCORE(NOC_ZSCORE_ALL), 0, 0},
         {ZSCORE(NOC_ZSCORE_NONZERO), 5, 0},
         {ZSCORE(NOC_ZSCORE_NONZERO), 0, 0},
+        {ZSCORE(NOC_ZSCORE_FILLED), 5, 0},
+        {ZSCORE(NOC_ZSCORE_FILLED), 0, 0},
+        {OWN(0.5, 99.5), 5, 0},
+        {OWN(0.5, 99.5), 0, 0},
+        {{.kind = NOC_STEP_FOREGROUND_CROP}, 5, 5},
+        {{.kind = NOC_STEP_FOREGROUND_CROP}, 0, 0},
         {MINMAX, 5, 0},
         {MINMAX, 0, 0},
         {CLIP, 160, 1},
@@ -648,6 +855,9 @@ int main(void)
     tcase_add_loop_test(tests, golden_resampling, 0, RESAMPLINGS);
     tcase_add_loop_test(tests, steps_in_every_orientation, 0, CHAINS);
     tcase_add_test(tests, boxes_beyond_the_volume);
+    tcase_add_test(tests, foreground);
+    tcase_add_test(tests, resampling_of_little);
+    tcase_add_test(tests, estimates);
     tcase_add_test(tests, long_rows);
     tcase_add_test(tests, constant_images);
     tcase_add_test(tests, one_voxel);

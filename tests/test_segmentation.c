@@ -82,6 +82,7 @@ static noc_prepared *prepared_of(const int64_t size[3], const float *values, boo
         static const int plain[3] = {2, 1, 0}, permuted[3] = {2, 0, 1};
         int axis = (is_permuted ? permuted : plain)[a];
         image.grid.size[a] = size[axis];
+        image.grid.spacing_mm[a] = 1;
         image.grid.affine[2 - axis][a] = is_permuted ? -1 : 1;
     }
     for (int c = 0; c < CHANNELS; c++)
@@ -333,18 +334,31 @@ static bool has_labels(const noc_segmentation_result *mask, int labels)
     return true;
 }
 
+/* The model's manifest with that step alone. */
+static void set_step(const noc_step *step)
+{
+    noc_manifest *m = (noc_manifest *)(uintptr_t)model->manifest;
+
+    m->steps[0] = *step;
+    m->step_count = 1;
+}
+
 /* amx computes in bf16. */
 static const char *const sets[] = {"amx", "avx512", "avx2", "portable"};
 enum { SETS = sizeof sets / sizeof sets[0] };
 
-/* Batches 1, 3 and 7, one thread and two, for every instruction set of this machine; those in f32 differ in a
- * few voxels at most, where two classes are next to equal. */
+/* As it is and resampled; batches 1, 3 and 7, one thread and two, for every instruction set of this machine;
+ * those in f32 differ in a few voxels at most, where two classes are next to equal. */
 START_TEST(batches_and_threads)
 {
     noc_segmentation_result of_set[SETS] = {{0}};
     float *values = values_of(study, 1);
-    noc_prepared *prepared = prepared_of(study, values, true, NULL);
+    const noc_step resample = {NOC_STEP_RESAMPLE, .order = 3, .spacing_mm = {1.2, 0.9, 1}};
     noc_segmentation_result *first_set = NULL;
+
+    if (_i == 1)
+        set_step(&resample);
+    noc_prepared *prepared = prepared_of(study, values, true, _i == 1 ? &resample : NULL);
 
     for (int set = 0; set < SETS; set++) {
         for (int n = 0; n < 6; n++) {
@@ -444,9 +458,24 @@ END_TEST
 static const struct {
     int64_t size[3], window[3];
     bool is_permuted;
-} cuts[] = {{{45, 50, 58}, {24, 24, 24}, false},
-            {{45, 50, 58}, {24, 24, 24}, true},
-            {{17, 83, 70}, {17, 17, 17}, false}};
+    noc_step resample; /* where its order is not 0 */
+    int64_t seen[3];   /* the size after it */
+} cuts[] = {
+    {{45, 50, 58}, {24, 24, 24}, false, {.order = 0}, {45, 50, 58}},
+    {{45, 50, 58}, {24, 24, 24}, true, {.order = 0}, {45, 50, 58}},
+    {{17, 83, 70}, {17, 17, 17}, false, {.order = 0}, {17, 83, 70}},
+    {{33, 71, 43},
+     {24, 24, 24},
+     true,
+     {NOC_STEP_RESAMPLE, .order = 3, .spacing_mm = {0.7, 1.4, 0.75}},
+     {47, 51, 57}},
+    {{33, 71, 43},
+     {24, 24, 24},
+     false,
+     {NOC_STEP_RESAMPLE, .order = 1, .spacing_mm = {0.7, 1.4, 0.75}, .is_back_nearest = true},
+     {47, 51, 57}},
+};
+enum { CUTS = sizeof cuts / sizeof cuts[0] };
 
 /* Bytes of the last buffer. */
 static size_t buffer_bytes;
@@ -462,27 +491,33 @@ static noc_status noting_buffer_create(noc_device *device, size_t bytes, noc_buf
 START_TEST(cut_by_memory)
 {
     enum { STEPS = 60 };
-    const int64_t *size = cuts[_i].size;
+    const int64_t *size = cuts[_i].size, *seen = cuts[_i].seen;
+    const noc_step *step_of = cuts[_i].resample.order ? &cuts[_i].resample : NULL;
     noc_engine_options options = options_of(cuts[_i].window[0], cuts[_i].window[1], cuts[_i].window[2]);
     float *values = values_of(size, 2);
-    noc_prepared *prepared = prepared_of(size, values, cuts[_i].is_permuted, NULL);
+    if (step_of)
+        set_step(step_of);
+    noc_prepared *prepared = prepared_of(size, values, cuts[_i].is_permuted, step_of);
     const size_t voxels = (size_t)(size[0] * size[1] * size[2]);
+    int64_t got[3];
     size_t whole, bytes, last_bytes = SIZE_MAX;
     int64_t windows, least_windows, last;
     int different = 0;
 
+    noc_prepared_size(prepared, got);
+    ck_assert_mem_eq(got, seen, sizeof got);
     options.batch = 2;
     noc_engine *engine = open_engine(&options);
     noc_device_ops ops = *engine->ops;
     ops.buffer_create = noting_buffer_create;
     engine->ops = &ops;
-    ck_assert_int_eq(noc_segmentation_bytes(engine, size, voxels, 0, &whole, &err), NOC_OK);
+    ck_assert_int_eq(noc_segmentation_bytes(engine, seen, voxels, 0, &whole, &err), NOC_OK);
     noc_segmentation_result wanted = segment(engine, prepared, 0, &least_windows);
     ck_assert(has_labels(&wanted, CLASSES));
     last = least_windows;
     for (int step = STEPS; step > 0; step--) {
         const size_t memory = voxels + (whole - voxels) * (size_t)step / STEPS;
-        if (noc_segmentation_bytes(engine, size, voxels, memory, &bytes, &err) != NOC_OK)
+        if (noc_segmentation_bytes(engine, seen, voxels, memory, &bytes, &err) != NOC_OK)
             break;
         ck_assert_uint_le(bytes, memory);
         if (bytes == last_bytes) /* the same tiles */
@@ -501,7 +536,7 @@ START_TEST(cut_by_memory)
     noc_segmentation *s = NULL;
     ck_assert_int_eq(noc_segmentation_create(engine, prepared, voxels + 1, &s, &err), NOC_ETOOLARGE);
     ck_assert_ptr_nonnull(strstr(err.text, "even when cut into tiles"));
-    ck_assert_int_eq(noc_segmentation_bytes(engine, size, voxels, voxels + 1, &bytes, &err), NOC_ETOOLARGE);
+    ck_assert_int_eq(noc_segmentation_bytes(engine, seen, voxels, voxels + 1, &bytes, &err), NOC_ETOOLARGE);
     free(wanted.voxels);
     free(values);
     noc_prepared_free(prepared);
@@ -717,10 +752,10 @@ int main(void)
     tcase_add_checked_fixture(tests, load_model, free_model);
     tcase_set_timeout(tests, 300);
     tcase_add_loop_test(tests, logits_of_a_plain_loop, 0, LOOPS);
-    tcase_add_test(tests, batches_and_threads);
+    tcase_add_loop_test(tests, batches_and_threads, 0, 2);
     tcase_add_test(tests, windows_of_the_host_in_a_batch);
     tcase_add_test(tests, studies_share_batches);
-    tcase_add_loop_test(tests, cut_by_memory, 0, (int)(sizeof cuts / sizeof cuts[0]));
+    tcase_add_loop_test(tests, cut_by_memory, 0, CUTS);
     tcase_add_test(tests, a_failed_batch_run_again);
     tcase_add_test(tests, a_crop);
     tcase_add_loop_test(tests, regions, 0, 3);
