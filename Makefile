@@ -324,7 +324,7 @@ faults: all $(TEST_SHIMS)
 # What tests/kernels.t runs: the tests of the kernels on the emulated GPU, for the modes of scripts/cuda_mode.sh, and the
 # programs that count and limit. The CPU's kernels under them are the plain ones, which are not what is tested here.
 cuda_mode = $(MAKE) --no-print-directory SAN=$(2) BUILD=$(BUILD)/cuda-$(1) LIBCPU=$(BUILD)/libcpu.a \
-    $(CUDA_TESTS:$(BUILD)/%=$(BUILD)/cuda-$(1)/%)
+    $(patsubst $(BUILD)/%,$(BUILD)/cuda-$(1)/%,$(filter-out %/test_cuda_faults,$(CUDA_TESTS)))
 cuda-programs: $(if $(CUDA_INCLUDE),$(CUDA_TESTS) $(BUILD)/cuda_counts $(BUILD)/cuda_limits) $(if $(CUDA),$(CUDA_KERNELS:%.cu=$(OBJ)/%.o))
 	@$(if $(CUDA_INCLUDE),$(call cuda_mode,address,address$(comma)undefined),:)
 	@$(if $(CUDA_INCLUDE),$(call cuda_mode,thread,thread),:)
@@ -334,7 +334,7 @@ check-planted: cuda-programs
 	@BUILD='$(abspath $(BUILD))' $(or $(PYTHON),/usr/bin/python3) scripts/planted_faults.py --all
 
 check-cuda: cuda-programs
-	$(call prove_all,tests/kernels.t)
+	$(call prove_all,$(CUDA_TESTS) tests/kernels.t)
 
 # Bank conflicts and sectors of the kernels at usual shapes: the host's compiler calls the counters at each access.
 $(OBJ)/counted/%.o: %.cu $(BUILD)/flags

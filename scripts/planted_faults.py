@@ -28,8 +28,8 @@ FAULTS = [
     ("fused_gemm", "gemm", "no wait for the copies", "late", "fused_gemm.cu",
      WAIT + "        " + SYNC + "        if (step + 1", SYNC + "        if (step + 1"),
     ("fused_gemm", "gemm", "no guard of rows in the epilogue", "address", "fused_gemm.cu", "if (row0 + row >= g.rows)", "if (false)"),
-    ("fused_gemm", "gemm", "no guard of rows in fetch", "address", "tile.cuh", "bool valid = r < rows && at < depth;",
-     "bool valid = at < depth;"),
+    ("fused_gemm", "gemm", "no guard of rows in fetch", "address", "tile.cuh", "left = at < depth ? rows - row : 0;",
+     "left = at < depth ? tall : 0;"),
     ("fused_gemm", "gemm", "4096 bytes of shared memory too few", "late", "fused_gemm.cu", "? STAGE : shared", "? STAGE - 4096 : shared"),
     ("fused_gemm", "gemm", "64 bytes of shared memory too few", "address", "fused_gemm.cu", "? STAGE : shared", "? STAGE - 64 : shared"),
     ("fused_gemm", "gemm", "a barrier in a branch", "late", "fused_gemm.cu", SYNC + "        normalise",
@@ -74,6 +74,9 @@ FAULTS = [
     ("kernels_tokens", "", "a butterfly that starts at 8", "late", "kernels_tokens.cu", "int bits = 16;", "int bits = 8;"),
     ("kernels_mix", "", "no guard of the last thread", "address", "kernels_mix.cu", "if (left >= m.batch)", "if (false)"),
     ("kernels_gather", "", "no guard of the last thread", "address", "kernels_gather.cu", "if (at >= (int64_t)g.rows * g.width)", "if (false)"),
+    ("kernels_cut", "volume", "no guard of the last thread", "address", "kernels_cut.cu", "if (i >= count)", "if (false)"),
+    ("kernels_cut", "volume", "a window's edges are read, not padded", "address", "kernels_cut.cu", "is_inside ? ((const", "true ? ((const"),
+    ("kernels_cut", "volume", "what is cropped away is kept", "late", "kernels_cut.cu", "if (x < 0 || x >= c.size[a])", "if (x < 0)"),
 ]
 
 SIGNS = [("ThreadSanitizer", "race"), ("use-after-poison", "poison"), ("AddressSanitizer", "overflow"), ("runtime error", "undefined"),

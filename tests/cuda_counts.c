@@ -149,6 +149,22 @@ START_TEST(streams)
                                               .batch = 1,
                                               .grid = {8, 8, 8},
                                               .channels = CHANNELS};
+        const noc_cuda_conversion conversion = {.type = type,
+                                                .in = in,
+                                                .kind = NOC_CUDA_SIGNED,
+                                                .bytes = 2,
+                                                .count = FLOATS,
+                                                .slope = 1,
+                                                .out = out,
+                                                .channels = 1,
+                                                .stored_size = {64, 32, 16},
+                                                .size = {16, 32, 64},
+                                                .axis = {2, 1, 0},
+                                                .direction = {1, 1, 1}};
+        const noc_cuda_cut cut = {.voxels = in, .pad = floats, .size = {16, 16, 32}, .start = {0, -4, 0}};
+        const int window[3] = {16, 16, 32};
+        ck_assert_int_eq(noc_cuda_convert_run(NULL, &conversion), cudaSuccess);
+        ck_assert_int_eq(noc_cuda_cut_run(NULL, &cut, 1, t ? 8 : 16, window, out), cudaSuccess);
         ck_assert_int_eq(noc_cuda_layer_norm_run(NULL, &tokens), cudaSuccess);
         ck_assert_int_eq(noc_cuda_pointwise_run(NULL, &tokens), cudaSuccess);
         ck_assert_int_eq(noc_cuda_depthwise_run(NULL, &depthwise), cudaSuccess);

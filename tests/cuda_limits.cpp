@@ -78,6 +78,8 @@ static const promise promises[] = {
     {"depthwise_kernel", "", THREADS_OF_A_LINE, 0, {BLOCKS_OF_A_LINE, BLOCKS_OF_A_LINE}},
     {"mix_kernel", "", THREADS_OF_A_LINE, 0, {BLOCKS_OF_A_LINE, BLOCKS_OF_A_LINE}},
     {"gather_kernel", "", THREADS_OF_A_LINE, 0, {BLOCKS_OF_A_LINE, BLOCKS_OF_A_LINE}},
+    {"convert_kernel", "", THREADS_OF_A_LINE, 0, {BLOCKS_OF_A_LINE, BLOCKS_OF_A_LINE}},
+    {"cut_kernel", "", THREADS_OF_A_LINE, 0, {BLOCKS_OF_A_LINE, BLOCKS_OF_A_LINE}},
     {"peak_kernel", "", THREADS_OF_A_LINE, 0, {BLOCKS_OF_A_LINE, BLOCKS_OF_A_LINE}},
 };
 

@@ -157,8 +157,9 @@ static void run(const noc_device_ops *ops, noc_precision precision, const noc_pl
     ck_assert_int_eq(ops->buffer_create(device, floats_of(plan, plan->logits) * sizeof(float), &buffer, &err),
                      NOC_OK);
     count_launches(launches);
-    ck_assert_msg(ops->network_run(network, 1, &(noc_window_input){.host = input}, true, &buffer, &offset, &err) == NOC_OK, "%s",
-                  err.text);
+    ck_assert_msg(ops->network_run(network, 1, &(noc_window_input){.host = input}, true, &buffer, &offset,
+                                   &err) == NOC_OK,
+                  "%s", err.text);
     count_launches(launches);
     for (int i = 0; i <= NOC_STAGES; i++) {
         int value = i == 0 ? plan->logits : plan->stages[i - 1];
@@ -259,8 +260,12 @@ int main(void)
     tcase_set_timeout(tests, 600);
     tcase_add_test(tests, launches_of_the_published_network);
     tcase_add_loop_test(tests, networks, 0, SAMPLES);
-    tcase_add_loop_test(tests, networks_of_the_old_scale, 0, SAMPLES);
     suite_add_tcase(suite, tests);
+    TCase *again = tcase_create("cuda_network_again");
+    tcase_set_tags(again, "again");
+    tcase_set_timeout(again, 600);
+    tcase_add_loop_test(again, networks_of_the_old_scale, 0, SAMPLES);
+    suite_add_tcase(suite, again);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);

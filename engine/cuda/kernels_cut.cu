@@ -33,7 +33,8 @@ static __device__ __forceinline__ double stepped(const noc_cuda_pointwise &s, in
     return __ddiv_rn(__dsub_rn(v, s.shift), s.divisor);
 }
 
-template <class T> __global__ void __launch_bounds__(THREADS_OF_A_LINE) convert_kernel(noc_cuda_conversion c)
+template <class T>
+__global__ void __launch_bounds__(THREADS_OF_A_LINE, BLOCKS_OF_A_LINE) convert_kernel(noc_cuda_conversion c)
 {
     int64_t i = line_index(), index = c.from + i, plane = (int64_t)c.stored_size[0] * c.stored_size[1];
     if (i >= c.count)
@@ -65,7 +66,8 @@ struct cut_shape {
 
 // A thread copies a unit; windows are the grid's second axis.
 template <class UNIT>
-__global__ void __launch_bounds__(THREADS_OF_A_LINE) cut_kernel(cut_list list, cut_shape shape, UNIT *out)
+__global__ void __launch_bounds__(THREADS_OF_A_LINE, BLOCKS_OF_A_LINE)
+    cut_kernel(cut_list list, cut_shape shape, UNIT *out)
 {
     const noc_cuda_cut &cut = list.cut[blockIdx.y];
     int64_t i = line_index(), row = i / shape.units;
