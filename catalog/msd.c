@@ -22,8 +22,7 @@ static noc_status fail_at(const place *at, const char *what, noc_error *err)
     return noc_fail(err, NOC_EDATA, "%s: %s[%zu] %s", at->path, at->list, at->index, what);
 }
 
-/* A text that can be a path. */
-static const char *path_of(const json_t *value)
+const char *noc_dataset_path(const json_t *value)
 {
     const char *text = json_string_value(value);
     bool is_path = text && text[0] && !strchr(text, '\n') && strlen(text) == json_string_length(value);
@@ -36,7 +35,7 @@ static noc_status read_images(const place *at, const json_t *images, noc_source_
     if (count < 1 || count > NOC_STUDY_CHANNELS)
         return fail_at(at, "has no image, or too many", err);
     for (size_t i = 0; i < count; i++) {
-        entry->channels[i] = path_of(json_is_array(images) ? json_array_get(images, i) : images);
+        entry->channels[i] = noc_dataset_path(json_is_array(images) ? json_array_get(images, i) : images);
         if (!entry->channels[i])
             return fail_at(at, "has an image that is no path", err);
     }
@@ -54,7 +53,7 @@ static noc_status read_entry(const place *at, const json_t *value, noc_source_en
     if (!image)
         return fail_at(at, "has no `image`", err);
     if (label && !json_is_null(label)) {
-        entry->truth = path_of(label);
+        entry->truth = noc_dataset_path(label);
         if (!entry->truth)
             return fail_at(at, "has a `label` that is no path", err);
     }
@@ -101,10 +100,8 @@ static noc_status read_root(const char *path, const char *folder, const json_t *
                             noc_error *err)
 {
     size_t training = 0, test = 0;
-    if (!json_is_object(root))
-        return noc_fail(err, NOC_EDATA, "%s: not an object", path);
     if (!json_object_get(root, "training") && !json_object_get(root, "test"))
-        return noc_fail(err, NOC_EDATA, "%s: has neither `training` nor `test`", path);
+        return noc_fail(err, NOC_EDATA, "%s: has neither `training` nor `test` nor `channel_names`", path);
     noc_status status = read_list(path, folder, root, "training", source, &training, err);
     if (status == NOC_OK)
         status = read_list(path, folder, root, "test", source, &test, err);
@@ -118,7 +115,7 @@ static noc_status read_root(const char *path, const char *folder, const json_t *
     return NOC_OK;
 }
 
-noc_status noc_msd_read(const char *path, noc_source *source, noc_error *err)
+noc_status noc_dataset_load(const char *path, json_t **root, noc_error *err)
 {
     char *data = NULL;
     size_t size = 0;
@@ -128,18 +125,24 @@ noc_status noc_msd_read(const char *path, noc_source *source, noc_error *err)
     if (status != NOC_OK)
         return status;
     size_t mark = size >= 3 && memcmp(data, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0;
-    json_t *root = noc_json_load(data + mark, size - mark, 0, &at, &is_memory);
-    char *folder = noc_path_folder(path, err);
-    if (!root && is_memory)
-        status = noc_fail(err, NOC_ENOMEMORY, "%s: no memory to read it", path);
-    else if (!root)
-        status = noc_fail(err, NOC_EDATA, "%s:%d: %s", path, at.line, at.text);
-    else if (!folder)
-        status = NOC_ENOMEMORY;
-    else
-        status = read_root(path, folder, root, source, err);
-    free(folder);
-    json_decref(root);
+    json_t *made = noc_json_load(data + mark, size - mark, 0, &at, &is_memory);
     free(data);
+    if (!made && is_memory)
+        return noc_fail(err, NOC_ENOMEMORY, "%s: no memory to read it", path);
+    if (!made)
+        return noc_fail(err, NOC_EDATA, "%s:%d: %s", path, at.line, at.text);
+    if (!json_is_object(made)) {
+        json_decref(made);
+        return noc_fail(err, NOC_EDATA, "%s: not an object", path);
+    }
+    *root = made;
+    return NOC_OK;
+}
+
+noc_status noc_msd_read(const char *path, const json_t *root, noc_source *source, noc_error *err)
+{
+    char *folder = noc_path_folder(path, err);
+    noc_status status = folder ? read_root(path, folder, root, source, err) : NOC_ENOMEMORY;
+    free(folder);
     return status;
 }

@@ -1,5 +1,4 @@
-/* Scanning: what a path is, which studies it names, their headers, and all of them into the catalog in one
- * transaction.
+/* Scanning: which studies a path names, their headers, and all of them into the catalog in one transaction.
  *
  * Headers are read by several threads: on a network file system a scan waits for answers, not for work. A
  * header that cannot be read leaves the shape unknown and keeps its reason to itself; the run finds it
@@ -14,55 +13,11 @@
 #include "engine/base/text.h"
 #include "engine/volume/nifti.h"
 
-#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-#include <sys/stat.h>
 
 enum { THREADS = 8 };
-
-/* ---- what a path is ---- */
-
-static bool has_ending(const char *path, const char *ending)
-{
-    size_t length = strlen(path), size = strlen(ending);
-    return length >= size && strcasecmp(path + length - size, ending) == 0;
-}
-
-static noc_status read_folder(const char *path, noc_source *source, noc_error *err)
-{
-    struct stat about;
-    char *name = noc_path_join(path, "dataset.json", err);
-    if (!name)
-        return NOC_ENOMEMORY;
-    noc_status status;
-    if (stat(name, &about) == 0)
-        status = noc_msd_read(name, source, err);
-    else
-        status = noc_fail(err, NOC_EDATA,
-                          "%s: no dataset.json in this folder; what can be scanned is a folder with a "
-                          "dataset.json, a CSV list with the header key,image,truth, or a NIfTI file",
-                          path);
-    free(name);
-    return status;
-}
-
-static noc_status read_source(const char *path, noc_source *source, noc_error *err)
-{
-    struct stat about;
-    if (stat(path, &about) != 0)
-        return noc_fail(err, NOC_ENOINPUT, "%s: %s", path, strerror(errno));
-    if (S_ISDIR(about.st_mode))
-        return read_folder(path, source, err);
-    if (!S_ISREG(about.st_mode))
-        return noc_fail(err, NOC_EDATA, "%s: neither a folder nor a file", path);
-    if (noc_nifti_is_name(path, NULL)) {
-        noc_source_entry entry = {.folder = ".", .layout = "file", .channels = {path}, .channel_count = 1};
-        return noc_source_add(source, &entry, err);
-    }
-    return has_ending(path, ".json") ? noc_msd_read(path, source, err) : noc_list_read(path, source, err);
-}
 
 /* ---- files ---- */
 
@@ -202,17 +157,21 @@ static noc_status put_all(noc_catalog *catalog, noc_source *source, noc_scan_rep
     return noc_database_leave(catalog, is_own, status, err);
 }
 
-noc_status noc_scan(noc_catalog *catalog, const char *path, void (*warn)(void *argument, const char *text),
-                    void *argument, noc_scan_report *report, noc_error *err)
+noc_status noc_scan(noc_catalog *catalog, const char *path, const char *layout,
+                    void (*warn)(void *argument, const char *text), void *argument, noc_scan_report *report,
+                    noc_error *err)
 {
     noc_source source = {.warn = warn, .argument = argument};
     noc_scan_report made = {0};
-    noc_status status = read_source(path, &source, err);
+    noc_status status = noc_layout_read(path, layout, &source, err);
     if (status == NOC_OK)
         status = look_at_all(&source, err);
-    if (status == NOC_OK)
+    if (status == NOC_OK) {
+        snprintf(made.layout, sizeof(made.layout), "%s", source.studies[0].layout);
         status = put_all(catalog, &source, &made, err);
+    }
     made.warnings = source.warnings;
+    snprintf(made.recognised, sizeof(made.recognised), "%s", source.recognised);
     noc_source_clear(&source);
     if (status == NOC_OK && report)
         *report = made;

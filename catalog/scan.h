@@ -9,16 +9,29 @@
 typedef struct noc_scan_report {
     int64_t added, changed, unchanged, unreadable; /* unreadable: among the others, shape unknown */
     int64_t warnings;
+    char layout[16];      /* of the first study */
+    char recognised[320]; /* by what the layout was known, and the order of the channels; "" for a single file
+                           */
 } noc_scan_report;
 
-/* path: a folder with dataset.json (MSD layout: `training` and `test` entries; names that begin with "._" are
- * skipped), a CSV list file (header key,image,truth in any order; channels in `image` separated by ';'; truth
- * may be empty; paths relative to the file; UTF-8, BOM and CRLF accepted, quotes by RFC 4180), or a single
- * NIfTI file. One transaction. NOC_ENOINPUT when path is missing, NOC_EDATA when nothing is recognised (with
- * what was looked for). Warnings (wrong numTraining or numTest, duplicate lines) are given to warn(), which
- * may be NULL. */
-noc_status noc_scan(noc_catalog *catalog, const char *path, void (*warn)(void *argument, const char *text),
-                    void *argument, noc_scan_report *report, noc_error *err);
+/* path: a folder, a list, or a single NIfTI file. layout:
+ *
+ *   "msd"     dataset.json with `training` and `test` entries; names that begin with "._" are skipped
+ *   "nnunet"  imagesTr, imagesTs/CASE_0000.nii.gz, labelsTr/CASE.nii.gz and dataset.json with
+ * `channel_names`, or CASE_0000.nii.gz alone "brats"   CASE_flair, _t1, _t1ce, _t2, _seg, or CASE-t2f, -t1n,
+ * -t1c, -t2w, -seg, at any depth "bids"    sub-X/[ses-Y/]anat/sub-X[_ses-Y][_...]_SUFFIX: a study a session,
+ * a channel a suffix "list"    a CSV file (header key,image,truth in any order; channels in `image` separated
+ * by ';'; truth may be empty; paths relative to the file; UTF-8, BOM and CRLF accepted, quotes by RFC 4180)
+ *   "folder"  every NIfTI file at any depth is a study
+ *   "auto"    whichever of them it is
+ *
+ * Channels that are known as FLAIR, T1w, T1gd or T2w are stored in that order (nnunet, brats, bids). One
+ * transaction. NOC_ENOINPUT when path is missing, NOC_EDATA when nothing is recognised (with what was looked
+ * for). Warnings, one a study (a missing or double channel, a missing truth), and of wrong numTraining or
+ * numTest, duplicate lines, folders that cannot be read, are given to warn(), which may be NULL. */
+noc_status noc_scan(noc_catalog *catalog, const char *path, const char *layout,
+                    void (*warn)(void *argument, const char *text), void *argument, noc_scan_report *report,
+                    noc_error *err);
 
 /* File name -> key: extensions dropped, other characters than [A-Za-z0-9._-] become '_', at most 120 long;
  * never empty. */

@@ -154,7 +154,7 @@ static void name_study(noc_source *source, const noc_source_entry *entry, noc_st
 {
     snprintf(study->layout, sizeof(study->layout), "%s", entry->layout);
     if (!entry->key || entry->key[0] == 0)
-        noc_study_key_from_name(entry->channels[0], study->key);
+        noc_study_key_from_name(entry->name ? entry->name : entry->channels[0], study->key);
     else if (clean_key(entry->key, strlen(entry->key), study->key))
         noc_source_warn(source,
                         "a key has characters other than A-Z a-z 0-9 . _ - or is too long: it becomes %s",

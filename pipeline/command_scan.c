@@ -21,8 +21,7 @@ static void warn(void *argument, const char *text)
 static noc_status check_arguments(const noc_settings *settings, noc_error *err)
 {
     if (settings->argument_count == 0)
-        return noc_fail(err, NOC_EUSAGE,
-                        "scan what? a folder with a dataset.json, a CSV list, or a NIfTI file");
+        return noc_fail(err, NOC_EUSAGE, "scan what? a folder, a CSV list, or a NIfTI file");
     for (int i = 0; i < settings->argument_count; i++) {
         if (access(settings->arguments[i], F_OK) != 0)
             return noc_fail(err, NOC_ENOINPUT, "%s: %s", settings->arguments[i], strerror(errno));
@@ -35,9 +34,12 @@ static noc_status scan_all(const noc_settings *settings, noc_catalog *catalog, n
 {
     for (int i = 0; i < settings->argument_count; i++) {
         noc_scan_report report = {0};
-        noc_status status = noc_scan(catalog, settings->arguments[i], warn, NULL, &report, err);
+        noc_status status =
+            noc_scan(catalog, settings->arguments[i], settings->layout, warn, NULL, &report, err);
         if (status != NOC_OK)
             return status;
+        if (report.recognised[0])
+            noc_log(NOC_LOG_INFO, "layout %s: %s", report.layout, report.recognised);
         sum->added += report.added;
         sum->changed += report.changed;
         sum->unchanged += report.unchanged;

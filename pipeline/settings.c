@@ -86,6 +86,8 @@ static const setting settings_table[] = {
      "of overlapping windows, instead of the model's"},
     {"assume-ras", 0, "assume_ras", FLAG, AT(assume_ras), 0, 0, NULL, "false", "",
      RUN | INFER | PREPARE | SCAN | EVALUATE, "accept files whose header says nothing about orientation"},
+    {"layout", 0, NULL, TEXT, AT(layout), 0, 0, "auto|msd|nnunet|brats|bids|list|folder", "auto", "", SCAN,
+     "how files are named and which belong together; auto: told by dataset.json, or by most of the names"},
     {"ranks", 0, "ranks", INTEGER, AT(ranks), 0, 100000, NULL, "0", "processes", RUN | BENCH,
      "in all; 1: no MPI; 0: 2 and one worker a NUMA domain"},
     {"workers", 0, "workers", INTEGER, AT(workers), 0, 100000, NULL, "0", "processes", RUN | BENCH,
@@ -172,10 +174,12 @@ typedef struct verb {
 
 static const verb verbs[] = {
     {"scan", SCAN, NULL, "DIR|LIST...",
-     "Find studies and put them into the catalog: folders in the Decathlon layout (dataset.json), list "
-     "files\n"
-     "(CSV with key,image,truth; several channels in image separated by ;), single NIfTI files. Again and\n"
-     "again is fine: only what is new or changed is taken."},
+     "Find studies and put them into the catalog: folders in the layout of the Decathlon, nnU-Net, BraTS or\n"
+     "BIDS, folders of scans, list files (CSV with key,image,truth; several channels in image separated by "
+     ";),\n"
+     "single NIfTI files. FLAIR, T1w, T1gd and T2w are stored in this order. What is missing or there twice "
+     "is a\n"
+     "warning a study. Again and again is fine: only what is new or changed is taken."},
     {"run", RUN, "nocturne scan takes folders and lists", "-m MODEL",
      "Segment everything pending. The same command again goes on where it stopped."},
     {"status", STATUS, "only flags", "", "Counts, speed and time left."},

@@ -105,7 +105,7 @@ static noc_status scan(const char *name)
 {
     memset(&report, 0, sizeof(report));
     warnings[0] = 0;
-    return noc_scan(catalog, in(name), warn, warnings, &report, &err);
+    return noc_scan(catalog, in(name), "auto", warn, warnings, &report, &err);
 }
 
 static noc_study find(const char *key)
@@ -452,7 +452,7 @@ START_TEST(reference_archive_is_scanned)
 {
     char path[1024];
     snprintf(path, sizeof(path), "%s/data/msd_hippocampus", getenv("NOC_REFERENCE_DIR"));
-    OK(noc_scan(catalog, path, warn, warnings, &report, &err));
+    OK(noc_scan(catalog, path, "auto", warn, warnings, &report, &err));
     ck_assert_int_gt(report.added, 20);
     noc_study study = find("hippocampus_003");
     ck_assert(study.has_shape && study.truth);

@@ -1,0 +1,232 @@
+/* Studies out of files that belong together by their names. */
+#include "catalog/tree.h"
+
+#include "catalog/scan.h"
+#include "engine/base/memory.h"
+#include "engine/base/text.h"
+#include "engine/volume/nifti.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+const char *const noc_modalities[4] = {"FLAIR", "T1w", "T1gd", "T2w"};
+
+int noc_modality_of(const char *name)
+{
+    static const struct {
+        const char *name;
+        int place;
+    } names[] = {{"flair", 0}, {"t2flair", 0}, {"t2-flair", 0}, {"t2_flair", 0}, {"t2f", 0},
+                 {"t1", 1},    {"t1w", 1},     {"t1n", 1},      {"t1ce", 2},     {"t1gd", 2},
+                 {"t1c", 2},   {"t1post", 2},  {"t2", 3},       {"t2w", 3}};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcasecmp(names[i].name, name) == 0)
+            return names[i].place;
+    }
+    return -1;
+}
+
+noc_status noc_cases_add(noc_cases *cases, const char *study, size_t length, noc_piece piece, noc_error *err)
+{
+    if (cases->count == cases->capacity) {
+        size_t more = cases->capacity ? cases->capacity * 2 : 256;
+        noc_piece *grown = reallocarray(cases->pieces, more, sizeof(*grown));
+        if (!grown)
+            return noc_fail(err, NOC_ENOMEMORY, "no memory for the list of files");
+        cases->pieces = grown;
+        cases->capacity = more;
+    }
+    piece.study = strndup(study, length);
+    if (!piece.study)
+        return noc_fail(err, NOC_ENOMEMORY, "no memory for the list of files");
+    cases->pieces[cases->count++] = piece;
+    return NOC_OK;
+}
+
+void noc_cases_clear(noc_cases *cases)
+{
+    for (size_t i = 0; i < cases->count; i++)
+        free(cases->pieces[i].study);
+    free(cases->pieces);
+    memset(cases, 0, sizeof(*cases));
+}
+
+static int compare_pieces(const void *a, const void *b)
+{
+    const noc_piece *x = a, *y = b;
+    int order = strcmp(x->study, y->study);
+    if (order == 0)
+        order = (x->channel > y->channel) - (x->channel < y->channel);
+    return order ? order : strcmp(x->path, y->path);
+}
+
+/* ---- which truths are to be expected ---- */
+
+/* The folder in which a study lies beside others: length of its path. A folder named as its study holds that
+ * study alone. */
+static size_t shelf_length(const char *study)
+{
+    size_t length = noc_tree_folder_length(study), own = strlen(study) - length, above = length;
+    if (length == 0 || own == 0)
+        return length;
+    own--; /* the character before the channel's word */
+    while (above > 1 && study[above - 2] != '/')
+        above--;
+    above--;
+    return length - above == own + 1 && strncmp(study + above, study + length, own) == 0 ? above : length;
+}
+
+static int compare_texts(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+typedef struct shelves {
+    char **paths; /* sorted; with a truth */
+    size_t count;
+} shelves;
+
+static noc_status find_shelves(const noc_cases *cases, shelves *out, noc_error *err)
+{
+    out->paths = noc_alloc(cases->count, sizeof(*out->paths), err);
+    if (!out->paths)
+        return NOC_ENOMEMORY;
+    for (size_t i = 0; i < cases->count; i++) {
+        const noc_piece *p = &cases->pieces[i];
+        size_t length = shelf_length(p->study);
+        const char *last = out->count ? out->paths[out->count - 1] : NULL;
+        if (p->channel != NOC_PIECE_TRUTH ||
+            (last && strlen(last) == length && strncmp(last, p->study, length) == 0))
+            continue;
+        out->paths[out->count] = strndup(p->study, length);
+        if (!out->paths[out->count])
+            return noc_fail(err, NOC_ENOMEMORY, "no memory for the list of folders");
+        out->count++;
+    }
+    if (out->count > 0)
+        qsort(out->paths, out->count, sizeof(*out->paths), compare_texts);
+    return NOC_OK;
+}
+
+/* study is cut for the search and mended. */
+static bool is_truth_expected(const shelves *all, char *study)
+{
+    size_t length = shelf_length(study);
+    char kept = study[length];
+    if (all->count == 0)
+        return false;
+    study[length] = 0;
+    bool is_there = bsearch(&study, all->paths, all->count, sizeof(*all->paths), compare_texts) != NULL;
+    study[length] = kept;
+    return is_there;
+}
+
+static void shelves_clear(shelves *all)
+{
+    for (size_t i = 0; all->paths && i < all->count; i++)
+        free(all->paths[i]);
+    free(all->paths);
+}
+
+/* ---- studies ---- */
+
+static void add_oddity(noc_text *odd, const char *format, const char *name)
+{
+    noc_text_add(odd, "%s", odd->size ? ", " : "");
+    noc_text_add(odd, format, name); /* NOLINT(clang-diagnostic-format-nonliteral) */
+}
+
+/* Where a channel that is not there should be: newly allocated. */
+static char *expected_path(const noc_piece *first, int channel, noc_error *err)
+{
+    char *path = NULL;
+    size_t stem = strlen(first->path);
+    noc_nifti_is_name(first->path, &stem);
+    if (asprintf(&path, "%s%s%s", first->study, first->words[channel], first->path + stem) < 0) {
+        noc_fail(err, NOC_ENOMEMORY, "no memory for the list of studies");
+        return NULL;
+    }
+    return path;
+}
+
+static void sort_out(const noc_cases *cases, const noc_piece *pieces, size_t count, noc_source_entry *entry,
+                     noc_text *odd)
+{
+    for (size_t i = 0; i < count; i++) {
+        int channel = pieces[i].channel;
+        if (channel == NOC_PIECE_OTHER)
+            continue;
+        const char **slot = channel == NOC_PIECE_TRUTH ? &entry->truth : &entry->channels[channel];
+        if (!*slot)
+            *slot = pieces[i].path;
+        else
+            add_oddity(odd, "%s more than once (the first by name counts)",
+                       channel == NOC_PIECE_TRUTH ? "a truth" : cases->channels[channel]);
+    }
+}
+
+/* "a/b/CASE_" -> "CASE.nii", a file's name that a key is made of. */
+static char *case_name(const char *study, noc_error *err)
+{
+    char *name = NULL;
+    const char *base = study + noc_tree_folder_length(study);
+    size_t length = strlen(base);
+    if (asprintf(&name, "%.*s.nii", (int)(length ? length - 1 : 0), base) < 0) {
+        noc_fail(err, NOC_ENOMEMORY, "no memory for the list of studies");
+        return NULL;
+    }
+    return name;
+}
+
+static noc_status make_study(const noc_cases *cases, const noc_piece *pieces, size_t count,
+                             const shelves *truths, noc_source *source, noc_error *err)
+{
+    noc_source_entry entry = {
+        .folder = cases->folder, .layout = cases->layout, .channel_count = cases->channel_count};
+    char *missing[NOC_STUDY_CHANNELS] = {NULL}, *name = case_name(pieces->study, err);
+    noc_text odd = {0};
+    noc_status status = name ? NOC_OK : NOC_ENOMEMORY;
+    entry.name = name;
+    sort_out(cases, pieces, count, &entry, &odd);
+    for (int c = 0; status == NOC_OK && c < cases->channel_count; c++) {
+        if (entry.channels[c])
+            continue;
+        add_oddity(&odd, "no %s", cases->channels[c]);
+        entry.channels[c] = missing[c] = expected_path(pieces, c, err);
+        status = missing[c] ? NOC_OK : NOC_ENOMEMORY;
+    }
+    if (!entry.truth && is_truth_expected(truths, pieces->study))
+        add_oddity(&odd, "no %s", "truth");
+    if (status == NOC_OK && odd.size > 0) {
+        char key[NOC_STUDY_KEY];
+        noc_study_key_from_name(name, key);
+        noc_source_warn(source, "study %s: %s", key, odd.data);
+    }
+    if (status == NOC_OK)
+        status = odd.failed ? noc_fail(err, NOC_ENOMEMORY, "no memory for a warning")
+                            : noc_source_add(source, &entry, err);
+    for (int c = 0; c < cases->channel_count; c++)
+        free(missing[c]);
+    noc_text_free(&odd);
+    free(name);
+    return status;
+}
+
+noc_status noc_cases_make(noc_cases *cases, noc_source *source, noc_error *err)
+{
+    shelves truths = {0};
+    if (cases->count == 0)
+        return NOC_OK;
+    qsort(cases->pieces, cases->count, sizeof(*cases->pieces), compare_pieces);
+    noc_status status = find_shelves(cases, &truths, err);
+    for (size_t i = 0, end; status == NOC_OK && i < cases->count; i = end) {
+        for (end = i + 1; end < cases->count && strcmp(cases->pieces[i].study, cases->pieces[end].study) == 0;
+             end++)
+            ;
+        status = make_study(cases, cases->pieces + i, end - i, &truths, source, err);
+    }
+    shelves_clear(&truths);
+    return status;
+}

@@ -1,0 +1,92 @@
+#!/bin/sh
+# Layouts of archives: what scan makes of whole and half-broken ones, and what export writes for other programs.
+. "$(dirname "$0")/tap.sh"
+tap_begin
+helper()
+{
+    "$PYTHON" "$root/tests/layouts.py" "$@"
+}
+
+cd "$work" || exit 1
+
+# scans NAME PATH STUDIES WARNINGS [FLAG...]: into a new catalog; says what then stands there in $work/listing.
+scans()
+{
+    scans_name=$1 scans_path=$2 scans_studies=$3 scans_warnings=$4
+    shift 4
+    rm -f c.sqlite
+    exits "$scans_name" 0 timeout 60 "$NOC" scan --catalog c.sqlite --json "$@" "$scans_path"
+    is "... studies, warnings" "$(sed 's/.*"studies":\([0-9]*\).*"warnings":\([0-9]*\).*/\1 \2/' out)" \
+        "$scans_studies $scans_warnings"
+    is "... and each has its line" "$(grep -c ' warn ' err)" "$scans_warnings"
+    helper listing c.sqlite "$work" >listing
+}
+
+# study NAME LINE: the listing has it.
+study()
+{
+    says "$1" "$2" listing
+}
+
+ok "archives" helper trees "$work"
+
+scans "BraTS" brats 5 4
+says "... is recognised" "layout brats: names CASE_flair, _t1, _t1ce, _t2 (until 2021)" err
+says "... with its truths" "until 2021 have the enhancing tumour as 4" err
+says "... what is missing is one warning a study" "study BraTS20_Training_002: no T1gd, no truth" err
+says "... what is there twice too" "study BraTS20_Training_001: T2w more than once" err
+says "... and a link in a circle" "folder again: a link that leads back to a folder above it; left out" err
+b=brats/LGG/BraTS2021_00003/BraTS2021_00003
+study "channels in order" "BraTS2021_00003 brats ${b}_flair.nii ${b}_t1.nii ${b}_t1ce.nii ${b}_t2.nii ${b}_seg.nii"
+b=brats/new/BraTS-GLI-00004-000/BraTS-GLI-00004-000
+study "names since 2023" "$b-t2f.nii.gz $b-t1n.nii.gz $b-t1c.nii.gz $b-t2w.nii.gz $b-seg.nii.gz"
+study "a channel that is not there is named" "BraTS20_Training_002_t1ce.nii brats/HGG/BraTS20_Training_002/BraTS20_Training_002_t2.nii -"
+exits "again" 0 timeout 60 "$NOC" scan --catalog c.sqlite brats
+says "... nothing changes" "0 added, 0 changed, 5 unchanged"
+
+scans "nnU-Net" nnunet 5 4
+says "... is recognised" "layout nnunet: dataset.json names the channels; channels Flair _0003, T1 _0000, T1ce _0001, T2 _0002" err
+says "... numTraining" "numTraining is wrong: there are 4 cases" err
+says "... a missing channel" "study B_2: no Flair" err
+says "... a truth without a scan" "study lonely: no Flair, no T1, no T1ce, no T2" err
+says "... a number too many" "1 files have a channel number above 0003" err
+n=nnunet/imagesTr
+study "known channels in the one order" "A_1 nnunet $n/A_1_0003.nii.gz $n/A_1_0000.nii.gz $n/A_1_0001.nii.gz $n/A_1_0002.nii.gz nnunet/labelsTr/A_1.nii.gz"
+study "a name that is no key" "B__r nnunet $n/Bär_0003.nii.gz"
+study "imagesTs" "C nnunet nnunet/imagesTs/C_0003.nii.gz"
+scans "nnU-Net's list of files" named/dataset.json 1 1
+study "... with paths beside it" "case_1 nnunet nnunet/imagesTs/C_0000.nii.gz named/t.nii.gz"
+scans "numbered files alone" numbered 2 0
+study "... are channels" "x nnunet numbered/x_0000.nii.gz numbered/x_0001.nii.gz -"
+exits "files of another kind" 65 "$NOC" scan --catalog none.sqlite png
+says "... are named" "file_ending .png" err
+exits "channels with a gap" 65 "$NOC" scan --catalog none.sqlite gap
+
+scans "BIDS" bids 3 4
+says "... is recognised" "layout bids: names sub-*/anat/sub-*_SUFFIX, 3 sessions; channels FLAIR, T1w, T1gd" err
+says "... a rare channel is left out" "channel PDw: 1 of 3 studies have it; left out" err
+says "... a missing one is told" "study sub-02: no T1gd" err
+s=bids/sub-01/ses-a/anat/sub-01_ses-a
+study "a session is a study" "sub-01_ses-a bids ${s}_acq-3d_FLAIR.nii.gz ${s}_T1w.nii.gz ${s}_ce-gadolinium_T1w.nii.gz ${s}_dseg.nii.gz"
+is "derivatives are none" "$(grep -c derivatives listing)" 0
+
+scans "Decathlon" msd 1 1
+says "... is recognised" "layout msd: dataset.json lists the files" err
+scans "scans in folders" folder 5 0
+says "... are recognised" "layout folder: each NIfTI file is a study" err
+study "names that clash" "y_scan folder folder/y/scan.nii.gz -"
+study "a link to nothing" "dangling folder folder/dangling.nii -"
+scans "a list" list.csv 1 0
+says "... is recognised" "layout list" err
+
+scans "a layout that is asked for" brats 25 1 --layout folder
+scans "... without its dataset.json" msd 2 0 --layout folder
+exits "... that is not there" 65 "$NOC" scan --catalog none.sqlite --layout bids brats
+exits "... nor in truths alone" 65 "$NOC" scan --catalog none.sqlite --layout bids truths
+exits "a file as a folder" 65 "$NOC" scan --catalog none.sqlite --layout brats list.csv
+exits "a folder as a list" 65 "$NOC" scan --catalog none.sqlite --layout list brats
+exits "an unknown layout" 64 "$NOC" scan --catalog none.sqlite --layout dicom brats
+exits "an empty folder" 65 "$NOC" scan --catalog none.sqlite empty
+says "... says what is looked for" "with names of BraTS or BIDS" err
+is "what fails leaves no catalog" "$(ls none.sqlite 2>/dev/null)" ""
+tap_end
