@@ -1,66 +1,61 @@
 /* nocturne export: masks as NIfTI files on the grids of their scans, from the results alone. */
 #include "pipeline/command.h"
+#include "pipeline/export.h"
 
 #include "engine/base/file.h"
 #include "engine/base/log.h"
 #include "engine/base/memory.h"
-#include "engine/volume/nifti.h"
-#include "pipeline/result_folder.h"
-#include "pipeline/results.h"
 
+#include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static noc_status check_settings(const noc_settings *settings, noc_error *err)
+static int compare_names(const void *a, const void *b)
 {
-    if (settings->format && strcmp(settings->format, "plain") != 0)
-        return noc_fail(err, NOC_EUSAGE, "--format %s: `plain` is what this version writes",
-                        settings->format);
-    if (!settings->output)
-        return noc_fail(err, NOC_EUSAGE, "where to? give a folder with --output");
-    return NOC_OK;
+    return strcmp(a, b);
 }
 
-static noc_status write_mask(const noc_outcome *outcome, const char *target, noc_error *err)
+/* Keys that differ may have one name in BIDS. */
+static noc_status take_name(noc_export *all, const char *name, noc_error *err)
 {
-    char name[NOC_STUDY_KEY + 16], descrip[80];
-    snprintf(name, sizeof name, "%s.nii.gz", outcome->key);
-    snprintf(descrip, sizeof descrip, "nocturne %.60s", noc_version());
-    char *path = noc_path_join(target, name, err);
-    if (!path)
-        return NOC_ENOMEMORY;
-    noc_status status =
-        noc_nifti_write_labels(path, &outcome->grid, outcome->mask_bytes == 2 ? NOC_VOXEL_U16 : NOC_VOXEL_U8,
-                               outcome->mask, descrip, err);
-    free(path);
-    return status;
+    char *mark = noc_strdup(name, err);
+    char **node = mark ? tsearch(mark, &all->taken, compare_names) : NULL;
+    if (node && *node == mark)
+        return NOC_OK;
+    free(mark);
+    if (!node)
+        return noc_fail(err, NOC_ENOMEMORY, "no memory for the list of masks");
+    return noc_fail(err, NOC_EDATA, "another study has the name %s in BIDS; --format plain has a file a key",
+                    name);
 }
 
-static noc_status export_study(const noc_result_folder *folder, const noc_done *done, const char *target,
-                               noc_error *err)
+static noc_status export_study(noc_export *all, size_t i, noc_error *err)
 {
+    char name[NOC_EXPORT_NAME];
     noc_outcome *outcome = NULL;
-    char *path = noc_part_path(folder->path, done->part, false, err);
+    char *path = noc_part_path(all->folder.path, all->done[i].part, false, err);
     if (!path)
         return NOC_ENOMEMORY;
-    noc_status status = noc_part_read_study(path, done->key, &outcome, err);
+    noc_export_name(all, all->done[i].key, name);
+    noc_status status = take_name(all, name, err);
     if (status == NOC_OK)
-        status = write_mask(outcome, target, err);
+        status = noc_part_read_study(path, all->done[i].key, &outcome, err);
+    if (status == NOC_OK)
+        status = noc_export_mask(all, outcome, name, &all->written[i], err);
     noc_outcome_free(outcome);
     free(path);
     return status;
 }
 
 /* A part that cannot be read costs its masks; a target that cannot be written ends it. */
-static noc_status export_all(const noc_result_folder *folder, const noc_done *list, size_t count,
-                             const char *target, noc_error *err)
+static noc_status export_all(noc_export *all, noc_error *err)
 {
     size_t written = 0;
     noc_status first = NOC_OK;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < all->count; i++) {
         noc_error why = {.status = NOC_OK};
-        noc_status status = export_study(folder, &list[i], target, &why);
+        noc_status status = export_study(all, i, &why);
         written += status == NOC_OK;
         if (status == NOC_OK)
             continue;
@@ -70,35 +65,58 @@ static noc_status export_all(const noc_result_folder *folder, const noc_done *li
         }
         if (status != NOC_EDATA)
             break;
-        noc_log(NOC_LOG_ERROR, "%s: not exported: %s", list[i].key, why.text);
+        noc_log(NOC_LOG_ERROR, "%s: not exported: %s", all->done[i].key, why.text);
     }
-    printf("exported %zu masks to %s\n", written, target);
+    printf("exported %zu masks to %s\n", written, all->settings->output);
     return first;
 }
 
-static noc_status run(const noc_settings *settings, noc_error *err)
+static noc_status open_all(noc_export *all, noc_error *err)
 {
-    noc_result_folder folder = {0};
-    noc_done *list = NULL;
-    size_t count = 0;
-    noc_status status = check_settings(settings, err);
+    const noc_settings *s = all->settings;
+    if (!s->output)
+        return noc_fail(err, NOC_EUSAGE, "where to? give a folder with --output");
+    all->is_bids = strcmp(s->format, "bids") == 0;
+    all->is_nnunet = strcmp(s->format, "nnunet") == 0;
+    noc_status status = noc_result_folder_open(s, &all->folder, err);
     if (status == NOC_OK)
-        status = noc_result_folder_open(settings, &folder, err);
-    if (status == NOC_OK)
-        status = noc_result_folder_done(&folder, settings->only, &list, &count, err);
-    if (status == NOC_OK && count == 0 && settings->only)
-        status = noc_fail(err, NOC_ENOINPUT, "no study that is done matches \"%s\"", settings->only);
-    if (status == NOC_OK)
-        status = noc_folder_create(settings->output, err);
-    if (status == NOC_OK)
-        status = export_all(&folder, list, count, settings->output, err);
-    noc_done_free(list, count);
-    noc_result_folder_close(&folder);
-    return status;
+        status = noc_result_folder_done(&all->folder, s->only, &all->done, &all->count, err);
+    if (status == NOC_OK && all->count == 0 && s->only)
+        status = noc_fail(err, NOC_ENOINPUT, "no study that is done matches \"%s\"", s->only);
+    if (status != NOC_OK)
+        return status;
+    char *output = noc_path_join(s->output, all->is_bids ? "derivatives/nocturne" : "", err);
+    all->target = output ? noc_path_absolute(output, err) : NULL;
+    all->written = noc_alloc_zeroed(all->count, sizeof *all->written, err);
+    free(output);
+    return all->target && all->written ? noc_folder_create(all->target, err) : NOC_ENOMEMORY;
+}
+
+static void close_all(noc_export *all)
+{
+    for (size_t i = 0; all->written && i < all->count; i++)
+        free(all->written[i]);
+    free(all->written);
+    free(all->target);
+    tdestroy(all->taken, free);
+    noc_done_free(all->done, all->count);
+    noc_result_folder_close(&all->folder);
 }
 
 int noc_command_export(const noc_settings *settings)
 {
-    noc_error err = {.status = NOC_OK};
-    return run(settings, &err) == NOC_OK ? 0 : noc_command_fail(&err);
+    noc_export all = {.settings = settings};
+    noc_error err = {.status = NOC_OK}, why;
+    noc_status status = open_all(&all, &err);
+    if (status == NOC_OK)
+        status = noc_export_describe(&all, &err);
+    if (status == NOC_OK)
+        status = export_all(&all, &err);
+    if (status == NOC_OK || status == NOC_EDATA) {
+        noc_status last = noc_export_summarise(&all, &why);
+        if (status == NOC_OK && (status = last) != NOC_OK)
+            err = why;
+    }
+    close_all(&all);
+    return status == NOC_OK ? 0 : noc_command_fail(&err);
 }

@@ -63,7 +63,8 @@ noc_status noc_evaluate_score(noc_evaluate *all, noc_pool *pool, noc_error *err)
 int noc_evaluate_class_count(const noc_evaluate *all);
 const noc_class *noc_evaluate_class(const noc_evaluate *all, int index);
 
-/* All values of all cases and classes, and their means over the cases, without NaN. */
+/* All values of all cases and classes, and their means over the cases, without NaN. pool NULL: no intervals.
+ */
 typedef struct noc_values noc_values;
 noc_status noc_values_create(const noc_evaluate *all, noc_pool *pool, noc_values **values, noc_error *err);
 void noc_values_free(noc_values *values);

@@ -187,7 +187,15 @@ static void find_interval(void *argument, int i, int thread)
     v->high[i] = means[(size_t)round(0.975 * (double)(count - 1))];
 }
 
-static noc_status fill_means(noc_values *v, noc_pool *pool, noc_error *err)
+static void fill_means(noc_values *v)
+{
+    for (size_t r = 0; r < v->row_count; r++)
+        add_row(v->rows + r * (size_t)v->width, v->width, v->means, v->counted);
+    for (int i = 0; i < v->width; i++)
+        v->means[i] = quotient(v->means[i], v->counted[i]);
+}
+
+static noc_status fill_intervals(noc_values *v, noc_pool *pool, noc_error *err)
 {
     bootstrap b = {.values = v,
                    .work =
@@ -195,10 +203,6 @@ static noc_status fill_means(noc_values *v, noc_pool *pool, noc_error *err)
 
     if (!b.work)
         return NOC_ENOMEMORY;
-    for (size_t r = 0; r < v->row_count; r++)
-        add_row(v->rows + r * (size_t)v->width, v->width, v->means, v->counted);
-    for (int i = 0; i < v->width; i++)
-        v->means[i] = quotient(v->means[i], v->counted[i]);
     noc_pool_run(pool, RESAMPLES, resample, &b);
     noc_pool_run(pool, v->width, find_interval, &b);
     free(b.work);
@@ -239,7 +243,9 @@ noc_status noc_values_create(const noc_evaluate *all, noc_pool *pool, noc_values
         v->scored[v->row_count++] = c;
     }
     if (status == NOC_OK)
-        status = fill_means(v, pool, err);
+        fill_means(v);
+    if (status == NOC_OK && pool)
+        status = fill_intervals(v, pool, err);
     if (status == NOC_OK)
         *values = v;
     else

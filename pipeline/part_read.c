@@ -239,6 +239,93 @@ noc_status noc_part_read_study(const char *path, const char *key, noc_outcome **
     return status;
 }
 
+/* ---- labels ---- */
+
+enum { MAX_LABELS = 65536 };
+
+/* Elements of an attribute; 0: it is not there. */
+static size_t attribute_count(hid_t object, const char *name)
+{
+    if (H5Aexists(object, name) <= 0)
+        return 0;
+    hid_t attribute = H5Aopen(object, name, H5P_DEFAULT), space = H5Aget_space(attribute);
+    hssize_t count = H5Sget_simple_extent_npoints(space);
+    part_release(space);
+    part_release(attribute);
+    return count > 0 ? (size_t)count : 0;
+}
+
+static void get_labels(part_attributes *a, int32_t *values, char (*names)[NOC_METRIC_TEXT], size_t count)
+{
+    hid_t type = part_string_type(sizeof *names);
+    if (type < 0)
+        a->status = part_fail(a->err, NOC_EINTERNAL, a->path, "no type of texts");
+    part_get(a, "label_values", H5T_NATIVE_INT32, count, values);
+    part_get(a, "labels", type, count, names);
+    part_release(type);
+}
+
+static noc_status make_labels(part_attributes *a, size_t count, noc_label **labels, int *made)
+{
+    int32_t *values = noc_alloc_zeroed(count, sizeof *values, a->err);
+    char(*names)[NOC_METRIC_TEXT] = noc_alloc_zeroed(count, sizeof *names, a->err);
+    noc_label *list = noc_alloc_zeroed(count, sizeof *list, a->err);
+    if (!values || !names || !list)
+        a->status = NOC_ENOMEMORY;
+    else
+        get_labels(a, values, names, count);
+    for (size_t i = 0; i < count && a->status == NOC_OK; i++) {
+        names[i][sizeof *names - 1] = 0;
+        list[i] = (noc_label){values[i], noc_strdup(names[i], a->err)};
+        if (!list[i].name)
+            a->status = NOC_ENOMEMORY;
+    }
+    free(values);
+    free(names);
+    if (a->status == NOC_OK) {
+        *labels = list;
+        *made = (int)count;
+    } else if (list) {
+        noc_part_labels_free(list, (int)count);
+    }
+    return a->status;
+}
+
+noc_status noc_part_read_labels(const char *path, const char *key, noc_label **labels, int *count,
+                                noc_error *err)
+{
+    char name[sizeof "/studies/" + NOC_STUDY_KEY];
+    part_attributes a = {.object = -1, .path = path, .err = err};
+    hid_t file = -1;
+    int64_t bytes;
+    if (!is_key(key))
+        return noc_fail(err, NOC_EDATA, "%s: a study with an impossible name", path);
+    a.status = open_part(path, &file, &bytes, err);
+    if (a.status != NOC_OK)
+        return a.status;
+    snprintf(name, sizeof name, "/studies/%s", key);
+    if ((a.object = H5Gopen2(file, name, H5P_DEFAULT)) < 0)
+        a.status = part_fail(err, NOC_EDATA, path, "the study is not in it, or damaged");
+    size_t found = a.status == NOC_OK ? attribute_count(a.object, "label_values") : 0;
+    if (found > MAX_LABELS)
+        a.status = noc_fail(err, NOC_EDATA, "%s: more labels than there are", path);
+    noc_status status = a.status;
+    *labels = NULL;
+    *count = 0;
+    if (status == NOC_OK && found > 0)
+        status = make_labels(&a, found, labels, count);
+    part_release(a.object);
+    part_release(file);
+    return status;
+}
+
+void noc_part_labels_free(noc_label *labels, int count)
+{
+    for (int i = 0; i < count; i++)
+        free(labels[i].name);
+    free(labels);
+}
+
 /* ---- metrics ---- */
 
 static bool has_all_columns(hid_t dataset, hid_t wanted)

@@ -80,6 +80,11 @@ noc_status noc_part_read(const char *path, bool with_masks, noc_part_record *par
 /* One mask out of a part: as outcome (grid, mask, regions, sha). Free by noc_outcome_free. */
 noc_status noc_part_read_study(const char *path, const char *key, noc_outcome **outcome, noc_error *err);
 
+/* What the numbers of a study's mask mean: *labels newly allocated, for noc_part_labels_free. */
+noc_status noc_part_read_labels(const char *path, const char *key, noc_label **labels, int *count,
+                                noc_error *err);
+void noc_part_labels_free(noc_label *labels, int count);
+
 /* index.h5: for every done study of the set /studies/<key> -> external link into its part (file names only,
  * so that the folder can be moved). Written beside and renamed; left alone when the links are already right.
  */

@@ -134,8 +134,10 @@ static const setting settings_table[] = {
     {"index", 0, NULL, FLAG, AT(index), 0, 0, NULL, "false", "", VERIFY, "write index.h5 anew"},
     {"type", 0, NULL, TEXT, AT(failure), 0, 0, NULL, "", "NAME", RETRY,
      "only failures of this type (unreadable, timeout, ...)"},
-    {"format", 0, NULL, TEXT, AT(format), 0, 0, NULL, "plain", "plain", EXPORT,
-     "NIfTI files named KEY.nii.gz"},
+    {"format", 0, NULL, TEXT, AT(format), 0, 0, "plain|nnunet|bids", "plain", "", EXPORT,
+     "KEY.nii.gz; with nnU-Net's dataset.json and summary.json; as derivatives of a BIDS data set"},
+    {"force", 0, NULL, FLAG, AT(force), 0, 0, NULL, "false", "", EXPORT,
+     "replace files that are there and differ"},
     {"output", 'o', NULL, TEXT, AT(output), 0, 0, NULL, "", "path", EXPORT | INFER | FORWARD | PREPARE,
      "where the output goes"},
     {"input", 'i', NULL, TEXT, AT(input), 0, 0, NULL, "", "X.safetensors", FORWARD,
@@ -188,7 +190,10 @@ static const verb verbs[] = {
     {"retry", RETRY, "--only chooses studies", "", "Put failed or quarantined studies back to pending."},
     {"verify", VERIFY, "only flags", "", "Compare the catalog with the results files; every mask is read."},
     {"export", EXPORT, "--only chooses studies", "-o DIR",
-     "Write the masks as NIfTI files on the grids of their scans."},
+     "Write the masks as NIfTI files on the grids of their scans: KEY.nii.gz, or by BIDS\n"
+     "derivatives/nocturne/sub-X/[ses-Y/]anat/..._dseg.nii.gz. Files that are there already stay: the same "
+     "again\n"
+     "is fine, another one is refused without --force."},
     {"infer", INFER, NULL, "-m MODEL -o OUT IN...", "Segment one scan; several IN are its channels."},
     {"evaluate", EVALUATE, NULL, "PRED TRUTH",
      "Score masks against truths: two folders of NIfTI files, paired by name, or two files; --stored needs\n"

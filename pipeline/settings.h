@@ -38,6 +38,7 @@ typedef struct noc_settings {
     size_t disk_reserve;                           /* stop early below this much free space; 256 MiB */
     bool is_dry_run;
     /* other commands */
+    bool force;         /* export */
     const char *layout; /* scan: "auto", "msd", "nnunet", "brats", "bids", "list", "folder" */
     bool json, csv, watch, index, stages, sliding, profile;
     const char *input, *output, *format, *failure; /* failure: retry --type */

@@ -243,7 +243,7 @@ holds "infer --json" 'd["windows"] == 1 and [l["label"] for l in d["labels"]] ==
 ok "infer gives what run and export give" cmp m.nii.gz masks/plain.nii.gz
 exits "export of what is not there" 66 "$NOC" export -o masks --only 'x*'
 exits "export to a file" 73 "$NOC" export -o list.csv
-complains "export to another format" 64 "plain" "$NOC" export --format bids -o masks
+complains "export to another format" 64 "plain|nnunet|bids" "$NOC" export --format dicom -o masks
 exits "infer to nowhere" 73 "$NOC" infer -m "$model" -o nowhere/m.nii.gz "$scan"
 
 exits "retry --type, none of it" 0 "$NOC" retry --type timeout

@@ -2,15 +2,20 @@
 
     layouts.py trees FOLDER              makes the archives
     layouts.py listing CATALOG FOLDER    key, layout, channels and truth of each study, a line each
-    layouts.py demo ARCHIVE DATASET      the demo archive as a data set of nnU-Net: links, two cases
+    layouts.py demo ARCHIVE DATASET      two cases of the demo archive as a data set of nnU-Net, and
+    layouts.py demo_bids ARCHIVE FOLDER  of BIDS: links
+    layouts.py exported TRUTHS MASKS REPORT  masks lie on their truths' grids; summary.json has the report's Dice
+    layouts.py same SUMMARY SUMMARY      two summary.json say the same
 """
 import json
 import os
 import sqlite3
 import sys
 
+import nibabel
 import nifti_file
 import numpy
+import stored
 
 AFFINE = numpy.diag([1.0, 1.0, 2.0, 1.0])
 
@@ -104,5 +109,44 @@ def demo(archive, dataset):
                                      "labels": {"background": 0, "Anterior": 1, "Posterior": 2}})
 
 
+def demo_bids(archive, folder):
+    pairs = (("hippocampus_008", "sub-01/anat/sub-01"), ("hippocampus_015", "sub-02/ses-a/anat/sub-02_ses-a"))
+    for case, name in pairs:
+        os.makedirs(os.path.dirname(f"{folder}/{name}"))
+        os.symlink(f"{archive}/imagesTr/{case}.nii.gz", f"{folder}/{name}_T1w.nii.gz")
+    text(folder + "/dataset_description.json", {"Name": "x", "BIDSVersion": "1.9.0"})
+
+
+def exported(truths, masks, report):
+    with open(masks + "/summary.json", encoding="utf-8") as file:
+        summary = json.load(file)
+    rows = stored.report(report)
+    assert len(summary["metric_per_case"]) == len(rows) == 2
+    for case in summary["metric_per_case"]:
+        name = os.path.basename(case["prediction_file"])
+        mask, truth = nibabel.load(case["prediction_file"]), nibabel.load(case["reference_file"])
+        assert os.path.samefile(case["prediction_file"], f"{masks}/{name}")
+        assert os.path.samefile(case["reference_file"], f"{truths}/{name}")
+        assert mask.shape == truth.shape and numpy.array_equal(mask.affine, truth.affine)
+        a, b = (numpy.asarray(image.dataobj) for image in (mask, truth))
+        for row in rows[name[: -len(".nii.gz")]]:
+            label = int(row["label"])
+            dice = 2 * ((a == label) & (b == label)).sum() / ((a == label).sum() + (b == label).sum())
+            got = case["metrics"][row["label"]]
+            assert abs(got["Dice"] - float(row["dice"])) < 1e-9 and abs(got["Dice"] - dice) < 1e-9, (name, label)
+
+
+def same(one, other):
+    one, other = (json.load(open(name, encoding="utf-8")) for name in (one, other))
+    pairs = [(one["foreground_mean"], other["foreground_mean"])]
+    pairs += [(one["mean"][label], other["mean"][label]) for label in one["mean"]]
+    found = [{os.path.basename(c["prediction_file"]): c["metrics"] for c in s["metric_per_case"]} for s in (one, other)]
+    assert found[0] and found[0].keys() == found[1].keys()
+    pairs += [(found[0][case][label], found[1][case][label]) for case in found[0] for label in found[0][case]]
+    for a, b in pairs:
+        assert a.keys() == b.keys(), (a, b)
+        assert all(abs(a[key] - b[key]) <= 1e-9 * max(1, abs(a[key])) for key in a), (a, b)
+
+
 if __name__ == "__main__":
-    {"trees": trees, "listing": listing, "demo": demo}[sys.argv[1]](*sys.argv[2:])
+    {f.__name__: f for f in (trees, listing, demo, demo_bids, exported, same)}[sys.argv[1]](*sys.argv[2:])

@@ -89,4 +89,64 @@ exits "an unknown layout" 64 "$NOC" scan --catalog none.sqlite --layout dicom br
 exits "an empty folder" 65 "$NOC" scan --catalog none.sqlite empty
 says "... says what is looked for" "with names of BraTS or BIDS" err
 is "what fails leaves no catalog" "$(ls none.sqlite 2>/dev/null)" ""
+
+# --- round trips: a layout in, a run, the same layout out ---
+
+# runs NAME PATH: scan, run, report of an archive, into a catalog and a folder of that name.
+runs()
+{
+    exits "$1: scan" 0 timeout 60 "$NOC" scan --catalog "$1.sqlite" "$2"
+    exits "$1: run" 0 timeout 300 "$NOC" run -m "$root/models/hippocampus" --device cpu --ranks 1 --progress none \
+        --catalog "$1.sqlite" --results "$1.results"
+    exits "$1: report" 0 "$NOC" report --csv --catalog "$1.sqlite" --results "$1.results"
+    cp out "$1.csv"
+}
+
+ok "a data set of nnU-Net" helper demo "$root/demo/archive" "$work/set"
+runs nn set
+exits "export" 0 "$NOC" export --catalog nn.sqlite --results nn.results --format nnunet -o masks
+is "... a file a case" "$(cd masks && echo *)" "dataset.json hippocampus_008.nii.gz hippocampus_015.nii.gz summary.json"
+ok "... on the scan's grid, with the report's Dice" helper exported set/labelsTr masks nn.csv
+is "... with its labels" "$(tr -d ' \n' <masks/dataset.json)" \
+    '{"labels":{"background":0,"Anterior":1,"Posterior":2},"file_ending":".nii.gz"}'
+exits "evaluate reads them" 0 "$NOC" evaluate masks set/labelsTr --summary evaluated.json
+ok "... and finds the same" helper same masks/summary.json evaluated.json
+if [ -n "${PEERS_NNUNET:-}" ]; then
+    ok "nnU-Net evaluates them" "$PEERS_NNUNET/bin/nnUNetv2_evaluate_simple" set/labelsTr masks -l 1 2 -o own.json -np 1
+    ok "... and finds the same" helper same masks/summary.json own.json
+else
+    skip "nnU-Net evaluates them, and finds the same" "PEERS_NNUNET names no virtual environment with nnunetv2"
+fi
+cp -R masks before
+exits "the same again" 0 "$NOC" export --catalog nn.sqlite --results nn.results --format nnunet -o masks
+ok "... changes nothing" diff -r before masks
+cp masks/hippocampus_008.nii.gz masks/hippocampus_015.nii.gz
+exits "over a file that differs" 73 "$NOC" export --catalog nn.sqlite --results nn.results -o masks
+says "... is refused" "--force replaces it" err
+ok "... and leaves it" cmp masks/hippocampus_008.nii.gz masks/hippocampus_015.nii.gz
+exits "with --force" 0 "$NOC" export --catalog nn.sqlite --results nn.results --force -o masks
+ok "... it is replaced" diff -r before masks
+echo mine >masks/dataset.json
+exits "over somebody's dataset.json" 73 "$NOC" export --catalog nn.sqlite --results nn.results --format nnunet -o masks
+is "... leaves it" "$(cat masks/dataset.json)" mine
+
+exits "one key in BIDS" 0 "$NOC" export --catalog nn.sqlite --results nn.results --format bids -o other
+is "... is a subject" "$(cd other/derivatives/nocturne && echo sub-*)" "sub-hippocampus008 sub-hippocampus015"
+
+ok "a data set of BIDS" helper demo_bids "$root/demo/archive" "$work/raw"
+runs raw raw
+is "a session is a study" "$(cut -d, -f1 raw.csv | sort -u | tr '\n' ' ')" "key sub-01 sub-02_ses-a "
+exits "export" 0 "$NOC" export --catalog raw.sqlite --results raw.results --format bids -o raw
+d=raw/derivatives/nocturne
+is "... beside the raw data" "$(cd $d && find . -type f | sort | tr '\n' ' ')" "./dataset_description.json ./dseg.tsv \
+./sub-01/anat/sub-01_dseg.nii.gz ./sub-02/ses-a/anat/sub-02_ses-a_dseg.nii.gz "
+is "... with its labels" "$(tr '\t\n' '  ' <$d/dseg.tsv)" "index name 0 background 1 Anterior 2 Posterior "
+ok "... and what made them" "$PYTHON" -c 'import json, sys
+d = json.load(open(sys.argv[1]))
+assert d["DatasetType"] == "derivative" and d["GeneratedBy"][0]["Name"] == "nocturne" and d["GeneratedBy"][0]["Version"]
+' $d/dataset_description.json
+ok "... the same masks" cmp $d/sub-01/anat/sub-01_dseg.nii.gz before/hippocampus_008.nii.gz
+exits "scan again" 0 "$NOC" scan --catalog raw.sqlite raw
+says "... takes no derivative for a scan" "2 studies: 0 added, 0 changed, 2 unchanged"
+exits "an unknown format" 64 "$NOC" export --format dicom -o masks
 tap_end
