@@ -24,7 +24,7 @@ static int print_usage(FILE *out)
         "  nocturne report            Dice and failures of each study (--csv, --json)\n"
         "  nocturne retry             put failed or quarantined studies back\n"
         "  nocturne verify            catalog against files, every mask read (--index)\n"
-        "  nocturne export            masks as NIfTI files: -o DIR\n"
+        "  nocturne export            masks as NIfTI files (--format plain|nnunet|bids): -o DIR\n"
         "  nocturne infer             one scan: -m MODEL -o OUT IN...\n"
         "  nocturne evaluate          score folders of masks, or stored results: PRED TRUTH\n"
         "  nocturne forward           the network on a tensor: safetensors in, logits out\n"

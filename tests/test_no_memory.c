@@ -1,6 +1,7 @@
 /* Whatever allocation fails: one sentence, no crash, nothing left behind, and the next try works. */
 #include "catalog/catalog.h"
 #include "catalog/scan.h"
+#include "catalog/source.h"
 #include "engine/base/file.h"
 #include "engine/base/memory.h"
 #include "engine/base/pool.h"
@@ -278,6 +279,54 @@ START_TEST(a_catalog_and_its_studies)
 }
 END_TEST
 
+/* BraTS with a channel missing, BIDS, nnU-Net with a channel missing, scans in folders. */
+static noc_status read_layouts(void *argument, noc_error *err)
+{
+    static const struct {
+        const char *layout, *folder;
+        size_t studies;
+    } layouts[] = {{"auto", "brats", 2}, {"auto", "bids", 2}, {"auto", "nnunet", 2}, {"folder", "brats", 8}};
+    noc_status status = NOC_OK;
+    (void)argument;
+    for (size_t i = 0; status == NOC_OK && i < sizeof layouts / sizeof layouts[0]; i++) {
+        noc_source source = {0};
+        status = noc_layout_read(at(layouts[i].folder), layouts[i].layout, &source, err);
+        HOLDS(status != NOC_OK || source.count == layouts[i].studies);
+        noc_source_clear(&source);
+    }
+    return status;
+}
+
+START_TEST(layouts)
+{
+    static const char dataset[] = "{\"channel_names\": {\"0\": \"T1\", \"1\": \"FLAIR\"}}";
+    static const char *const names[] = {
+        "brats/a/a_t1.nii",
+        "brats/a/a_t2.nii",
+        "brats/a/a_t1ce.nii",
+        "brats/a/a_flair.nii",
+        "brats/a/a_seg.nii",
+        "brats/b/b_t1.nii",
+        "brats/b/b_t2.nii",
+        "brats/b/b_flair.nii",
+        "bids/sub-1/anat/sub-1_T1w.nii",
+        "bids/sub-2/ses-1/anat/sub-2_ses-1_T1w.nii",
+        "nnunet/imagesTr/c_0000.nii",
+        "nnunet/imagesTr/c_0001.nii",
+        "nnunet/labelsTr/c.nii",
+        "nnunet/imagesTs/d_0000.nii",
+    };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char *parent = noc_path_folder(at(names[i]), NULL);
+        ck_assert_int_eq(noc_folder_create(parent, NULL), NOC_OK);
+        free(parent);
+        sample_write(at(names[i]), "", 0);
+    }
+    sample_write(at("nnunet/dataset.json"), dataset, sizeof dataset - 1);
+    ck_assert_int_gt(fail_alloc_each(read_layouts, NULL, _i), 0);
+}
+END_TEST
+
 /* ---- engine ---- */
 
 /* The smallest there is. */
@@ -435,6 +484,7 @@ int main(void)
     tcase_add_loop_test(cases, base, 0, 2);
     tcase_add_loop_test(cases, volume, 0, 2);
     tcase_add_loop_test(cases, a_catalog_and_its_studies, 0, 2);
+    tcase_add_loop_test(cases, layouts, 0, 2);
     tcase_add_loop_test(cases, a_model_and_its_network, 0, 2);
     tcase_add_loop_test(cases, a_segmentation, 0, 2);
     tcase_add_loop_test(cases, an_evaluation, 0, 2);

@@ -293,6 +293,13 @@ START_TEST(a_truth_must_hold_known_whole_labels)
         noc_image_clear(&truth);
     }
     ck_assert_ptr_nonnull(strstr(err.text, "voxel (1, 0, 0)"));
+    noc_image truth = float_image(grid, cases[3].values);
+    ck_assert_int_eq(noc_truth_check(&region_model, &grid, &truth, &err), NOC_ETRUTH);
+    ck_assert_msg(
+        strstr(err.text, "3 at voxel (1, 0, 0), a label that the model does not know (it knows 1, 2, 4)") !=
+            NULL,
+        "%s", err.text);
+    noc_image_clear(&truth);
 }
 END_TEST
 

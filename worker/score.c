@@ -299,6 +299,19 @@ noc_status noc_truth_check_grid(const noc_grid *grid, const noc_grid *truth, con
     return NOC_OK;
 }
 
+/* "1, 2, 4": the first that fit. */
+static void list_known(const bool known[TABLE], char text[NOC_METRIC_TEXT])
+{
+    size_t used = 0;
+
+    text[0] = '\0';
+    for (int label = 1; label < TABLE && used < NOC_METRIC_TEXT - sizeof ", 65535, ..."; label++)
+        if (known[label])
+            used += (size_t)snprintf(text + used, NOC_METRIC_TEXT - used, "%s%d", used ? ", " : "", label);
+    if (used >= NOC_METRIC_TEXT - sizeof ", 65535, ...")
+        snprintf(text + used, NOC_METRIC_TEXT - used, ", ...");
+}
+
 static noc_status check_values(const bool known[TABLE], const noc_grid *grid, size_t first, size_t count,
                                const double *values, noc_error *err)
 {
@@ -308,10 +321,13 @@ static noc_status check_values(const bool known[TABLE], const noc_grid *grid, si
         if (is_label && known[(size_t)v])
             continue;
         size_t at = first + i, ni = (size_t)grid->size[0], nj = (size_t)grid->size[1];
-        const char *what =
-            is_label ? "a label that the model does not know" : "not a whole number of a label";
-        return noc_fail(err, NOC_ETRUTH, "the truth is %g at voxel (%zu, %zu, %zu), %s", v, at % ni,
-                        at / ni % nj, at / ni / nj, what);
+        char labels[NOC_METRIC_TEXT];
+        list_known(known, labels);
+        return noc_fail(err, NOC_ETRUTH, "the truth is %g at voxel (%zu, %zu, %zu), %s%s%s", v, at % ni,
+                        at / ni % nj, at / ni / nj,
+                        is_label ? "a label that the model does not know (it knows "
+                                 : "not a whole number of a label",
+                        is_label ? labels : "", is_label ? ")" : "");
     }
     return NOC_OK;
 }
