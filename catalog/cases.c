@@ -28,6 +28,43 @@ int noc_modality_of(const char *name)
     return -1;
 }
 
+static bool is_same_channel(const char *a, const char *b)
+{
+    int place = noc_modality_of(a);
+    return strcasecmp(a, b) == 0 || (place >= 0 && place == noc_modality_of(b));
+}
+
+static int find_channel(const char *wanted, const char *const *channels, int count)
+{
+    for (int c = 0; c < count; c++) {
+        if (is_same_channel(wanted, channels[c]))
+            return c;
+    }
+    return -1;
+}
+
+int noc_channel_order(noc_source *source, const char *const *channels, int count,
+                      int order[NOC_STUDY_CHANNELS])
+{
+    const noc_scan_options *options = source->options;
+    int wanted = options ? options->channel_count : 0;
+    source->has_order = wanted > 0 && wanted <= NOC_STUDY_CHANNELS;
+    for (int w = 0; w < wanted && source->has_order; w++) {
+        order[w] = find_channel(options->channels[w], channels, count);
+        if (order[w] >= 0)
+            continue;
+        source->has_order = false;
+        noc_source_warn(source,
+                        "no channel is named %s, which the model takes: all are taken, in the order told",
+                        options->channels[w]);
+    }
+    if (source->has_order)
+        return wanted;
+    for (int c = 0; c < count; c++)
+        order[c] = c;
+    return count;
+}
+
 noc_status noc_cases_add(noc_cases *cases, const char *study, size_t length, noc_piece piece, noc_error *err)
 {
     if (cases->count == cases->capacity) {
@@ -151,14 +188,15 @@ static char *expected_path(const noc_piece *first, int channel, noc_error *err)
     return path;
 }
 
-static void sort_out(const noc_cases *cases, const noc_piece *pieces, size_t count, noc_source_entry *entry,
-                     noc_text *odd)
+/* files: a path a channel, in the order of the pieces' numbers. */
+static void sort_out(const noc_cases *cases, const noc_piece *pieces, size_t count, const char **files,
+                     const char **truth, noc_text *odd)
 {
     for (size_t i = 0; i < count; i++) {
         int channel = pieces[i].channel;
         if (channel == NOC_PIECE_OTHER)
             continue;
-        const char **slot = channel == NOC_PIECE_TRUTH ? &entry->truth : &entry->channels[channel];
+        const char **slot = channel == NOC_PIECE_TRUTH ? truth : &files[channel];
         if (!*slot)
             *slot = pieces[i].path;
         else
@@ -180,34 +218,46 @@ static char *case_name(const char *study, noc_error *err)
     return name;
 }
 
-static noc_status make_study(const noc_cases *cases, const noc_piece *pieces, size_t count,
-                             const shelves *truths, noc_source *source, noc_error *err)
+/* What is the same for all studies of the cases. */
+typedef struct making {
+    const noc_cases *cases;
+    noc_source *source;
+    shelves truths;
+    int order[NOC_STUDY_CHANNELS]; /* a study's channel -> number of the pieces' */
+    int channel_count;
+} making;
+
+static noc_status make_study(const making *m, const noc_piece *pieces, size_t count, noc_error *err)
 {
+    const noc_cases *cases = m->cases;
     noc_source_entry entry = {
-        .folder = cases->folder, .layout = cases->layout, .channel_count = cases->channel_count};
+        .folder = cases->folder, .layout = cases->layout, .channel_count = m->channel_count};
+    const char *files[NOC_STUDY_CHANNELS] = {NULL};
     char *missing[NOC_STUDY_CHANNELS] = {NULL}, *name = case_name(pieces->study, err);
     noc_text odd = {0};
     noc_status status = name ? NOC_OK : NOC_ENOMEMORY;
     entry.name = name;
-    sort_out(cases, pieces, count, &entry, &odd);
-    for (int c = 0; status == NOC_OK && c < cases->channel_count; c++) {
+    sort_out(cases, pieces, count, files, &entry.truth, &odd);
+    for (int c = 0; status == NOC_OK && c < m->channel_count; c++) {
+        int number = m->order[c];
+        entry.channels[c] = files[number];
         if (entry.channels[c])
             continue;
-        add_oddity(&odd, "no %s", cases->channels[c]);
-        entry.channels[c] = missing[c] = expected_path(pieces, c, err);
+        add_oddity(&odd, "no %s", cases->channels[number]);
+        entry.channels[c] = missing[c] = expected_path(pieces, number, err);
         status = missing[c] ? NOC_OK : NOC_ENOMEMORY;
     }
-    if (!entry.truth && is_truth_expected(truths, pieces->study))
+    if (!entry.truth && is_truth_expected(&m->truths, pieces->study))
         add_oddity(&odd, "no %s", "truth");
     if (status == NOC_OK && odd.size > 0) {
         char key[NOC_STUDY_KEY];
         noc_study_key_from_name(name, key);
-        noc_source_warn(source, "study %s: %s", key, odd.data);
+        noc_source_warn(m->source, "study %s: %s", key, odd.data);
     }
     if (status == NOC_OK)
         status = odd.failed ? noc_fail(err, NOC_ENOMEMORY, "no memory for a warning")
-                            : noc_source_add(source, &entry, err);
-    for (int c = 0; c < cases->channel_count; c++)
+                            : noc_source_add(m->source, &entry, err);
+    for (int c = 0; c < m->channel_count; c++)
         free(missing[c]);
     noc_text_free(&odd);
     free(name);
@@ -216,17 +266,18 @@ static noc_status make_study(const noc_cases *cases, const noc_piece *pieces, si
 
 noc_status noc_cases_make(noc_cases *cases, noc_source *source, noc_error *err)
 {
-    shelves truths = {0};
+    making m = {.cases = cases, .source = source};
     if (cases->count == 0)
         return NOC_OK;
+    m.channel_count = noc_channel_order(source, cases->channels, cases->channel_count, m.order);
     qsort(cases->pieces, cases->count, sizeof(*cases->pieces), compare_pieces);
-    noc_status status = find_shelves(cases, &truths, err);
+    noc_status status = find_shelves(cases, &m.truths, err);
     for (size_t i = 0, end; status == NOC_OK && i < cases->count; i = end) {
         for (end = i + 1; end < cases->count && strcmp(cases->pieces[i].study, cases->pieces[end].study) == 0;
              end++)
             ;
-        status = make_study(cases, cases->pieces + i, end - i, &truths, source, err);
+        status = make_study(&m, cases->pieces + i, end - i, err);
     }
-    shelves_clear(&truths);
+    shelves_clear(&m.truths);
     return status;
 }

@@ -21,6 +21,7 @@ typedef struct nnunet {
     char digits[NOC_STUDY_CHANNELS][8];    /* of a study's channel */
     const char *words[NOC_STUDY_CHANNELS]; /* these */
     size_t beyond;                         /* files whose number is none of a channel's */
+    int order[NOC_STUDY_CHANNELS], wanted; /* as noc_channel_order says */
 } nnunet;
 
 /* ---- names of files ---- */
@@ -134,6 +135,14 @@ static void order_channels(nnunet *n)
     }
 }
 
+static void name_channels(const nnunet *n, const char *names[NOC_STUDY_CHANNELS])
+{
+    for (int c = 0; c < n->channel_count; c++) {
+        const char *name = n->names[n->number_of[c]];
+        names[c] = name ? name : n->words[c];
+    }
+}
+
 static void recognise(const nnunet *n, const char *why, noc_source *source)
 {
     noc_text text = {0};
@@ -187,10 +196,7 @@ static noc_status read_folders(nnunet *n, const char *folder, const noc_tree *tr
                                noc_source *source, noc_error *err)
 {
     noc_cases cases = {.folder = folder, .layout = "nnunet", .channel_count = n->channel_count};
-    for (int c = 0; c < n->channel_count; c++) {
-        const char *name = n->names[n->number_of[c]];
-        cases.channels[c] = name ? name : n->words[c];
-    }
+    name_channels(n, cases.channels);
     noc_status status = add_files(n, tree, &cases, err);
     if (status == NOC_OK)
         status = noc_cases_make(&cases, source, err);
@@ -213,26 +219,28 @@ static noc_status read_case(const nnunet *n, const char *folder, const char *nam
     if (count < 1 || count > NOC_STUDY_CHANNELS)
         return noc_fail(err, NOC_EDATA,
                         "dataset.json: `dataset`: a case has no list of `images`, or too many");
-    for (size_t c = 0; c < count; c++) {
-        size_t from = count == (size_t)n->channel_count ? (size_t)n->number_of[c] : c;
-        entry.channels[c] = noc_dataset_path(json_array_get(images, from));
+    bool is_whole = count == (size_t)n->channel_count;
+    entry.channel_count = is_whole ? n->wanted : (int)count;
+    for (int c = 0; c < entry.channel_count; c++) {
+        int from = is_whole ? n->number_of[n->order[c]] : c;
+        entry.channels[c] = noc_dataset_path(json_array_get(images, (size_t)from));
         if (!entry.channels[c])
             return noc_fail(err, NOC_EDATA, "dataset.json: `dataset`: a case has an image that is no path");
     }
-    entry.channel_count = (int)count;
     entry.truth = noc_dataset_path(label);
     if (label && !json_is_null(label) && !entry.truth)
         return noc_fail(err, NOC_EDATA, "dataset.json: `dataset`: a case has a `label` that is no path");
-    if (count != (size_t)n->channel_count)
+    if (!is_whole)
         noc_source_warn(source, "study %s: %zu images for %d channels", name, count, n->channel_count);
     return noc_source_add(source, &entry, err);
 }
 
-static noc_status read_cases(const nnunet *n, const char *folder, json_t *cases, noc_source *source,
-                             noc_error *err)
+static noc_status read_cases(nnunet *n, const char *folder, json_t *cases, noc_source *source, noc_error *err)
 {
-    const char *name;
+    const char *name, *names[NOC_STUDY_CHANNELS];
     json_t *value;
+    name_channels(n, names);
+    n->wanted = noc_channel_order(source, names, n->channel_count, n->order);
     json_object_foreach(cases, name, value)
     {
         noc_status status = read_case(n, folder, name, value, source, err);

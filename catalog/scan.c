@@ -157,13 +157,12 @@ static noc_status put_all(noc_catalog *catalog, noc_source *source, noc_scan_rep
     return noc_database_leave(catalog, is_own, status, err);
 }
 
-noc_status noc_scan(noc_catalog *catalog, const char *path, const char *layout,
-                    void (*warn)(void *argument, const char *text), void *argument, noc_scan_report *report,
-                    noc_error *err)
+noc_status noc_scan(noc_catalog *catalog, const char *path, const noc_scan_options *options,
+                    noc_scan_report *report, noc_error *err)
 {
-    noc_source source = {.warn = warn, .argument = argument};
+    noc_source source = {.options = options};
     noc_scan_report made = {0};
-    noc_status status = noc_layout_read(path, layout, &source, err);
+    noc_status status = noc_layout_read(path, options->layout ? options->layout : "auto", &source, err);
     if (status == NOC_OK)
         status = look_at_all(&source, err);
     if (status == NOC_OK) {
@@ -171,6 +170,7 @@ noc_status noc_scan(noc_catalog *catalog, const char *path, const char *layout,
         status = put_all(catalog, &source, &made, err);
     }
     made.warnings = source.warnings;
+    made.has_order = source.has_order;
     snprintf(made.recognised, sizeof(made.recognised), "%s", source.recognised);
     noc_source_clear(&source);
     if (status == NOC_OK && report)

@@ -10,9 +10,18 @@ typedef struct noc_scan_report {
     int64_t added, changed, unchanged, unreadable; /* unreadable: among the others, shape unknown */
     int64_t warnings;
     char layout[16];      /* of the first study */
-    char recognised[320]; /* by what the layout was known, and the order of the channels; "" for a single file
-                           */
+    char recognised[320]; /* by what the layout was known, and the order of the channels; "": a single file */
+    bool has_order;       /* channels stand as the options name them */
 } noc_scan_report;
+
+typedef struct noc_scan_options {
+    const char *layout; /* NULL: "auto" */
+    /* Names of the channels that studies shall have, in order; none: all that there are, in the layout's. */
+    const char *const *channels;
+    int channel_count;
+    void (*warn)(void *argument, const char *text); /* NULL: nobody listens */
+    void *argument;
+} noc_scan_options;
 
 /* path: a folder, a list, or a single NIfTI file. layout:
  *
@@ -25,13 +34,13 @@ typedef struct noc_scan_report {
  *   "folder"  every NIfTI file at any depth is a study
  *   "auto"    whichever of them it is
  *
- * Channels that are known as FLAIR, T1w, T1gd or T2w are stored in that order (nnunet, brats, bids). One
- * transaction. NOC_ENOINPUT when path is missing, NOC_EDATA when nothing is recognised (with what was looked
- * for). Warnings, one a study (a missing or double channel, a missing truth), and of wrong numTraining or
- * numTest, duplicate lines, folders that cannot be read, are given to warn(), which may be NULL. */
-noc_status noc_scan(noc_catalog *catalog, const char *path, const char *layout,
-                    void (*warn)(void *argument, const char *text), void *argument, noc_scan_report *report,
-                    noc_error *err);
+ * nnunet, brats and bids know channels by name: those of the options are taken; without options, or where one
+ * of them is not there, all are, FLAIR, T1w, T1gd and T2w first and in this order. One transaction.
+ * NOC_ENOINPUT when path is missing, NOC_EDATA when nothing is recognised (with what was looked for).
+ * Warnings: one a study (a missing or double channel, a missing truth), and wrong numTraining or numTest,
+ * duplicate lines, folders that cannot be read. report may be NULL. */
+noc_status noc_scan(noc_catalog *catalog, const char *path, const noc_scan_options *options,
+                    noc_scan_report *report, noc_error *err);
 
 /* File name -> key: extensions dropped, other characters than [A-Za-z0-9._-] become '_', at most 120 long;
  * never empty. */

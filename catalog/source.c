@@ -32,12 +32,12 @@ void noc_source_warn(noc_source *source, const char *format, ...)
     char text[NOC_ERROR_TEXT];
     va_list values;
     source->warnings++;
-    if (!source->warn)
+    if (!source->options || !source->options->warn)
         return;
     va_start(values, format);
     vsnprintf(text, sizeof(text), format, values);
     va_end(values);
-    source->warn(source->argument, text);
+    source->options->warn(source->options->argument, text);
 }
 
 /* ---- keys ---- */

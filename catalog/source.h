@@ -3,6 +3,7 @@
 #ifndef NOC_CATALOG_SOURCE_H
 #define NOC_CATALOG_SOURCE_H
 
+#include "catalog/scan.h"
 #include "catalog/study.h"
 #include "engine/base/json.h"
 
@@ -13,8 +14,8 @@ typedef struct noc_source {
     size_t count, capacity;
     void *seen;                       /* tree of "key\nfirst channel": what is named twice counts once */
     char *folder_given, *folder_real; /* the last folder that was resolved */
-    void (*warn)(void *argument, const char *text);
-    void *argument;
+    const noc_scan_options *options;  /* layout is not read here */
+    bool has_order;                   /* channels stand as the options name them */
     int64_t warnings;
     char recognised[320]; /* by what the layout was known */
 } noc_source;

@@ -32,7 +32,7 @@ typedef struct noc_piece {
 
 typedef struct noc_cases {
     const char *folder, *layout;
-    const char *channels[NOC_STUDY_CHANNELS]; /* names, in the order that studies get them */
+    const char *channels[NOC_STUDY_CHANNELS]; /* names */
     int channel_count;
     noc_piece *pieces;
     size_t count, capacity;
@@ -40,14 +40,18 @@ typedef struct noc_cases {
 
 /* study: its first `length` characters count. */
 noc_status noc_cases_add(noc_cases *cases, const char *study, size_t length, noc_piece piece, noc_error *err);
-/* A study of each group of pieces, with all channels: one that is missing is named where it should be, so
- * that the run finds it missing. What is odd about a study is one warning: channels that are missing or there
- * twice, no truth although others beside it have one. */
+/* A study of each group of pieces, with all channels that are wanted: one that is missing is named where it
+ * should be, so that the run finds it missing. What is odd about a study is one warning: channels that are
+ * missing or there twice, no truth although others beside it have one. */
 noc_status noc_cases_make(noc_cases *cases, noc_source *source, noc_error *err);
 void noc_cases_clear(noc_cases *cases);
 
 /* FLAIR, T1w, T1gd, T2w: the order in which known channels are stored. */
 extern const char *const noc_modalities[4];
+/* Which of the channels a study gets, and in which order: those of the options, where all are among them,
+ * else all as they are (with a warning). Returns how many. */
+int noc_channel_order(noc_source *source, const char *const *channels, int count,
+                      int order[NOC_STUDY_CHANNELS]);
 /* Place in noc_modalities of "flair", "T1ce", "t1n", ...; -1: none of them. */
 int noc_modality_of(const char *name);
 

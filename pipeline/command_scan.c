@@ -3,6 +3,7 @@
 
 #include "catalog/lock.h"
 #include "catalog/scan.h"
+#include "engine/manifest.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -29,17 +30,21 @@ static noc_status check_arguments(const noc_settings *settings, noc_error *err)
     return NOC_OK;
 }
 
-static noc_status scan_all(const noc_settings *settings, noc_catalog *catalog, noc_scan_report *sum,
-                           noc_error *err)
+static noc_status scan_all(const noc_settings *settings, const noc_manifest *model, noc_catalog *catalog,
+                           noc_scan_report *sum, noc_error *err)
 {
+    const noc_scan_options options = {.layout = settings->layout,
+                                      .channels = model ? (const char *const *)model->channels : NULL,
+                                      .channel_count = model ? model->network.in_channels : 0,
+                                      .warn = warn};
     for (int i = 0; i < settings->argument_count; i++) {
         noc_scan_report report = {0};
-        noc_status status =
-            noc_scan(catalog, settings->arguments[i], settings->layout, warn, NULL, &report, err);
+        noc_status status = noc_scan(catalog, settings->arguments[i], &options, &report, err);
         if (status != NOC_OK)
             return status;
         if (report.recognised[0])
-            noc_log(NOC_LOG_INFO, "layout %s: %s", report.layout, report.recognised);
+            noc_log(NOC_LOG_INFO, "layout %s: %s%s", report.layout, report.recognised,
+                    report.has_order ? "; taken as the model names them" : "");
         sum->added += report.added;
         sum->changed += report.changed;
         sum->unchanged += report.unchanged;
@@ -69,15 +74,19 @@ int noc_command_scan(const noc_settings *settings)
     noc_error err = {0};
     noc_catalog_lock *lock = NULL;
     noc_catalog *catalog = NULL;
+    noc_manifest *model = NULL;
     noc_scan_report sum = {0};
     bool is_new = access(settings->catalog, F_OK) != 0;
     noc_status status = check_arguments(settings, &err);
+    if (status == NOC_OK && settings->model)
+        status = noc_manifest_load(settings->model, &model, &err);
     if (status == NOC_OK)
         status = noc_catalog_lock_take(settings->catalog, LOCK_WAIT_S, &lock, &err);
     if (status == NOC_OK)
         status = noc_catalog_open(settings->catalog, NOC_CATALOG_CREATE, &catalog, &err);
     if (status == NOC_OK)
-        status = scan_all(settings, catalog, &sum, &err);
+        status = scan_all(settings, model, catalog, &sum, &err);
+    noc_manifest_free(model);
     noc_catalog_close(catalog);
     if (status != NOC_OK && is_new && sum.added == 0) /* nor what holds nothing */
         unlink(settings->catalog);

@@ -179,9 +179,11 @@ static const verb verbs[] = {
      "Find studies and put them into the catalog: folders in the layout of the Decathlon, nnU-Net, BraTS or\n"
      "BIDS, folders of scans, list files (CSV with key,image,truth; several channels in image separated by "
      ";),\n"
-     "single NIfTI files. FLAIR, T1w, T1gd and T2w are stored in this order. What is missing or there twice "
-     "is a\n"
-     "warning a study. Again and again is fine: only what is new or changed is taken."},
+     "single NIfTI files. Channels known by name are stored as FLAIR, T1w, T1gd, T2w, or with -m MODEL "
+     "those\n"
+     "that the model takes, in its order. What is missing or there twice is a warning a study. Again and "
+     "again\n"
+     "is fine: only what is new or changed is taken."},
     {"run", RUN, "nocturne scan takes folders and lists", "-m MODEL",
      "Segment everything pending. The same command again goes on where it stopped."},
     {"status", STATUS, "only flags", "", "Counts, speed and time left."},

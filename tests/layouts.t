@@ -79,6 +79,21 @@ study "a link to nothing" "dangling folder folder/dangling.nii -"
 scans "a list" list.csv 1 0
 says "... is recognised" "layout list" err
 
+# A model's channels: those, in its order.
+mkdir model
+sed "s|^weights:.*|weights: w.safetensors|; s|in_channels: 1|in_channels: 2|; s|channels: \[T1w\]|channels: [T2, t1n]|" \
+    "$root/models/hippocampus/model.yaml" >model/model.yaml
+scans "BraTS for a model" brats 5 4 -m model
+says "... is told" "taken as the model names them" err
+b=brats/LGG/BraTS2021_00003/BraTS2021_00003
+study "... has its channels alone" "BraTS2021_00003 brats ${b}_t2.nii ${b}_t1.nii ${b}_seg.nii"
+scans "nnU-Net for a model" nnunet 5 3 -m model
+study "... too" "A_1 nnunet $n/A_1_0002.nii.gz $n/A_1_0000.nii.gz nnunet/labelsTr/A_1.nii.gz"
+scans "BIDS without a channel of the model" bids 3 5 -m model
+says "... is told" "no channel is named T2, which the model takes" err
+study "... and stored whole" "${s}_acq-3d_FLAIR.nii.gz ${s}_T1w.nii.gz ${s}_ce-gadolinium_T1w.nii.gz"
+exits "a model that is not there" 66 "$NOC" scan --catalog none.sqlite -m nowhere brats
+
 scans "a layout that is asked for" brats 25 1 --layout folder
 scans "... without its dataset.json" msd 2 0 --layout folder
 exits "... that is not there" 65 "$NOC" scan --catalog none.sqlite --layout bids brats
@@ -111,11 +126,12 @@ is "... with its labels" "$(tr -d ' \n' <masks/dataset.json)" \
     '{"labels":{"background":0,"Anterior":1,"Posterior":2},"file_ending":".nii.gz"}'
 exits "evaluate reads them" 0 "$NOC" evaluate masks set/labelsTr --summary evaluated.json
 ok "... and finds the same" helper same masks/summary.json evaluated.json
-if [ -n "${PEERS_NNUNET:-}" ]; then
-    ok "nnU-Net evaluates them" "$PEERS_NNUNET/bin/nnUNetv2_evaluate_simple" set/labelsTr masks -l 1 2 -o own.json -np 1
+peers=${PEERS_NNUNET:-$BUILD/peers}
+if [ -x "$peers/bin/nnUNetv2_evaluate_simple" ]; then
+    ok "nnU-Net evaluates them" "$peers/bin/nnUNetv2_evaluate_simple" set/labelsTr masks -l 1 2 -o own.json -np 1
     ok "... and finds the same" helper same masks/summary.json own.json
 else
-    skip "nnU-Net evaluates them, and finds the same" "PEERS_NNUNET names no virtual environment with nnunetv2"
+    skip "nnU-Net evaluates them, and finds the same" "no nnunetv2 in PEERS_NNUNET or the build folder's peers"
 fi
 cp -R masks before
 exits "the same again" 0 "$NOC" export --catalog nn.sqlite --results nn.results --format nnunet -o masks

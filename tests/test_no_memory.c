@@ -242,10 +242,10 @@ static noc_status use_catalog(void *argument, noc_error *err)
     unlink(a->catalog);
     noc_status status = noc_catalog_open(a->catalog, NOC_CATALOG_CREATE, &catalog, err);
     if (status == NOC_OK)
-        status = noc_scan(catalog, a->list, "auto", NULL, NULL, &report, err);
+        status = noc_scan(catalog, a->list, &(noc_scan_options){0}, &report, err);
     HOLDS(status != NOC_OK || report.added == 2);
     if (status == NOC_OK)
-        status = noc_scan(catalog, a->dataset, "auto", NULL, NULL, &report, err);
+        status = noc_scan(catalog, a->dataset, &(noc_scan_options){0}, &report, err);
     HOLDS(status != NOC_OK || (report.added == 1 && report.unchanged == 0));
     if (status == NOC_OK)
         status = noc_catalog_open_set(catalog, &configuration, &set, err);

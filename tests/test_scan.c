@@ -101,11 +101,13 @@ static void tear_down(void)
     nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+static const noc_scan_options listening = {.warn = warn, .argument = warnings};
+
 static noc_status scan(const char *name)
 {
     memset(&report, 0, sizeof(report));
     warnings[0] = 0;
-    return noc_scan(catalog, in(name), "auto", warn, warnings, &report, &err);
+    return noc_scan(catalog, in(name), &listening, &report, &err);
 }
 
 static noc_study find(const char *key)
@@ -452,7 +454,7 @@ START_TEST(reference_archive_is_scanned)
 {
     char path[1024];
     snprintf(path, sizeof(path), "%s/data/msd_hippocampus", getenv("NOC_REFERENCE_DIR"));
-    OK(noc_scan(catalog, path, "auto", warn, warnings, &report, &err));
+    OK(noc_scan(catalog, path, &listening, &report, &err));
     ck_assert_int_gt(report.added, 20);
     noc_study study = find("hippocampus_003");
     ck_assert(study.has_shape && study.truth);
