@@ -169,10 +169,9 @@ static void shelves_clear(shelves *all)
 
 /* ---- studies ---- */
 
-static void add_oddity(noc_text *odd, const char *format, const char *name)
+static void add_oddity(noc_text *odd, const char *before, const char *name, const char *after)
 {
-    noc_text_add(odd, "%s", odd->size ? ", " : "");
-    noc_text_add(odd, format, name); /* NOLINT(clang-diagnostic-format-nonliteral) */
+    noc_text_add(odd, "%s%s%s%s", odd->size ? ", " : "", before, name, after);
 }
 
 /* Where a channel that is not there should be: newly allocated. */
@@ -200,8 +199,8 @@ static void sort_out(const noc_cases *cases, const noc_piece *pieces, size_t cou
         if (!*slot)
             *slot = pieces[i].path;
         else
-            add_oddity(odd, "%s more than once (the first by name counts)",
-                       channel == NOC_PIECE_TRUTH ? "a truth" : cases->channels[channel]);
+            add_oddity(odd, "", channel == NOC_PIECE_TRUTH ? "a truth" : cases->channels[channel],
+                       " more than once (the first by name counts)");
     }
 }
 
@@ -243,12 +242,12 @@ static noc_status make_study(const making *m, const noc_piece *pieces, size_t co
         entry.channels[c] = files[number];
         if (entry.channels[c])
             continue;
-        add_oddity(&odd, "no %s", cases->channels[number]);
+        add_oddity(&odd, "no ", cases->channels[number], "");
         entry.channels[c] = missing[c] = expected_path(pieces, number, err);
         status = missing[c] ? NOC_OK : NOC_ENOMEMORY;
     }
     if (!entry.truth && is_truth_expected(&m->truths, pieces->study))
-        add_oddity(&odd, "no %s", "truth");
+        add_oddity(&odd, "no truth", "", "");
     if (status == NOC_OK && odd.size > 0) {
         char key[NOC_STUDY_KEY];
         noc_study_key_from_name(name, key);
