@@ -260,7 +260,8 @@ static void loop(rank *r, noc_verdict *verdict)
     *verdict = (noc_verdict){.exit_code = 0};
     noc_roles_begin(&r->roles, active);
     while (!r->roles.must_stop) {
-        double now = r->turned = noc_clock_monotonic();
+        double now = noc_clock_monotonic();
+        r->turned = now;
         if (noc_roles_were_missed(&r->roles, now) || is_abandoned(r, now)) /* not one old order more */
             leave(noc_status_exit(NOC_ETEMPFAIL));
         if (coordinator)
