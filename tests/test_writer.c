@@ -25,7 +25,7 @@ static bool is_mirrored; /* writer 0's message comes back as that one too */
 static struct {
     int count, owners[ROUND_STUDIES];
     bool have_mask[ROUND_STUDIES];
-    char keys[ROUND_STUDIES][16], sources[ROUND_STUDIES][16];
+    char keys[ROUND_STUDIES][24], sources[ROUND_STUDIES][24];
 } written;
 
 int MPI_Comm_rank(MPI_Comm communicator, int *rank)
@@ -81,8 +81,8 @@ noc_status noc_part_write(noc_part_writer *part, const noc_part_entry *entries, 
     for (int i = 0; i < count && i < ROUND_STUDIES; i++) {
         written.owners[i] = entries[i].owner;
         written.have_mask[i] = entries[i].outcome.mask != NULL;
-        snprintf(written.keys[i], sizeof written.keys[i], "%.15s", entries[i].outcome.key);
-        snprintf(written.sources[i], sizeof written.sources[i], "%.15s", entries[i].source);
+        snprintf(written.keys[i], sizeof written.keys[i], "%.23s", entries[i].outcome.key);
+        snprintf(written.sources[i], sizeof written.sources[i], "%.23s", entries[i].source);
     }
     written.count = count;
     return NOC_OK;
@@ -303,7 +303,7 @@ START_TEST(a_round_holds_what_each_brings)
     ck_assert_str_eq(written.sources[0], "own");
     ck_assert(written.owners[0] == 0 && written.have_mask[0]);
     for (int i = 0; i < OTHERS; i++) {
-        char key[16];
+        char key[24];
         snprintf(key, sizeof key, "other_%d", i);
         ck_assert_str_eq(written.keys[1 + i], key);
         ck_assert_str_eq(written.sources[1 + i], key);
