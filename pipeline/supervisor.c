@@ -367,6 +367,7 @@ noc_status noc_supervise(const noc_supervisor_options *options, int *exit_code, 
             break;
         idle = s.ended > 0 ? 0 : idle + 1;
         if (drain_signals > 0) {
+            noc_log(NOC_LOG_WARN, "the ranks died while they were to stop: the same command goes on");
             s.exit_code = noc_status_exit(NOC_ETEMPFAIL);
             break;
         }

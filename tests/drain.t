@@ -59,6 +59,17 @@ finishes "alone after SIGUSR1" 1
 place=$work/supervisor-USR1
 finishes "supervisor after SIGUSR1" 3
 
+# Nobody is left to say why.
+start_busy dead 3
+coordinator=$(processes rank "$supervisor" 0)
+kill -STOP "$coordinator"
+kill -INT "$supervisor"
+kill -KILL "$coordinator"
+end_run
+is "a death instead of a stop: exit code" "$code" 75
+says "a death instead of a stop: it says so" "died while they were to stop" "$place/log"
+ok "a death instead of a stop: no process is left" processes gone "$session"
+
 # In this zone a new minute begins in five seconds.
 for ranks in 1 3; do
     fresh "until-$ranks"
