@@ -56,7 +56,7 @@ FAULTS = [
     ("fused_attention", "attention", "no barrier of the warp after loading queries", "thread", "fused_attention.cu",
      "__syncwarp();\n                begin", "begin"),
     ("fused_conv", "conv", "a wait for one group too few", "late", "fused_conv.cu", "copy_wait<STAGES - 2>", "copy_wait<STAGES - 1>"),
-    ("fused_conv", "conv", "a butterfly that starts at 8", "late", "tile.cuh", "for (int bits = 16;", "for (int bits = 8;"),
+    ("fused_conv", "conv", "a butterfly that starts too low", "late", "fused_conv.cuh", "bits = LANES / 2;", "bits = LANES / 4;"),
     ("fused_conv", "conv", "no guard of the last edge", "late", "fused_conv.cu", " && w >= 0 &&\n                 w < p.grid[2]", " && w >= 0"),
     ("fused_stem", "conv", "sums over the patch without a barrier", "early", "fused_stem.cu", SYNC + "    float *sums", "float *sums"),
     ("fused_mixffn", "mixffn", "no barrier before hidden values are read", "thread", "fused_mixffn.cu", SYNC + "        multiply",

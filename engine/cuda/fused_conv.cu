@@ -126,8 +126,7 @@ __global__ void __launch_bounds__(THREADS, 2) conv_kernel(noc_cuda_conv p)
     float *sums = (float *)shared_bytes;
     stage_sums<4>(sums + wk * B::ROWS * B::PITCH, B::PITCH, d, wm, wn);
     __syncthreads();
-    for (int row = warp; row < B::ROWS && row0 + row < rows; row += THREADS / 32)
-        finish_row<T, B, WN, WK>(p, sums + row * B::PITCH, column0, row0 + row);
+    finish_rows<T, B, WK>(p, sums, column0, [&](int row) { return row0 + row < rows ? row0 + row : -1; });
 }
 
 static bool in_norm_fits(const noc_cuda_conv *p)

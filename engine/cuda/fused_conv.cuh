@@ -22,38 +22,64 @@ template <int WM, int WN, int WK> struct block {
     static_assert(WM * WN * WK * 32 == THREADS && STAGED <= SHARED && ROWS * 4 <= THREADS, "a block");
 };
 
-// One token's columns, of which a lane has WN.
-template <class T, class B, int WN, int WK>
-static __device__ __forceinline__ void finish_row(const noc_cuda_conv &p, const float *sums, int column0,
-                                                  size_t row)
+// Sums over the lanes of a token.
+template <int LANES> static __device__ __forceinline__ float sum_of_lanes(float v)
 {
-    int lane = threadIdx.x % 32;
-    float v[WN], sum = 0, square = 0, mean = 0, norm = 1;
 #pragma unroll
-    for (int j = 0; j < WN; j++) {
-        int column = column0 + lane + 32 * j;
-        v[j] = 0;
-        for (int k = 0; k < WK; k++)
-            v[j] += sums[k * B::ROWS * B::PITCH + lane + 32 * j];
-        if (p.bias && column < p.columns)
-            v[j] += p.bias[column];
-        sum += column < p.columns ? v[j] : 0;
-    }
-    if (p.is_normed) {
-        mean = sum_of_warp(sum) / p.columns;
+    for (int bits = LANES / 2; bits; bits >>= 1)
+        v += __shfl_xor_sync(ALL_LANES, v, bits);
+    return v;
+}
+
+// All tokens of a block, several a warp: a lane has fours of columns. place(row): the token that a row of
+// `sums` is, -1 for none.
+template <class T, class B, int WK, class F>
+static __device__ __forceinline__ void finish_rows(const noc_cuda_conv &p, const float *sums, int column0,
+                                                   F place)
+{
+    enum { LANES = B::COLUMNS < 128 ? B::COLUMNS / 4 : 32, FOURS = B::COLUMNS / 4 / LANES };
+    static_assert(B::ROWS * LANES % THREADS == 0, "all lanes meet");
+    int own = threadIdx.x % LANES * 4;
+    column0 += own;
+#pragma unroll 1
+    for (int row = threadIdx.x / LANES; row < B::ROWS; row += THREADS / LANES) {
+        float4 v[FOURS];
+        float sum = 0, square = 0, mean = 0, norm = 1;
 #pragma unroll
-        for (int j = 0; j < WN; j++)
-            square += column0 + lane + 32 * j < p.columns ? (v[j] - mean) * (v[j] - mean) : 0;
-        norm = rsqrtf(sum_of_warp(square) / p.columns + p.eps);
-    }
+        for (int j = 0; j < FOURS; j++) {
+            int column = column0 + j * LANES * 4;
+            bool is_there = column < p.columns;
+            v[j] = p.bias && is_there ? get<float4>(p.bias + column) : make_float4(0, 0, 0, 0);
 #pragma unroll
-    for (int j = 0; j < WN; j++) {
-        int column = column0 + lane + 32 * j;
-        if (column >= p.columns)
-            continue;
-        float y = (v[j] - mean) * norm;
-        if (p.scale)
-            y = y * p.scale[column] + p.shift[column];
-        ((T *)p.out)[row * p.columns + column] = element<T>::round(y);
+            for (int k = 0; k < WK; k++) {
+                float4 s = get<float4>(sums + (k * B::ROWS + row) * B::PITCH + own + j * LANES * 4);
+                v[j].x += s.x, v[j].y += s.y, v[j].z += s.z, v[j].w += s.w;
+            }
+            sum += is_there ? v[j].x + v[j].y + v[j].z + v[j].w : 0;
+        }
+        if (p.is_normed) {
+            mean = sum_of_lanes<LANES>(sum) / p.columns;
+#pragma unroll
+            for (int j = 0; j < FOURS; j++) {
+                float x = v[j].x - mean, y = v[j].y - mean, z = v[j].z - mean, w = v[j].w - mean;
+                square += column0 + j * LANES * 4 < p.columns ? x * x + y * y + z * z + w * w : 0;
+            }
+            norm = rsqrtf(sum_of_lanes<LANES>(square) / p.columns + p.eps);
+        }
+        int token = place(row);
+#pragma unroll
+        for (int j = 0; j < FOURS; j++) {
+            int column = column0 + j * LANES * 4;
+            if (token < 0 || column >= p.columns)
+                continue;
+            float4 scale = make_float4(1, 1, 1, 1), shift = make_float4(0, 0, 0, 0);
+            if (p.scale)
+                scale = get<float4>(p.scale + column), shift = get<float4>(p.shift + column);
+            put((T *)p.out + (size_t)token * p.columns + column,
+                make_uint2(pack_finite<T>((v[j].x - mean) * norm * scale.x + shift.x,
+                                          (v[j].y - mean) * norm * scale.y + shift.y),
+                           pack_finite<T>((v[j].z - mean) * norm * scale.z + shift.z,
+                                          (v[j].w - mean) * norm * scale.w + shift.w)));
+        }
     }
 }

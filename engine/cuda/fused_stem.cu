@@ -30,39 +30,67 @@ static __device__ __forceinline__ int chunk_place(int q)
     return (q ^ (q >> 3 & 1)) * 16;
 }
 
+// Each thread has the same chunk of one line in `abreast`.
 template <class T>
-static __device__ __forceinline__ void fetch_patch(const noc_cuda_conv &p, const patch &s, int d0, int h0,
-                                                   int w0)
+static __device__ __forceinline__ void fetch_patch(const noc_cuda_conv &p, const patch &s, int d, int h,
+                                                   int w)
 {
     const T *in = (const T *)p.in + (size_t)blockIdx.z * p.grid[0] * p.grid[1] * p.grid[2] * p.channels;
-    int across = p.grid[2] * p.channels / CHUNK, first = (w0 - s.lead) * p.channels / CHUNK;
-    for (int i = threadIdx.x; i < s.lines * s.chunks; i += THREADS) {
-        int line = i / s.chunks, q = i % s.chunks, at = first + q;
-        int d = d0 + line / s.high, h = h0 + line % s.high;
-        bool valid = d >= 0 && d < p.grid[0] && h >= 0 && h < p.grid[1] && at >= 0 && at < across;
-        size_t from = valid ? (((size_t)d * p.grid[1] + h) * across + at) * CHUNK : 0;
-        copy16_async(shared_bytes + line * s.chunks * 16 + chunk_place(q), in + from, valid);
+    int across = p.grid[2] * p.channels / CHUNK, abreast = THREADS / s.chunks, h_end = h + s.high;
+    int line = threadIdx.x / s.chunks, q = threadIdx.x % s.chunks, at = (w - s.lead) * p.channels / CHUNK + q;
+    int d_step = abreast / s.high, h_step = abreast % s.high, lines = line < abreast ? s.lines : 0;
+    unsigned char *to = shared_bytes + line * s.chunks * 16 + chunk_place(q);
+    bool is_inside = at >= 0 && at < across;
+    d += line / s.high, h += line % s.high;
+    const T *from = in + ((ptrdiff_t)(d * p.grid[1] + h) * across + at) * CHUNK;
+    ptrdiff_t step = (ptrdiff_t)(d_step * p.grid[1] + h_step) * across * CHUNK,
+              next_plane = (ptrdiff_t)(p.grid[1] - s.high) * across * CHUNK;
+    for (; line < lines; line += abreast, to += abreast * s.chunks * 16) {
+        bool valid = is_inside && d >= 0 && d < p.grid[0] && h >= 0 && h < p.grid[1];
+        copy16_async(to, valid ? from : in, valid);
+        d += d_step, h += h_step, from += step;
+        if (h >= h_end)
+            h -= s.high, d++, from += next_plane;
     }
 }
 
 // grid: boxes of outputs, 1, batch
 template <class T, int WM, int WN, int WK>
-__global__ void __launch_bounds__(THREADS, 2) stem_kernel(noc_cuda_conv p)
+__global__ void __launch_bounds__(THREADS, 2) stem_kernel(noc_cuda_conv p, patch s)
 {
     typedef block<WM, WN, WK> B;
-    const patch s = patch_of(p);
+    enum { COLUMN_STEP = THREADS / (4 * WK) /* columns that a step of all threads takes */ };
+    static_assert(COLUMN_STEP % 8 == 0, "the swizzle repeats");
     int along_w = parts(p.out_grid[2], TW), along_h = parts(p.out_grid[1], TH), lane = threadIdx.x % 32;
     int w0 = blockIdx.x % along_w * TW, h0 = blockIdx.x / along_w % along_h * TH,
         d0 = blockIdx.x / along_w / along_h * TD;
     int warp = threadIdx.x / 32, wn = warp % WN * 32, wm = warp / WN % WM * 32, wk = warp / WN / WM;
-    int runs = p.kernel[0] * p.kernel[1], steps = parts(runs, WK), depth = runs * NOC_TILE_DEPTH;
+    int runs = p.kernel[0] * p.kernel[1], steps = parts(runs, WK), line_bytes = s.chunks * 16;
     unsigned char *weights = shared_bytes + s.bytes;
     float d[2][4][4] = {};
 
+    // Where this lane's rows of the left side begin in the patch, in either half of a run.
+    unsigned char *line = shared_bytes + ((wm / 32 * p.stride[0] + wk / p.kernel[1]) * s.high +
+                                          lane % 16 / TW * p.stride[1] + wk % p.kernel[1]) *
+                                             line_bytes;
+    int half[2] = {chunk_place(lane % TW * s.step + lane / 16),
+                   chunk_place(lane % TW * s.step + 2 + lane / 16)};
+    int h = wk % p.kernel[1], h_step = WK % p.kernel[1],
+        line_step = (WK / p.kernel[1] * s.high + h_step) * line_bytes;
+    // A thread fetches one chunk of one run of a step, of each COLUMN_STEPth column. Neighbours have two
+    // columns.
+    int chunk = threadIdx.x % 4, own_run = threadIdx.x / 8 % WK;
+    int column0 = threadIdx.x / (8 * WK) * 2 + threadIdx.x / 4 % 2;
+    const T *own = (const T *)p.weight + ((size_t)column0 * runs + own_run) * NOC_TILE_DEPTH + chunk * CHUNK;
+    unsigned char *own_tile = chunk_at(weights + own_run * B::B, column0, chunk);
+
     auto fetch = [&](int step) {
-        for (int k = 0; step < steps && k < WK; k++)
-            fetch_tile<T, THREADS>(weights + ((step & 1) * WK + k) * B::B, B::COLUMNS, (const T *)p.weight, 0,
-                                   p.columns, (step * WK + k) * NOC_TILE_DEPTH, depth);
+        int columns_left = step * WK + own_run < runs ? p.columns - column0 : 0;
+        const T *from = own + step * WK * NOC_TILE_DEPTH;
+#pragma unroll
+        for (int i = 0; i < B::COLUMNS; i += COLUMN_STEP, from += (size_t)COLUMN_STEP * runs * NOC_TILE_DEPTH)
+            copy16_async(own_tile + (step & 1) * B::WEIGHTS + i * NOC_ROW_BYTES,
+                         i < columns_left ? from : (const T *)p.weight, i < columns_left);
         copy_commit();
     };
     fetch_patch<T>(p, s, d0 * p.stride[0] - p.padding[0], h0 * p.stride[1] - p.padding[1],
@@ -72,27 +100,24 @@ __global__ void __launch_bounds__(THREADS, 2) stem_kernel(noc_cuda_conv p)
     for (int step = 0; step < steps; step++) {
         copy_wait<0>();
         __syncthreads();
-        fetch(step + 1);
-        int run = min(step * WK + wk, runs - 1); // behind the last one weights are zeros
-        int line = (wm / 32 * p.stride[0] + run / p.kernel[1]) * s.high + run % p.kernel[1];
-        auto left = [&](int i, int c) {
-            int h = (i + lane % 16) / TW;
-            return shared_bytes + (line + h * p.stride[1]) * s.chunks * 16 +
-                   chunk_place(lane % TW * s.step + c);
-        };
-        multiply_rows<T, 4>(d, left, weights + ((step & 1) * WK + wk) * B::B, wn);
+        if (step + 1 < steps)
+            fetch(step + 1);
+        auto left = [&](int i, int c) { return line + i / TW * p.stride[1] * line_bytes + half[c / 2]; };
+        if (step * WK + wk < runs)
+            multiply_rows<T, 4>(d, left, weights + ((step & 1) * WK + wk) * B::B, wn);
+        h += h_step, line += line_step;
+        if (h >= p.kernel[1])
+            h -= p.kernel[1], line += (s.high - p.kernel[1]) * line_bytes;
     }
     __syncthreads();
     float *sums = (float *)shared_bytes;
     stage_sums<4>(sums + wk * B::ROWS * B::PITCH, B::PITCH, d, wm, wn);
     __syncthreads();
-    for (int row = warp; row < B::ROWS; row += THREADS / 32) {
+    finish_rows<T, B, WK>(p, sums, 0, [&](int row) {
         int od = d0 + row / TW / TH, oh = h0 + row / TW % TH, ow = w0 + row % TW;
-        if (od < p.out_grid[0] && oh < p.out_grid[1] && ow < p.out_grid[2])
-            finish_row<T, B, WN, WK>(
-                p, sums + row * B::PITCH, 0,
-                (((size_t)blockIdx.z * p.out_grid[0] + od) * p.out_grid[1] + oh) * p.out_grid[2] + ow);
-    }
+        bool is_there = od < p.out_grid[0] && oh < p.out_grid[1] && ow < p.out_grid[2];
+        return is_there ? ((blockIdx.z * p.out_grid[0] + od) * p.out_grid[1] + oh) * p.out_grid[2] + ow : -1;
+    });
 }
 
 template <class B> static int shared_of(const patch &s)
@@ -113,15 +138,16 @@ extern "C" bool noc_cuda_stem_fits(const noc_cuda_conv *p)
         p->columns % 8 != 0 || p->columns > 64 || p->batch < 1 || p->batch > 65535)
         return false;
     const patch s = patch_of(*p);
-    return (s.lead + p->kernel[2]) * p->channels <= NOC_TILE_DEPTH && s.bytes <= PATCH_MOST;
+    return (s.lead + p->kernel[2]) * p->channels <= NOC_TILE_DEPTH && s.bytes <= PATCH_MOST &&
+           s.chunks <= THREADS;
 }
 
 template <class T, int WM, int WN, int WK>
 static cudaError_t launch_block(const noc_cuda_conv &p, cudaStream_t stream)
 {
     dim3 grid(parts(p.out_grid[0], TD) * parts(p.out_grid[1], TH) * parts(p.out_grid[2], TW), 1, p.batch);
-    return launch(stem_kernel<T, WM, WN, WK>, grid, THREADS, shared_of<block<WM, WN, WK>>(patch_of(p)),
-                  stream, p);
+    const patch s = patch_of(p);
+    return launch(stem_kernel<T, WM, WN, WK>, grid, THREADS, shared_of<block<WM, WN, WK>>(s), stream, p, s);
 }
 
 template <class T> static cudaError_t launch_stem(const noc_cuda_conv &p, cudaStream_t stream)

@@ -252,13 +252,6 @@ static __device__ __forceinline__ void share_squares(float *rows, const float sq
     }
 }
 
-static __device__ __forceinline__ float sum_of_warp(float v)
-{
-    for (int bits = 16; bits; bits >>= 1)
-        v += __shfl_xor_sync(ALL_LANES, v, bits);
-    return v;
-}
-
 // out[at ..] = activation((sums + bias) * factor + residual[at ..]), four columns.
 template <class T>
 static __device__ __forceinline__ void finish4(const float *sums, float factor, const float *bias,
