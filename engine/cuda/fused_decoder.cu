@@ -1,255 +1,400 @@
-// A block owns 64 tokens and all their columns: the product, 128 columns at a time, leaves its sums in shared
-// memory; then a warp takes runs of tokens along W, twice four columns a lane, adds what the coarser stages
-// have there, axis by axis, and makes the classes of what that leaves.
+// A block owns 4 x 4 x 4 tokens and all their columns, whose sums stay in registers from the product to the
+// classes. What the coarser stages have at the tokens is a product too: of each token's shares of the samples
+// around the block, with those samples. Shares that do not fit into an element are two, a rounded one and
+// what that leaves.
 #include "engine/cuda/fused_decoder.h"
 
 #include "engine/cuda/element.cuh"
 #include "engine/cuda/tile.cuh"
 
-enum { THREADS = 256, WARPS = 8, ROWS = 64, TILE = 128, COLUMNS_MOST = 256, DEPTH_MOST = 256 };
-enum { RUN = ROWS / WARPS, OWN = COLUMNS_MOST / 32 /* columns of a lane */, TERMS = NOC_CUDA_DECODER_TERMS };
-enum { PITCH = COLUMNS_MOST + NOC_STAGE_SLACK, A = ROWS * NOC_ROW_BYTES, W = TILE * NOC_ROW_BYTES };
-enum { STAGE = ROWS * PITCH * 4, FIXED = STAGE + 2 * W };
-static_assert(RUN * TERMS + 2 * TERMS <= 32, "a lane finds one place");
+enum { THREADS = 256, SIDE = 4, ROWS = SIDE * SIDE * SIDE, COLUMNS_MOST = 256, DEPTH_MOST = 256 };
+enum {
+    TERMS = NOC_CUDA_DECODER_TERMS,
+    TAIL_TILE = 128,
+    RUN = 4 /* samples along W */,
+    CLASSES = 4 /* at once */
+};
+enum { TILE = NOC_TILE_DEPTH * COLUMNS_MOST * 2, A = ROWS * NOC_ROW_BYTES, FIXED = 2 * TILE + 4 * A };
 
-// What a term makes at two samples of W, of which `last` is the second, on a line of tokens.
-struct line {
-    int last;
-    float low[OWN], high[OWN];
+// The samples of a term around any block: how many, and their runs along W.
+struct around {
+    int count[3], across /* runs along W */, runs;
+    bool is_split;
 };
 
-// Of a run of tokens in window `window`. Lane RUN * t + i: where token i lies in term t along W; the lanes
-// behind them: where all lie along D and H.
-struct run {
-    int window, columns[OWN / 4];
-    between place;
+struct arounds {
+    around of[TERMS];
 };
 
-static __device__ __forceinline__ between place_of(const noc_cuda_decoder &p, const int at[3])
+// Without an index that the device would need an array in memory for.
+static __device__ __forceinline__ around around_term(const arounds &all, int term)
 {
-    int lane = threadIdx.x % 32, other = lane - RUN * TERMS;
-    int term = other < 0 ? lane / RUN : min(other / 2, TERMS - 1), axis = other < 0 ? 2 : other % 2;
-    int w = min(at[2] + lane % RUN, p.grid[2] - 1), token = axis == 0 ? at[0] : axis == 1 ? at[1] : w;
-    return source_of(token, p.term_grids[term][axis], p.grid[axis]);
+    static_assert(TERMS == 3, "each is named");
+    return term == 0 ? all.of[0] : term == 1 ? all.of[1] : all.of[2];
 }
 
-static __device__ __forceinline__ between from_lane(const between &b, int lane)
+// Around one block: the first samples, and for each line of tokens of an axis its lower sample, counted from
+// there, and the share of the next.
+struct samples {
+    int first[3], low[3][SIDE];
+    float share[3][SIDE];
+};
+
+// Some depth of a term: step number `step` of it.
+struct slice {
+    int term, step, runs_left;
+};
+
+struct corner {
+    int at[3], window;
+};
+
+// Quads of lanes have an axis of a term each, all lanes of the warps up to the last one.
+static __device__ __forceinline__ void place_samples(samples all[TERMS], const noc_cuda_decoder &p,
+                                                     const corner &c)
 {
-    between of = {__shfl_sync(ALL_LANES, b.low, lane), __shfl_sync(ALL_LANES, b.high, lane),
-                  __shfl_sync(ALL_LANES, b.share, lane)};
-    return of;
+    int line = threadIdx.x % SIDE, axis = threadIdx.x / SIDE % 3, term = threadIdx.x / (3 * SIDE);
+    if (threadIdx.x / 32 > (TERMS * 3 * SIDE - 1) / 32)
+        return;
+    int used = min(term, TERMS - 1), at = axis == 0 ? c.at[0] : axis == 1 ? c.at[1] : c.at[2];
+    between b = {};
+    if (used < p.term_count)
+        b = source_of(min(at + line, p.grid[axis] - 1), p.term_grids[used][axis], p.grid[axis]);
+    int first = __shfl_sync(ALL_LANES, b.low, (int)threadIdx.x % 32 / SIDE * SIDE);
+    if (term >= TERMS)
+        return;
+    all[term].low[axis][line] = b.low - first;
+    all[term].share[axis][line] = b.share;
+    if (line == 0)
+        all[term].first[axis] = first;
 }
 
-// The next sample of W: four of the term's lines around the tokens, by their shares.
+// Where a run of samples begins, counted from the first ones. Few enough to divide by multiplication.
+static __device__ __forceinline__ void place_run(int at[3], const around &a, int run)
+{
+    int line = run * (65536 / a.across + 1) >> 16;
+    at[0] = line * (65536 / a.count[1] + 1) >> 16;
+    at[1] = line - at[0] * a.count[1];
+    at[2] = (run - line * a.across) * RUN;
+}
+
+// The term's samples, a run a warp.
 template <class T>
-static __device__ __forceinline__ void advance(line &l, const noc_cuda_decoder &p, int term, const run &r)
+static __device__ __forceinline__ void fetch_samples(unsigned char *tile, const noc_cuda_decoder &p,
+                                                     const around &a, const samples &s, const slice &of,
+                                                     int window)
 {
-    const int *grid = p.term_grids[term];
-    int at = min(++l.last, grid[2] - 1);
-    const T *in = (const T *)p.terms[term];
-    between d = from_lane(r.place, RUN * TERMS + 2 * term),
-            h = from_lane(r.place, RUN * TERMS + 2 * term + 1);
+    int warp = threadIdx.x / 32, chunk = threadIdx.x % 32, at[3];
+    const int *grid = p.term_grids[of.term];
+    const T *all = (const T *)p.terms[of.term];
+    place_run(at, a, of.step * (NOC_TILE_DEPTH / RUN) + warp);
+    int d = s.first[0] + at[0], h = s.first[1] + at[1], w = s.first[2] + at[2];
+    bool is_there = warp < of.runs_left && chunk * 8 < p.columns && d < grid[0] && h < grid[1];
+    int left = is_there ? grid[2] - w : 0;
+    const T *from =
+        all + ((ptrdiff_t)((window * grid[0] + d) * grid[1] + h) * grid[2] + w) * p.columns + chunk * 8;
 #pragma unroll
-    for (int i = 0; i < OWN; i++)
-        l.low[i] = l.high[i], l.high[i] = 0;
+    for (int i = 0; i < RUN; i++, from += p.columns) {
+        int row = warp * RUN + i;
+        copy16_async(tile + (row * (COLUMNS_MOST / 8) + (chunk ^ (row & 7))) * 16, i < left ? from : all,
+                     i < left);
+    }
+}
+
+static __device__ __forceinline__ float share_of(const samples &s, int axis, int line, int sample)
+{
+    int low = s.low[axis][line];
+    float share = s.share[axis][line];
+    return sample == low ? 1 - share : sample == low + 1 ? share : 0;
+}
+
+// The shares that the tokens have of a slice's samples: a thread has a run of them and two tokens.
+template <class T>
+static __device__ __forceinline__ void put_shares(unsigned char *tile, const around &a, const samples &s,
+                                                  const slice &of)
+{
+    enum { RUNS = NOC_TILE_DEPTH / RUN };
+    int run = threadIdx.x % RUNS, row = threadIdx.x / RUNS, at[3];
+    place_run(at, a, of.step * RUNS + run);
+    float share_h = share_of(s, 1, row / SIDE % SIDE, at[1]), share_w[RUN];
 #pragma unroll
-    for (int c = 0; c < 4; c++) {
-        int plane = r.window * grid[0] + (c / 2 ? d.high : d.low);
-        int token = (plane * grid[1] + (c % 2 ? h.high : h.low)) * grid[2] + at;
-        float v[OWN], share = (c / 2 ? d.share : 1 - d.share) * (c % 2 ? h.share : 1 - h.share);
+    for (int i = 0; i < RUN; i++)
+        share_w[i] = share_h * share_of(s, 2, row % SIDE, at[2] + i);
 #pragma unroll
-        for (int g = 0; g < OWN / 4; g++) {
-            uint2 four = get<uint2>(in + (size_t)token * p.columns + r.columns[g]);
-            float2 low = element<T>::unpack(four.x), high = element<T>::unpack(four.y);
-            v[4 * g] = low.x, v[4 * g + 1] = low.y, v[4 * g + 2] = high.x, v[4 * g + 3] = high.y;
+    for (int i = 0; i < 2; i++, row += THREADS / RUNS) {
+        float v[RUN], share_d = share_of(s, 0, row / SIDE / SIDE, at[0]);
+#pragma unroll
+        for (int k = 0; k < RUN; k++)
+            v[k] = share_d * share_w[k];
+        uint2 whole = make_uint2(element<T>::pack(v[0], v[1]), element<T>::pack(v[2], v[3]));
+        unsigned char *to = chunk_at(tile, row, run / 2) + run % 2 * 8;
+        put(to, whole);
+        if (a.is_split) {
+            float2 low = element<T>::unpack(whole.x), high = element<T>::unpack(whole.y);
+            put(to + A, make_uint2(element<T>::pack(v[0] - low.x, v[1] - low.y),
+                                   element<T>::pack(v[2] - high.x, v[3] - high.y)));
+        }
+    }
+}
+
+// d += the shares of rows [row, row + 32) times columns [column, column + 64) of the samples.
+template <class T>
+static __device__ __forceinline__ void add_samples(float d[2][8][4], unsigned char *shares, int row,
+                                                   unsigned char *tile, int column, const slice &of,
+                                                   bool is_split)
+{
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int c = 0; c < 4; c += 2) {
+        if (c * (8 / RUN) >= of.runs_left)
+            break;
+        uint32_t a[2][4], rest[2][4];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            unsigned char *from = chunk_at(shares, row + 16 * i + lane % 16, c + lane / 16);
+            load_matrix4(a[i], from);
+            if (is_split)
+                load_matrix4(rest[i], from + A);
         }
 #pragma unroll
-        for (int i = 0; i < OWN; i++)
-            l.high[i] += share * v[i];
-    }
-}
-
-// Adds the term at token i of the run.
-template <class T>
-static __device__ __forceinline__ void add_term(float v[OWN], line &l, const noc_cuda_decoder &p, int term,
-                                                const run &r, int i)
-{
-    int low = __shfl_sync(ALL_LANES, r.place.low, RUN * term + i);
-    float share = __shfl_sync(ALL_LANES, r.place.share, RUN * term + i);
-    l.last = max(l.last, low - 1);
-#pragma unroll 1
-    while (l.last <= low)
-        advance<T>(l, p, term, r);
+        for (int j = 0; j < 8; j += 2) {
+            uint32_t b[4];
+            int k = 8 * c + lane % 16, chunk = column / 8 + j + lane / 16;
+            load_matrix4_trans(b, tile + (k * (COLUMNS_MOST / 8) + (chunk ^ (k & 7))) * 16);
 #pragma unroll
-    for (int k = 0; k < OWN; k++)
-        v[k] += (1 - share) * l.low[k] + share * l.high[k];
-}
-
-// The columns of `count` tokens of one line, in place of their staged sums. A lane without columns resizes
-// the first of the row, for nothing.
-template <class T>
-static __device__ __forceinline__ void finish_run(const noc_cuda_decoder &p, float *sums,
-                                                  const float *squares, int row, int count)
-{
-    int at[3] = {row / p.grid[2] / p.grid[1] % p.grid[0], row / p.grid[2] % p.grid[1], row % p.grid[2]};
-    run r = {row / (p.grid[0] * p.grid[1] * p.grid[2]), {}, place_of(p, at)};
-    bool is_there[OWN / 4];
-#pragma unroll
-    for (int g = 0; g < OWN / 4; g++) {
-        int column = g * TILE + (int)threadIdx.x % 32 * 4;
-        is_there[g] = column < p.columns;
-        r.columns[g] = is_there[g] ? column : 0;
-    }
-    line lines[TERMS];
-#pragma unroll
-    for (int t = 0; t < TERMS; t++)
-        lines[t].last = -2;
-#pragma unroll 1
-    for (int i = 0; i < count; i++, sums += PITCH, squares++) {
-        float v[OWN], factor = 1;
-        if (p.tail > 0)
-            factor =
-                rsqrtf(p.tail_constant + squares[0] + squares[ROWS] + squares[2 * ROWS] + squares[3 * ROWS]);
-#pragma unroll
-        for (int g = 0; g < OWN / 4; g++) {
-            float4 a = make_float4(0, 0, 0, 0), b = a;
-            if (is_there[g])
-                a = get<float4>(sums + r.columns[g]);
-            if (p.sum_bias)
-                b = get<float4>(p.sum_bias + r.columns[g]);
-            v[4 * g] = a.x * factor + b.x, v[4 * g + 1] = a.y * factor + b.y;
-            v[4 * g + 2] = a.z * factor + b.z, v[4 * g + 3] = a.w * factor + b.w;
-        }
-#pragma unroll
-        for (int t = 0; t < TERMS; t++)
-            if (t < p.term_count)
-                add_term<T>(v, lines[t], p, t, r, i);
-#pragma unroll
-        for (int k = 0; k < OWN; k++)
-            v[k] = activate(v[k], p.activation);
-#pragma unroll
-        for (int g = 0; g < OWN / 4; g++)
-            if (is_there[g])
-                put(sums + r.columns[g], make_float4(v[4 * g], v[4 * g + 1], v[4 * g + 2], v[4 * g + 3]));
-    }
-}
-
-// The logits of the RUN tokens of a warp, of which `count` are there: four lanes a token, each every fourth
-// four of columns; eight tokens at one four touch all banks, as the last half of them reads the next one.
-static __device__ __forceinline__ void classify(const noc_cuda_decoder &p, const float *columns, int row,
-                                                int count)
-{
-    int lane = threadIdx.x % 32, token = lane % RUN, part = lane / RUN;
-    columns += token * PITCH;
-#pragma unroll 1
-    for (int first = 0; first < p.classes; first += 32 / RUN) {
-        float own = 0;
-#pragma unroll 1
-        for (int k = first; k < p.classes && k < first + 32 / RUN; k++) {
-            const float *weight = p.class_weight + (size_t)k * p.columns;
-            float sum = 0;
-#pragma unroll 4
-            for (int c = part; c < p.columns / 4; c += 32 / RUN) {
-                int column = (c ^ (token >> 2 & 1)) * 4;
-                float4 v = get<float4>(columns + column), w = get<float4>(weight + column);
-                sum += v.x * w.x + v.y * w.y + v.z * w.z + v.w * w.w;
+            for (int i = 0; i < 2; i++) {
+                element<T>::mma(d[i][j], a[i], b[0], b[1]);
+                element<T>::mma(d[i][j + 1], a[i], b[2], b[3]);
+                if (is_split) {
+                    element<T>::mma(d[i][j], rest[i], b[0], b[1]);
+                    element<T>::mma(d[i][j + 1], rest[i], b[2], b[3]);
+                }
             }
-            sum += __shfl_xor_sync(ALL_LANES, sum, RUN);
-            sum += __shfl_xor_sync(ALL_LANES, sum, 2 * RUN);
-            if (part == k - first)
-                own = sum + (p.class_bias ? p.class_bias[k] : 0);
         }
-        if (token < count && first + part < p.classes)
-            p.out[(size_t)(row + token) * p.classes + first + part] = own;
     }
 }
 
-// Of a warp's 32 columns.
-static __device__ __forceinline__ void add_bias(float d[2][4][4], const float *bias, int columns_left)
+// Two floats of a row of which `left` are left, 0 for none.
+static __device__ __forceinline__ float2 two_of(const float *from, int at, int left)
 {
+    return at < left ? get<float2>(from + at) : make_float2(0, 0);
+}
+
+// Of a warp's 32 rows and 64 columns.
+static __device__ __forceinline__ void finish_product(float d[2][8][4], const noc_cuda_decoder &p,
+                                                      const float squares[4][ROWS], int row, int column)
+{
+    int lane = threadIdx.x % 32, own = column + lane % 4 * 2, left = p.columns - own;
+    float factor[4] = {1, 1, 1, 1};
+    if (p.tail > 0)
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-        int column = 8 * j + threadIdx.x % 4 * 2;
-        if (column >= columns_left)
-            continue;
-        float2 b = get<float2>(bias + column);
+        for (int i = 0; i < 4; i++) {
+            int at = row + 8 * i + lane / 4;
+            factor[i] =
+                rsqrtf(p.tail_constant + squares[0][at] + squares[1][at] + squares[2][at] + squares[3][at]);
+        }
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            d[i / 2][j][i % 2 * 2] += b.x, d[i / 2][j][i % 2 * 2 + 1] += b.y;
+    for (int j = 0; j < 8; j++) {
+        float2 b = two_of(p.bias + own, 8 * j, p.bias ? left : 0);
+        float2 s = two_of(p.sum_bias + own, 8 * j, p.sum_bias ? left : 0);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float *v = &d[i / 2][j][i % 2 * 2];
+            v[0] = (v[0] + b.x) * factor[i] + s.x;
+            v[1] = (v[1] + b.y) * factor[i] + s.y;
+        }
     }
 }
 
-template <class T> __global__ void __launch_bounds__(THREADS, 2) decoder_kernel(noc_cuda_decoder p)
+// The part of some classes' sums that a warp's columns have.
+static __device__ __forceinline__ void sum_classes(float (*sums)[CLASSES], const float d[2][8][4],
+                                                   const noc_cuda_decoder &p, int first, int column)
 {
-    __shared__ float tail_squares[4][ROWS];
-    const T *weight = (const T *)p.weight;
-    int rows = p.batch * p.grid[0] * p.grid[1] * p.grid[2], row0 = blockIdx.x * ROWS;
-    int steps = parts(p.depth, NOC_TILE_DEPTH), tail_tiles = parts(p.tail, TILE);
-    int all = (tail_tiles + parts(p.columns, TILE)) * steps;
-    int warp = threadIdx.x / 32, wm = warp / 4 * 32, wn = warp % 4 * 32;
-    float *stage = (float *)shared_bytes;
-    unsigned char *ws = shared_bytes + STAGE, *xs = ws + 2 * W;
-    float d[2][4][4] = {}, squares[2][2] = {};
+    int lane = threadIdx.x % 32, own = column + lane % 4 * 2, left = p.columns - own;
+#pragma unroll
+    for (int k = 0; k < CLASSES; k++) {
+        const float *weight = p.class_weight + (size_t)(first + k) * p.columns + own;
+        float sum[4] = {};
+        if (first + k >= p.classes)
+            break;
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            float2 w = two_of(weight, 8 * j, left);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                sum[i] += d[i / 2][j][i % 2 * 2] * w.x, sum[i] += d[i / 2][j][i % 2 * 2 + 1] * w.y;
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            sum[i] = sum_of_quad(sum[i]);
+            if (lane % 4 == 0)
+                sums[8 * i + lane / 4][k] = sum[i];
+        }
+    }
+}
 
+// The token of a row in all windows, -1 for none.
+static __device__ __forceinline__ int token_of(const noc_cuda_decoder &p, const corner &c, int row)
+{
+    int d = c.at[0] + row / SIDE / SIDE, h = c.at[1] + row / SIDE % SIDE, w = c.at[2] + row % SIDE;
+    bool is_there = d < p.grid[0] && h < p.grid[1] && w < p.grid[2];
+    return is_there ? ((c.window * p.grid[0] + d) * p.grid[1] + h) * p.grid[2] + w : -1;
+}
+
+// grid: boxes of tokens, 1, batch
+template <class T>
+__global__ void __launch_bounds__(THREADS, 2) decoder_kernel(noc_cuda_decoder p, arounds terms)
+{
+    __shared__ float squares_of[4][ROWS], sums[4][ROWS][CLASSES];
+    __shared__ samples of_terms[TERMS];
+    int along_w = parts(p.grid[2], SIDE), along_h = parts(p.grid[1], SIDE), box = blockIdx.x;
+    const corner c = {{box / along_w / along_h * SIDE, box / along_w % along_h * SIDE, box % along_w * SIDE},
+                      (int)blockIdx.z};
+    int steps = parts(p.depth, NOC_TILE_DEPTH), tail_steps = parts(p.tail, TAIL_TILE) * steps;
+    int warp = threadIdx.x / 32, wm = warp / 4 * 32, wn = warp % 4, own = threadIdx.x / 4;
+    int token = token_of(p, c, own);
+    unsigned char *shares = shared_bytes + 2 * TILE, *xs = shared_bytes + FIXED;
+    float squares[2][2] = {};
+
+    for (int step = 0; step < steps; step++) {
+        int k = step * NOC_TILE_DEPTH + threadIdx.x % 4 * 8;
+        bool valid = token >= 0 && k < p.depth;
+        copy16_async(chunk_at(xs + step * A, own, threadIdx.x % 4),
+                     (const T *)p.in + (valid ? (size_t)token * p.depth + k : 0), valid);
+    }
     auto fetch = [&](int step) {
-        int tile = step / steps, k = step % steps * NOC_TILE_DEPTH;
-        bool is_tail = tile < tail_tiles;
-        fetch_tile<T, THREADS>(ws + (step & 1) * W, TILE, weight,
-                               is_tail ? p.columns + tile * TILE : (tile - tail_tiles) * TILE,
-                               is_tail ? p.columns + p.tail : p.columns, k, p.depth);
+        unsigned char *tile = shared_bytes + (step & 1) * TILE;
+        if (step < tail_steps)
+            fetch_tile<T, THREADS>(tile, TAIL_TILE, (const T *)p.weight, p.columns + step / steps * TAIL_TILE,
+                                   p.columns + p.tail, step % steps * NOC_TILE_DEPTH, p.depth);
+        else
+            fetch_tile<T, THREADS>(tile, COLUMNS_MOST, (const T *)p.weight, 0, p.columns,
+                                   (step - tail_steps) * NOC_TILE_DEPTH, p.depth);
         copy_commit();
     };
-    for (int step = 0; step < steps; step++)
-        fetch_tile<T, THREADS>(xs + step * A, ROWS, (const T *)p.in, row0, rows, step * NOC_TILE_DEPTH,
-                               p.depth);
+    auto fetch_slice = [&](const slice &of, int step) {
+        const around a = around_term(terms, of.term);
+        fetch_samples<T>(shared_bytes + (step & 1) * TILE, p, a, of_terms[of.term], of, c.window);
+        copy_commit();
+        put_shares<T>(shares + (step & 1) * 2 * A, a, of_terms[of.term], of);
+    };
+    auto next_of = [&](slice of) {
+        of.step++, of.runs_left -= NOC_TILE_DEPTH / RUN;
+        if (of.runs_left <= 0 && ++of.term < p.term_count)
+            of.step = 0, of.runs_left = around_term(terms, of.term).runs;
+        return of;
+    };
     fetch(0);
+    place_samples(of_terms, p, c);
+    slice next = {-1, 0, 0};
+    int step = 0;
+    {
+        float d[2][4][4] = {};
 #pragma unroll 1
-    for (int step = 0; step < all; step++) {
+        for (; step < tail_steps; step++) {
+            copy_wait<0>();
+            __syncthreads();
+            fetch(step + 1);
+            int left = p.tail - step / steps * TAIL_TILE - wn * 32;
+            if (left <= 0)
+                continue;
+            multiply<T, 4>(d, xs + step % steps * A, wm, shared_bytes + (step & 1) * TILE, wn * 32);
+            if (step % steps == steps - 1)
+                square_tail(d, squares, p.bias ? p.bias + p.columns + p.tail - left : nullptr, left);
+        }
+        share_squares(&squares_of[wn][wm], squares);
+    }
+    float d[2][8][4] = {};
+#pragma unroll 1
+    for (int last = step + steps; step < last; step++) {
         copy_wait<0>();
         __syncthreads();
-        if (step + 1 < all)
+        if (step + 1 < last)
             fetch(step + 1);
-        multiply<T, 4>(d, xs + step % steps * A, wm, ws + (step & 1) * W, wn);
-        if (step % steps < steps - 1)
-            continue;
-        int tile = step / steps, first = tile * TILE + wn;
-        if (tile < tail_tiles)
-            square_tail(d, squares, p.bias ? p.bias + p.columns + first : nullptr, p.tail - first);
         else {
-            int column = (tile - tail_tiles) * TILE + wn;
-            if (p.bias)
-                add_bias(d, p.bias + column, p.columns - column);
-            stage_sums<4>(stage, PITCH, d, wm, column);
+            next = next_of(next);
+            if (next.term < p.term_count)
+                fetch_slice(next, step + 1);
         }
-#pragma unroll
-        for (int i = 0; i < 32; i++)
-            d[i / 16][i / 4 % 4][i % 4] = 0;
+        multiply<T, 8>(d, xs + (step - tail_steps) * A, wm, shared_bytes + (step & 1) * TILE, wn * 64);
     }
-    share_squares(&tail_squares[warp % 4][wm], squares);
-    __syncthreads();
-    int first = warp * RUN, there = min((int)RUN, rows - row0 - first);
+    finish_product(d, p, squares_of, wm, wn * 64);
 #pragma unroll 1
-    for (int i = 0, count; i < there; i += count) {
-        int row = row0 + first + i;
-        count = min(there - i, p.grid[2] - row % p.grid[2]);
-        finish_run<T>(p, stage + (first + i) * PITCH, tail_squares[0] + first + i, row, count);
+    for (; next.term < p.term_count; step++) {
+        slice now = next;
+        copy_wait<0>();
+        __syncthreads();
+        next = next_of(next);
+        if (next.term < p.term_count)
+            fetch_slice(next, step + 1);
+        add_samples<T>(d, shares + (step & 1) * 2 * A, wm, shared_bytes + (step & 1) * TILE, wn * 64, now,
+                       around_term(terms, now.term).is_split);
     }
-    __syncwarp();
-    classify(p, stage + first * PITCH, row0 + first, there);
+#pragma unroll
+    for (int i = 0; i < 64; i++)
+        d[i / 32][i / 4 % 8][i % 4] = activate(d[i / 32][i / 4 % 8][i % 4], p.activation);
+    int k = threadIdx.x % CLASSES;
+#pragma unroll 1
+    for (int first = 0; first < p.classes; first += CLASSES) {
+        __syncthreads();
+        sum_classes(&sums[wn][wm], d, p, first, wn * 64);
+        __syncthreads();
+        if (token >= 0 && first + k < p.classes)
+            p.out[(size_t)token * p.classes + first + k] = sums[0][own][k] + sums[1][own][k] +
+                                                           sums[2][own][k] + sums[3][own][k] +
+                                                           (p.class_bias ? p.class_bias[first + k] : 0);
+    }
 }
 
 extern "C" bool noc_cuda_decoder_fits(const noc_cuda_decoder *p)
 {
-    return p->batch > 0 && p->depth > 0 && p->depth % 8 == 0 && p->depth <= DEPTH_MOST && p->columns > 0 &&
-           p->columns % 8 == 0 && p->columns <= COLUMNS_MOST && p->classes > 0 && p->term_count >= 0 &&
-           p->term_count <= NOC_CUDA_DECODER_TERMS;
+    bool fits = p->batch > 0 && p->batch <= 65535 && p->depth > 0 && p->depth % 8 == 0 &&
+                p->depth <= DEPTH_MOST && p->columns > 0 && p->columns % 8 == 0 &&
+                p->columns <= COLUMNS_MOST && p->classes > 0 && p->term_count >= 0 && p->term_count <= TERMS;
+    for (int t = 0; fits && t < p->term_count; t++)
+        for (int a = 0; a < 3; a++)
+            fits = fits && p->term_grids[t][a] <= 2 * p->grid[a];
+    return fits;
 }
 
-template <class T> static cudaError_t launch_decoder(const noc_cuda_decoder &p, cudaStream_t stream)
+// Whether shares are multiples of a power of two, and few enough of it for the significant bits of an
+// element.
+static bool is_exact(const int in[3], const int out[3], int most)
 {
-    int rows = p.batch * p.grid[0] * p.grid[1] * p.grid[2];
-    return launch(decoder_kernel<T>, dim3(parts(rows, ROWS)), THREADS,
-                  FIXED + parts(p.depth, NOC_TILE_DEPTH) * A, stream, p);
+    int shares = 1;
+    for (int a = 0; a < 3; a++) {
+        int times = out[a] / in[a];
+        if (out[a] % in[a] != 0 || (times & (times - 1)) != 0 || times > most)
+            return false;
+        shares *= 2 * times - 1;
+    }
+    return shares <= most;
+}
+
+static around around_of(const int in[3], const int out[3], int exact_most)
+{
+    around a = {{1, 1, 1}, 0, 0, !is_exact(in, out, exact_most)};
+    for (int axis = 0; axis < 3; axis++)
+        for (int at = 0; at < out[axis]; at += SIDE) {
+            int last = at + SIDE < out[axis] ? at + SIDE - 1 : out[axis] - 1;
+            int count =
+                source_of(last, in[axis], out[axis]).high - source_of(at, in[axis], out[axis]).low + 1;
+            a.count[axis] = count > a.count[axis] ? count : a.count[axis];
+        }
+    a.across = parts(a.count[2], RUN);
+    a.runs = a.count[0] * a.count[1] * a.across;
+    return a;
+}
+
+template <class T>
+static cudaError_t launch_decoder(const noc_cuda_decoder &p, int exact_most, cudaStream_t stream)
+{
+    arounds terms = {};
+    for (int t = 0; t < p.term_count; t++)
+        terms.of[t] = around_of(p.term_grids[t], p.grid, exact_most);
+    dim3 grid(parts(p.grid[0], SIDE) * parts(p.grid[1], SIDE) * parts(p.grid[2], SIDE), 1, p.batch);
+    return launch(decoder_kernel<T>, grid, THREADS, FIXED + parts(p.depth, NOC_TILE_DEPTH) * A, stream, p,
+                  terms);
 }
 
 extern "C" cudaError_t noc_cuda_decoder_launch(const noc_cuda_decoder *decoder, noc_cuda_type type,
@@ -257,6 +402,6 @@ extern "C" cudaError_t noc_cuda_decoder_launch(const noc_cuda_decoder *decoder, 
 {
     if (!noc_cuda_decoder_fits(decoder))
         return cudaErrorInvalidValue;
-    return type == NOC_CUDA_F16 ? launch_decoder<__half>(*decoder, stream)
-                                : launch_decoder<__nv_bfloat16>(*decoder, stream);
+    return type == NOC_CUDA_F16 ? launch_decoder<__half>(*decoder, 1 << 11, stream)
+                                : launch_decoder<__nv_bfloat16>(*decoder, 1 << 8, stream);
 }
