@@ -19,6 +19,7 @@ enum { TILE = NOC_TILE_DEPTH * COLUMNS_MOST * 2, A = ROWS * NOC_ROW_BYTES, FIXED
 // The samples of a term around any block: how many, and their runs along W.
 struct around {
     int count[3], across /* runs along W */, runs;
+    int by_across, by_high; // 65536 / runs along W, / lines of a plane, rounded up
     bool is_split;
 };
 
@@ -72,8 +73,8 @@ static __device__ __forceinline__ void place_samples(samples all[TERMS], const n
 // Where a run of samples begins, counted from the first ones. Few enough to divide by multiplication.
 static __device__ __forceinline__ void place_run(int at[3], const around &a, int run)
 {
-    int line = run * (65536 / a.across + 1) >> 16;
-    at[0] = line * (65536 / a.count[1] + 1) >> 16;
+    int line = run * a.by_across >> 16;
+    at[0] = line * a.by_high >> 16;
     at[1] = line - at[0] * a.count[1];
     at[2] = (run - line * a.across) * RUN;
 }
@@ -373,7 +374,7 @@ static bool is_exact(const int in[3], const int out[3], int most)
 
 static around around_of(const int in[3], const int out[3], int exact_most)
 {
-    around a = {{1, 1, 1}, 0, 0, !is_exact(in, out, exact_most)};
+    around a = {{1, 1, 1}, 0, 0, 0, 0, !is_exact(in, out, exact_most)};
     for (int axis = 0; axis < 3; axis++)
         for (int at = 0; at < out[axis]; at += SIDE) {
             int last = at + SIDE < out[axis] ? at + SIDE - 1 : out[axis] - 1;
@@ -383,6 +384,7 @@ static around around_of(const int in[3], const int out[3], int exact_most)
         }
     a.across = parts(a.count[2], RUN);
     a.runs = a.count[0] * a.count[1] * a.across;
+    a.by_across = parts(65536, a.across), a.by_high = parts(65536, a.count[1]);
     return a;
 }
 
