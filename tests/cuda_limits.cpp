@@ -51,8 +51,8 @@ static constexpr int STEM_SHARED = 11 * 19 * 18 * 16 + 2 * conv::block<2, 1, 4>:
 
 static const promise promises[] = {
     {"gemm_kernel", "Lb", gemm::THREADS, gemm::STAGE, {gemm::BLOCKS, gemm::BLOCKS}},
-    {"attention_kernel", "Li16EEv24", attention::THREADS, attention::head<16>::SHARED, {3, 3}},
-    {"attention_kernel", "Li32EEv24", attention::THREADS, attention::head<32>::SHARED, {2, 3}},
+    {"attention_kernel", "Li16EEv24", attention::THREADS, attention::head<16>::SHARED, {2, 2}},
+    {"attention_kernel", "Li32EEv24", attention::THREADS, attention::head<32>::SHARED, {1, 2}},
     {"attention_kernel", "Li48EEv24", attention::THREADS, attention::head<48>::SHARED, {2, 2}},
     {"attention_kernel", "Li64EEv24", attention::THREADS, attention::head<64>::SHARED, {2, 2}},
     {"mixffn_kernel", "Li1ELi4E", mixffn::THREADS, mixffn::box<4, 8, 8, 1, 4>::SHARED, {1, 2}},

@@ -31,6 +31,14 @@ static __device__ __forceinline__ float exp2_fast(float x)
     return y;
 }
 
+// What is beyond the end of f16 becomes the end.
+static __device__ __forceinline__ uint32_t pack_finite_half2(float low, float high)
+{
+    uint32_t pair;
+    asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
 static __device__ __forceinline__ void mma_f16(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
 {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
@@ -91,6 +99,15 @@ extern __shared__ unsigned char shared_bytes[];
 static inline float exp2_fast(float x)
 {
     return exp2f(x);
+}
+
+static inline uint32_t pack_finite_half2(float low, float high)
+{
+    const float v[2] = {low, high};
+    float end[2];
+    for (int i = 0; i < 2; i++)
+        end[i] = v[i] > 65504 ? 65504 : v[i] < -65504 ? -65504 : v[i];
+    return pack_half2(end[0], end[1]);
 }
 
 float emu_half_value(uint16_t bits);

@@ -55,13 +55,13 @@ template <> struct element<__half> {
         return unpack_half2(v);
     }
     // What is beyond the end becomes the end, not an infinity that later turns into no number.
-    static __device__ __forceinline__ float finite(float v)
+    static __device__ __forceinline__ uint32_t pack_finite(float low, float high)
     {
-        return v > 65504 ? 65504 : v < -65504 ? -65504 : v;
+        return pack_finite_half2(low, high);
     }
     static __device__ __forceinline__ __half round(float v)
     {
-        return __float2half_rn(finite(v));
+        return __float2half_rn(v > 65504 ? 65504 : v < -65504 ? -65504 : v);
     }
     static __device__ __forceinline__ void mma(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
     {
@@ -75,9 +75,9 @@ template <> struct element<__nv_bfloat16> {
         __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
         return *reinterpret_cast<uint32_t *>(&v);
     }
-    static __device__ __forceinline__ float finite(float v)
+    static __device__ __forceinline__ uint32_t pack_finite(float low, float high)
     {
-        return v;
+        return pack(low, high);
     }
     static __device__ __forceinline__ __nv_bfloat16 round(float v)
     {
@@ -95,7 +95,7 @@ template <> struct element<__nv_bfloat16> {
 
 template <class T> static __device__ __forceinline__ uint32_t pack_finite(float low, float high)
 {
-    return element<T>::pack(element<T>::finite(low), element<T>::finite(high));
+    return element<T>::pack_finite(low, high);
 }
 
 // Eight elements of a 16-byte chunk.
@@ -220,12 +220,13 @@ static __device__ __forceinline__ float sum_of_quad(float v)
 }
 
 // Adds the squares of a finished tile of the tail and clears it.
-static __device__ __forceinline__ void square_tail(float d[2][4][4], float squares[2][2], const float *bias,
+template <int NJ>
+static __device__ __forceinline__ void square_tail(float d[2][NJ][4], float squares[2][2], const float *bias,
                                                    int columns_left)
 {
     int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
+    for (int j = 0; j < NJ; j++) {
         int column = 8 * j + lane % 4 * 2;
         const float add[2] = {bias && column < columns_left ? bias[column] : 0,
                               bias && column + 1 < columns_left ? bias[column + 1] : 0};
