@@ -133,7 +133,6 @@ static __device__ __forceinline__ void attend(queries<D> &q, unsigned char *keys
                                               const float4 *bias, float scale)
 {
     int lane = threadIdx.x % 32;
-    const uint32_t ones = element<T>::pack(1, 1);
     float s[head<D>::TILES][4][4];
     score_keys<T, D>(s, q, keys, bias);
     raise<D>(q, s, scale);
@@ -143,7 +142,7 @@ static __device__ __forceinline__ void attend(queries<D> &q, unsigned char *keys
 #pragma unroll
         for (int t = 0; t < head<D>::TILES; t++) {
             weigh<T>(p[t], s[t] + n, q.shift[t], scale);
-            element<T>::mma(q.sum[t], p[t], ones, ones);
+            element<T>::mma(q.sum[t], p[t], element<T>::ONES, element<T>::ONES);
         }
 #pragma unroll
         for (int d = 0; d < D / 8; d += 2) {

@@ -1,109 +1,221 @@
-// Tiles of 64 x 64 outputs, 32 of the depth at a time, two shared buffers filled by asynchronous copies. A
-// block first walks the columns of the tail, of which only the squares' sums stay, then its own. Normed rows
-// are in shared memory whole, and normalised there once.
+// Tiles of 32 or 64 rows by 64 or 128 columns, up to 128 of the depth at a time, two shared buffers filled by
+// asynchronous copies. A block first walks the columns of the tail, of which only the squares' sums stay, then
+// its own. Normed rows are in shared memory whole, and normalised there once. Which tile: of columns and depth
+// alone, so that a row's sums do not depend on how many there are.
 #include "engine/cuda/fused_gemm.h"
 #include "engine/cuda/tile.cuh"
 
-enum { TILE = 64, THREADS = 128, BUFFER = TILE * NOC_ROW_BYTES, PITCH = TILE + NOC_STAGE_SLACK };
-enum { NORMED_DEPTH = 512, STAGE = TILE * PITCH * 4, BLOCKS = 5 };
+enum { WARPS = 4, THREADS = WARPS * 32, DEEP = 4, NORMED_DEPTH = 512, WIDE_DEPTH = 64 };
 
-// Rows in xs, whole: two lanes a row, each every other chunk; eight rows at one chunk have no conflicts.
-template <class T> static __device__ __forceinline__ void normalise(unsigned char *xs, const noc_cuda_gemm &g)
+// WM warps above each other, each with 32 rows and 8 * NJ columns.
+template <int WM, int NJ> struct tile {
+    enum {
+        ROWS = 32 * WM,
+        SIDE = WARPS / WM,
+        COLUMNS = 8 * NJ * SIDE,
+        X = ROWS * NOC_ROW_BYTES,
+        W = COLUMNS * NOC_ROW_BYTES,
+        RESULT = 32 * NJ * 16, // of a warp
+        BLOCKS = 4
+    };
+    static __host__ __device__ __forceinline__ int shared(int steps, bool is_normed, bool is_walk)
+    {
+        int deep = min(steps, (int)DEEP), buffers = is_walk ? 2 : 1;
+        return WARPS * RESULT + (is_normed ? steps : buffers * deep) * X + buffers * deep * W;
+    }
+    // Chunk c of a row of a warp's results: eight rows at one chunk touch all banks, or nearly.
+    static __device__ __forceinline__ unsigned char *at(unsigned char *result, int row, int c)
+    {
+        return result + (row * NJ + (c ^ (NJ == 8 ? row & 7 : row >> 2 & 1))) * 16;
+    }
+};
+
+// Rows in xs, whole: four lanes a row, each a chunk of each tile of the depth.
+template <class T, int ROWS>
+static __device__ __forceinline__ void normalise(unsigned char *xs, const noc_cuda_gemm &g)
 {
-    int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane % 16, chunks = g.depth / 8;
-    float v[8], sum = 0, square = 0;
-    for (int c = lane / 16; c < chunks; c += 2) {
-        unpack8<T>(get<uint4>(chunk_at(xs + c / 4 * BUFFER, row, c % 4)), v);
-        for (int i = 0; i < 8; i++)
-            sum += v[i];
-    }
-    float mean = (sum + __shfl_xor_sync(ALL_LANES, sum, 16)) / g.depth;
-    for (int c = lane / 16; c < chunks; c += 2) {
-        unpack8<T>(get<uint4>(chunk_at(xs + c / 4 * BUFFER, row, c % 4)), v);
-        for (int i = 0; i < 8; i++)
-            square += (v[i] - mean) * (v[i] - mean);
-    }
-    float norm = rsqrtf((square + __shfl_xor_sync(ALL_LANES, square, 16)) / g.depth + g.eps);
-    for (int c = lane / 16; c < chunks; c += 2) {
-        unsigned char *chunk = chunk_at(xs + c / 4 * BUFFER, row, c % 4);
-        unpack8<T>(get<uint4>(chunk), v);
-        for (int i = 0; i < 8; i++) {
-            v[i] = (v[i] - mean) * norm;
-            if (g.scale)
-                v[i] = v[i] * g.scale[8 * c + i] + g.shift[8 * c + i];
+    const float share = 1.0f / (float)g.depth;
+    const int own = threadIdx.x % 4 * 8;
+#pragma unroll 1
+    for (int row = threadIdx.x / 4; row < ROWS; row += THREADS / 4) {
+        unsigned char *chunks = chunk_at(xs, row, threadIdx.x % 4), *chunk = chunks;
+        float v[8], sum = 0, square = 0;
+        for (int k = own; k < g.depth; k += NOC_TILE_DEPTH, chunk += ROWS * NOC_ROW_BYTES) {
+            unpack8<T>(get<uint4>(chunk), v);
+            for (int i = 0; i < 8; i++)
+                sum += v[i];
         }
-        put(chunk, pack8<T>(v));
+        float mean = sum_of_quad(sum) * share;
+        chunk = chunks;
+        for (int k = own; k < g.depth; k += NOC_TILE_DEPTH, chunk += ROWS * NOC_ROW_BYTES) {
+            unpack8<T>(get<uint4>(chunk), v);
+            for (int i = 0; i < 8; i++)
+                square += (v[i] - mean) * (v[i] - mean);
+        }
+        float norm = rsqrtf(sum_of_quad(square) * share + g.eps);
+        chunk = chunks;
+        for (int k = own; k < g.depth; k += NOC_TILE_DEPTH, chunk += ROWS * NOC_ROW_BYTES) {
+            unpack8<T>(get<uint4>(chunk), v);
+            for (int i = 0; i < 8; i++)
+                v[i] = (v[i] - mean) * norm;
+            for (int i = 0; i < 8 && g.scale; i++)
+                v[i] = v[i] * g.scale[k + i] + g.shift[k + i];
+            put(chunk, pack8<T>(v));
+        }
     }
 }
 
-// Four columns of one staged row.
-template <class T>
-static __device__ __forceinline__ void finish(const noc_cuda_gemm &g, const float *sums, float factor,
-                                              int row, int column)
+// call(row, pair of columns, two sums) for this lane's sums of a warp, of 32 rows and 8 * NJ columns.
+template <int NJ, class F> static __device__ __forceinline__ void for_pairs(float d[2][NJ][4], F call)
 {
-    if (column < g.columns)
-        finish4<T>(sums, factor, g.bias ? g.bias + column : nullptr, g.residual, g.out,
-                   (size_t)row * g.columns + column, g.activation);
-    else if (g.score && column == g.columns)
-        g.score[row] = sums[0] + (g.bias ? g.bias[column] : 0);
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int j = 0; j < NJ; j++)
+#pragma unroll
+        for (int r = 0; r < 4; r++)
+            call(8 * r + lane / 4, 8 * j + lane % 4 * 2, d[r / 2][j] + r % 2 * 2);
 }
 
-template <class T, bool NORMED>
-__global__ void __launch_bounds__(THREADS, BLOCKS) gemm_kernel(noc_cuda_gemm g)
+// Sums to results at (row0, column0) of out, by way of `result`, where the residuals are.
+template <class T, class TILE, int NJ>
+static __device__ __forceinline__ void finish(const noc_cuda_gemm &g, float d[2][NJ][4], unsigned char *result,
+                                              const float *squares, int row0, int column0)
 {
-    __shared__ float tail_squares[2][TILE];
-    const T *in = (const T *)g.in, *weight = (const T *)g.weight;
-    int steps = parts(g.depth, NOC_TILE_DEPTH), own = g.columns + (g.score != nullptr);
-    int tiles = parts(own, TILE), row0 = blockIdx.x / tiles * TILE, column0 = blockIdx.x % tiles * TILE;
-    unsigned char *xs = shared_bytes, *ws = xs + (NORMED ? steps : 2) * BUFFER;
-    int warp = threadIdx.x / 32, wm = warp / 2 * 32, wn = warp % 2 * 32;
-    int tail_tiles = parts(g.tail, TILE), all = (tail_tiles + 1) * steps;
-    float d[2][4][4] = {}, squares[2][2] = {};
+    const int lane = threadIdx.x % 32;
+    auto pair_at = [&](int row, int column) {
+        return (uint32_t *)(TILE::at(result, row, column / 8) + column % 8 * 2);
+    };
+    if (g.bias)
+        for_pairs<NJ>(d, [&](int, int column, float *v) {
+            column += column0;
+            if (column < g.columns) {
+                float2 add = get<float2>(g.bias + column);
+                v[0] += add.x, v[1] += add.y;
+            } else if (g.score && column == g.columns) {
+                v[0] += g.bias[column];
+            }
+        });
+    if (g.score && column0 + 8 * NJ > g.columns)
+        for_pairs<NJ>(d, [&](int row, int column, float *v) {
+            if (column0 + column == g.columns && row0 + row < g.rows)
+                g.score[row0 + row] = v[0];
+        });
+    if (g.tail > 0)
+        for_pairs<NJ>(d, [&](int row, int, float *v) {
+            float sum = g.tail_constant;
+#pragma unroll
+            for (int w = 0; w < TILE::SIDE; w++)
+                sum += squares[w * TILE::ROWS + row];
+            float factor = rsqrtf(sum);
+            v[0] *= factor, v[1] *= factor;
+        });
+    if (g.residual)
+        for_pairs<NJ>(d, [&](int row, int column, float *v) {
+            float2 add = element<T>::unpack(*pair_at(row, column));
+            v[0] += add.x, v[1] += add.y;
+        });
+    if (g.activation != NOC_CUDA_IDENTITY)
+        for_pairs<NJ>(d, [&](int, int, float *v) {
+            v[0] = activate(v[0], g.activation), v[1] = activate(v[1], g.activation);
+        });
+    for_pairs<NJ>(
+        d, [&](int row, int column, float *v) { *pair_at(row, column) = pack_finite<T>(v[0], v[1]); });
+    __syncwarp();
+    const int c = lane % NJ, row = lane / NJ;
+    if (column0 + 8 * c >= g.columns)
+        return;
+    T *to = (T *)g.out + (size_t)(row0 + row) * g.columns + column0 + 8 * c;
+#pragma unroll
+    for (int r = 0; r < 32; r += 32 / NJ)
+        if (row0 + row + r < g.rows)
+            put(to + (size_t)r * g.columns, get<uint4>(TILE::at(result, row + r, c)));
+}
 
-    auto fetch = [&](int step) {
-        int tile = step / steps, k = step % steps * NOC_TILE_DEPTH;
+// Residuals of a warp's results.
+template <class T, class TILE, int NJ>
+static __device__ __forceinline__ void fetch_residual(const noc_cuda_gemm &g, unsigned char *result, int row0,
+                                                      int column0)
+{
+    const int lane = threadIdx.x % 32, c = lane % NJ;
+    const T *from = (const T *)g.residual;
+#pragma unroll 1
+    for (int row = lane / NJ; row < 32; row += 32 / NJ) {
+        bool valid = row0 + row < g.rows && column0 + 8 * c < g.columns;
+        size_t at = (size_t)(row0 + row) * g.columns + column0 + 8 * c;
+        copy16_async(TILE::at(result, row, c), valid ? from + at : from, valid);
+    }
+}
+
+template <class T, bool NORMED, int WM, int NJ>
+__global__ void __launch_bounds__(THREADS, (tile<WM, NJ>::BLOCKS)) gemm_kernel(noc_cuda_gemm g)
+{
+    typedef tile<WM, NJ> TILE;
+    __shared__ float tail_squares[TILE::SIDE * TILE::ROWS];
+    const T *in = (const T *)g.in, *weight = (const T *)g.weight;
+    const int steps = parts(g.depth, NOC_TILE_DEPTH), deep = min(steps, (int)DEEP);
+    const int own = g.columns + (g.score != nullptr), tail_tiles = parts(g.tail, TILE::COLUMNS);
+    const int tiles = parts(own, TILE::COLUMNS), row0 = blockIdx.x / tiles * TILE::ROWS,
+              column0 = blockIdx.x % tiles * TILE::COLUMNS;
+    const int warp = threadIdx.x / 32, wm = warp / TILE::SIDE * 32, wn = warp % TILE::SIDE * 8 * NJ;
+    unsigned char *result = shared_bytes + warp * TILE::RESULT, *xs = shared_bytes + WARPS * TILE::RESULT;
+    const int is_walk = steps > DEEP || tail_tiles > 0;
+    unsigned char *ws = xs + (NORMED ? steps : (is_walk + 1) * deep) * TILE::X;
+    float d[2][NJ][4] = {}, squares[2][2] = {};
+
+    auto fetch_rows = [&](int first, int count, int buffer) {
+#pragma unroll 1
+        for (int s = 0; s < count; s++)
+            fetch_tile<T, THREADS>(xs + (buffer * deep + s) * TILE::X, TILE::ROWS, in, row0, g.rows,
+                                   (first + s) * NOC_TILE_DEPTH, g.depth);
+    };
+    auto fetch = [&](int tile, int first, int buffer) {
+        int count = min(steps - first, (int)DEEP);
         bool is_tail = tile < tail_tiles;
         if (!NORMED)
-            fetch_tile<T, THREADS>(xs + (step & 1) * BUFFER, TILE, in, row0, g.rows, k, g.depth);
-        fetch_tile<T, THREADS>(ws + (step & 1) * BUFFER, TILE, weight, is_tail ? own + tile * TILE : column0,
-                               is_tail ? own + g.tail : own, k, g.depth);
+            fetch_rows(first, count, buffer);
+#pragma unroll 1
+        for (int s = 0; s < count; s++)
+            fetch_tile<T, THREADS>(ws + (buffer * deep + s) * TILE::W, TILE::COLUMNS, weight,
+                                   is_tail ? own + tile * TILE::COLUMNS : column0, is_tail ? own + g.tail : own,
+                                   (first + s) * NOC_TILE_DEPTH, g.depth);
     };
-    if (NORMED)
-        for (int step = 0; step < steps; step++)
-            fetch_tile<T, THREADS>(xs + step * BUFFER, TILE, in, row0, g.rows, step * NOC_TILE_DEPTH,
-                                   g.depth);
-    fetch(0);
+    if (NORMED) {
+        fetch_rows(0, steps, 0);
+        copy_commit();
+    }
+    fetch(0, 0, 0);
+    if (g.residual)
+        fetch_residual<T, TILE, NJ>(g, result, row0 + wm, column0 + wn);
     copy_commit();
     if (NORMED) {
-        copy_wait<0>();
+        copy_wait<1>();
         __syncthreads();
-        normalise<T>(xs, g);
+        normalise<T, TILE::ROWS>(xs, g);
     }
-    for (int step = 0; step < all; step++) {
+    int buffer = 0, first = 0;
+#pragma unroll 1
+    for (int tile = 0; tile <= tail_tiles; buffer ^= 1) {
+        int next = first + DEEP < steps ? first + DEEP : 0, count = min(steps - first, (int)DEEP);
         copy_wait<0>();
         __syncthreads();
-        if (step + 1 < all)
-            fetch(step + 1);
+        if (tile + !next <= tail_tiles)
+            fetch(tile + !next, next, buffer ^ 1);
         copy_commit();
-        multiply<T, 4>(d, xs + (NORMED ? step % steps : step & 1) * BUFFER, wm, ws + (step & 1) * BUFFER, wn);
-        int tile = step / steps, first = tile * TILE + wn;
-        if (tile < tail_tiles && step % steps == steps - 1)
-            square_tail(d, squares, g.bias ? g.bias + own + first : nullptr, g.tail - first);
+#pragma unroll 1
+        for (int s = 0; s < count; s++)
+            multiply<T, NJ>(d, xs + (NORMED ? first + s : buffer * deep + s) * TILE::X, wm,
+                            ws + (buffer * deep + s) * TILE::W, wn);
+        if (tile < tail_tiles && next == 0) {
+            int column = tile * TILE::COLUMNS + wn;
+            square_tail(d, squares, g.bias ? g.bias + own + column : nullptr, g.tail - column);
+        }
+        tile += !next, first = next;
     }
-    __syncthreads();
-    float *stage = (float *)shared_bytes;
-    stage_sums<4>(stage, PITCH, d, wm, wn);
-    share_squares(&tail_squares[warp % 2][wm], squares);
-    __syncthreads();
-    for (int i = threadIdx.x; i < TILE * TILE / 4; i += THREADS) {
-        int row = i / (TILE / 4), column = i % (TILE / 4) * 4;
-        if (row0 + row >= g.rows)
-            break;
-        float factor = 1;
-        if (g.tail > 0)
-            factor = rsqrtf(g.tail_constant + tail_squares[0][row] + tail_squares[1][row]);
-        finish<T>(g, stage + row * PITCH + column, factor, row0 + row, column0 + column);
+    if (g.tail > 0) {
+        share_squares(&tail_squares[warp % TILE::SIDE * TILE::ROWS + wm], squares);
+        __syncthreads();
     }
+    finish<T, TILE, NJ>(g, d, result, tail_squares + wm, row0 + wm, column0 + wn);
 }
 
 extern "C" bool noc_cuda_gemm_fits(const noc_cuda_gemm *gemm)
@@ -112,12 +224,19 @@ extern "C" bool noc_cuda_gemm_fits(const noc_cuda_gemm *gemm)
            gemm->depth % 8 == 0 && (!gemm->is_normed || gemm->depth <= NORMED_DEPTH);
 }
 
+template <class T, int WM, int NJ> static cudaError_t launch_tile(const noc_cuda_gemm &g, cudaStream_t stream)
+{
+    typedef tile<WM, NJ> TILE;
+    const int steps = parts(g.depth, NOC_TILE_DEPTH), own = g.columns + (g.score != nullptr);
+    dim3 grid(parts(g.rows, TILE::ROWS) * parts(own, TILE::COLUMNS));
+    return launch(g.is_normed ? gemm_kernel<T, true, WM, NJ> : gemm_kernel<T, false, WM, NJ>, grid, THREADS,
+                  TILE::shared(steps, g.is_normed, steps > DEEP || g.tail > 0), stream, g);
+}
+
 template <class T> static cudaError_t launch_gemm(const noc_cuda_gemm &g, cudaStream_t stream)
 {
-    int steps = parts(g.depth, NOC_TILE_DEPTH), shared = ((g.is_normed ? steps : 2) + 2) * BUFFER;
-    dim3 grid(parts(g.rows, TILE) * parts(g.columns + (g.score != nullptr), TILE));
-    return launch(g.is_normed ? gemm_kernel<T, true> : gemm_kernel<T, false>, grid, THREADS,
-                  shared < STAGE ? STAGE : shared, stream, g);
+    return g.depth <= WIDE_DEPTH && g.columns > 64 ? launch_tile<T, 2, 8>(g, stream)
+                                                   : launch_tile<T, 1, 2>(g, stream);
 }
 
 extern "C" cudaError_t noc_cuda_gemm_launch(const noc_cuda_gemm *gemm, noc_cuda_type type,

@@ -46,6 +46,7 @@ template <class V> static inline void put(void *to, const V &v)
 template <class T> struct element;
 
 template <> struct element<__half> {
+    static constexpr uint32_t ONES = 0x3c003c00; // two of them
     static __device__ __forceinline__ uint32_t pack(float low, float high)
     {
         return pack_half2(low, high);
@@ -70,6 +71,7 @@ template <> struct element<__half> {
 };
 
 template <> struct element<__nv_bfloat16> {
+    static constexpr uint32_t ONES = 0x3f803f80;
     static __device__ __forceinline__ uint32_t pack(float low, float high)
     {
         __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
