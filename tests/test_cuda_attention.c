@@ -91,7 +91,8 @@ static void check_attention(attention_case shape)
             for (int h = 0; h < shape.heads; h++)
                 expect_query(&s, row, h);
         ck_assert_int_eq(noc_cuda_fused_attention_launch(&s.op, both_types[t], NULL), cudaSuccess);
-        ck_assert_double_le(worst_ulp(both_types[t], &s.out, 1), shape.is_normed ? 2 : fmax(1, shape.spread / 2));
+        ck_assert_double_le(worst_ulp(both_types[t], &s.out, 1),
+                            shape.is_normed ? 2 : fmax(1, shape.spread / 2));
         unmake(&s);
     }
 }
@@ -186,12 +187,9 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {keys_that_fit,
-                                  heads_of_every_width,
-                                  more_keys_than_fit,
-                                  single_heads_with_score_norm_and_residual,
-                                  scores_far_apart,
-                                  windows_do_not_depend_on_others,
+    const TTest *const tests[] = {keys_that_fit,           heads_of_every_width,
+                                  more_keys_than_fit,      single_heads_with_score_norm_and_residual,
+                                  scores_far_apart,        windows_do_not_depend_on_others,
                                   other_shapes_are_refused};
     return run_suite("cuda_attention", tests, sizeof tests / sizeof tests[0]);
 }

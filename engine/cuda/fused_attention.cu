@@ -284,7 +284,8 @@ __global__ void __launch_bounds__(THREADS, head<D>::BLOCKS)
                 fetch_rows<D>(keys, padded, from, run, 2 * width, p.dim, threadIdx.x, THREADS);
                 fetch_rows<D>(values, padded, from + width, run, 2 * width, p.dim, threadIdx.x, THREADS);
                 copy_commit();
-                fill_bias(bias, padded, run, p.score ? p.score + (size_t)blockIdx.z * p.keys + first : nullptr,
+                fill_bias(bias, padded, run,
+                          p.score ? p.score + (size_t)blockIdx.z * p.keys + first : nullptr,
                           LOG2_E / p.scale);
                 copy_wait<0>();
                 __syncthreads();

@@ -1,7 +1,7 @@
 // Tiles of 32 or 64 rows by 64 or 128 columns, up to 128 of the depth at a time, two shared buffers filled by
-// asynchronous copies. A block first walks the columns of the tail, of which only the squares' sums stay, then
-// its own. Normed rows are in shared memory whole, and normalised there once. Which tile: of columns and depth
-// alone, so that a row's sums do not depend on how many there are.
+// asynchronous copies. A block first walks the columns of the tail, of which only the squares' sums stay,
+// then its own. Normed rows are in shared memory whole, and normalised there once. Which tile: of columns and
+// depth alone, so that a row's sums do not depend on how many there are.
 #include "engine/cuda/fused_gemm.h"
 #include "engine/cuda/tile.cuh"
 
@@ -78,8 +78,9 @@ template <int NJ, class F> static __device__ __forceinline__ void for_pairs(floa
 
 // Sums to results at (row0, column0) of out, by way of `result`, where the residuals are.
 template <class T, class TILE, int NJ>
-static __device__ __forceinline__ void finish(const noc_cuda_gemm &g, float d[2][NJ][4], unsigned char *result,
-                                              const float *squares, int row0, int column0)
+static __device__ __forceinline__ void finish(const noc_cuda_gemm &g, float d[2][NJ][4],
+                                              unsigned char *result, const float *squares, int row0,
+                                              int column0)
 {
     const int lane = threadIdx.x % 32;
     auto pair_at = [&](int row, int column) {
@@ -118,8 +119,8 @@ static __device__ __forceinline__ void finish(const noc_cuda_gemm &g, float d[2]
         for_pairs<NJ>(d, [&](int, int, float *v) {
             v[0] = activate(v[0], g.activation), v[1] = activate(v[1], g.activation);
         });
-    for_pairs<NJ>(
-        d, [&](int row, int column, float *v) { *pair_at(row, column) = pack_finite<T>(v[0], v[1]); });
+    for_pairs<NJ>(d,
+                  [&](int row, int column, float *v) { *pair_at(row, column) = pack_finite<T>(v[0], v[1]); });
     __syncwarp();
     const int c = lane % NJ, row = lane / NJ;
     if (column0 + 8 * c >= g.columns)
@@ -176,8 +177,8 @@ __global__ void __launch_bounds__(THREADS, (tile<WM, NJ>::BLOCKS)) gemm_kernel(n
 #pragma unroll 1
         for (int s = 0; s < count; s++)
             fetch_tile<T, THREADS>(ws + (buffer * deep + s) * TILE::W, TILE::COLUMNS, weight,
-                                   is_tail ? own + tile * TILE::COLUMNS : column0, is_tail ? own + g.tail : own,
-                                   (first + s) * NOC_TILE_DEPTH, g.depth);
+                                   is_tail ? own + tile * TILE::COLUMNS : column0,
+                                   is_tail ? own + g.tail : own, (first + s) * NOC_TILE_DEPTH, g.depth);
     };
     if (NORMED) {
         fetch_rows(0, steps, 0);
