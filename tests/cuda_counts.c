@@ -44,7 +44,7 @@ START_TEST(usual_shapes)
     }
     for (int columns = 32; columns <= 128; columns *= 2) {
         const noc_cuda_mixffn m = {.in = in,
-                                   .taps = floats,
+                                   .taps = weight,
                                    .taps_bias = floats,
                                    .weight = weight,
                                    .bias = floats,
@@ -53,8 +53,7 @@ START_TEST(usual_shapes)
                                    .batch = 1,
                                    .grid = {4, 16, 16},
                                    .hidden = 64,
-                                   .columns = columns,
-                                   .activation = NOC_CUDA_GELU};
+                                   .columns = columns};
         ck_assert_int_eq(noc_cuda_mixffn_launch(&m, NOC_CUDA_F16, NULL), cudaSuccess);
     }
     for (int columns = 32; columns <= 256; columns *= 2) {

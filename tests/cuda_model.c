@@ -153,7 +153,7 @@ static void mix(int s)
     snprintf(name, sizeof name, "s%d dwconv + GELU + fc2 + residual", s + 1);
     op(name, BLOCKS, macs, 6 * bytes, (double)tokens * hidden, 27.0 * tokens * hidden);
     const noc_cuda_mixffn m = {.in = in,
-                               .taps = floats,
+                               .taps = weight,
                                .taps_bias = floats,
                                .weight = weight,
                                .bias = floats,
@@ -162,8 +162,7 @@ static void mix(int s)
                                .batch = BATCH,
                                .grid = {side, side, side},
                                .hidden = hidden,
-                               .columns = columns,
-                               .activation = NOC_CUDA_GELU};
+                               .columns = columns};
     check(noc_cuda_mixffn_launch(&m, NOC_CUDA_F16, NULL));
 }
 

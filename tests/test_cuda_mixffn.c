@@ -15,7 +15,7 @@ static void make(sample *s, noc_cuda_type type)
     s->tokens = s->grid[0] * s->grid[1] * s->grid[2];
     size_t hidden = (size_t)s->hidden, columns = (size_t)s->columns, rows = (size_t)(s->batch * s->tokens);
     s->in = tensor_random(type, rows * hidden, 1, 1);
-    s->taps = tensor_random_f32(27 * hidden, 0.5, 2);
+    s->taps = tensor_random(type, 27 * hidden, 0.5, 2);
     s->taps_bias = tensor_random_f32(hidden, 1, 3);
     s->weight = tensor_random(type, columns * hidden, 1 / sqrt(s->hidden), 4);
     s->bias = tensor_random_f32(columns, 1, 5);
@@ -31,8 +31,7 @@ static void make(sample *s, noc_cuda_type type)
                               .batch = s->batch,
                               .grid = {s->grid[0], s->grid[1], s->grid[2]},
                               .hidden = s->hidden,
-                              .columns = s->columns,
-                              .activation = NOC_CUDA_GELU};
+                              .columns = s->columns};
 }
 
 static void unmake(sample *s)

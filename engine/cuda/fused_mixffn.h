@@ -8,20 +8,19 @@
 extern "C" {
 #endif
 
-/* out = activation(depthwise 3x3x3 of in, padding 1, + taps_bias) * weight^T + bias + residual */
+/* out = GELU(depthwise 3x3x3 of in, padding 1, + taps_bias) * weight^T + bias + residual */
 typedef struct noc_cuda_mixffn {
     const void *in;         /* [batch][D][H][W][hidden] */
-    const float *taps;      /* [3][3][3][hidden] */
+    const void *taps;       /* [3][3][3][hidden] */
     const float *taps_bias; /* [hidden]; NULL: 0 */
     const void *weight;     /* [columns][hidden] */
     const float *bias;      /* [columns]; NULL: 0 */
     const void *residual;   /* [batch][D][H][W][columns]; may be out; NULL: none */
     void *out;              /* [batch][D][H][W][columns] */
     int batch, grid[3], hidden, columns;
-    noc_cuda_activation activation;
 } noc_cuda_mixffn;
 
-/* hidden and columns are multiples of 8; batch at most 65535. Columns beyond 64 are computed 64 at a time,
+/* hidden and columns are multiples of 8; batch at most 65535. Columns beyond 256 are computed 256 at a time,
  * each time with the depthwise part anew. */
 bool noc_cuda_mixffn_fits(const noc_cuda_mixffn *mixffn);
 cudaError_t noc_cuda_mixffn_launch(const noc_cuda_mixffn *mixffn, noc_cuda_type type, cudaStream_t stream);

@@ -93,6 +93,22 @@ template <int GROUPS_LEFT> static __device__ __forceinline__ void copy_wait()
     asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS_LEFT) : "memory");
 }
 
+// blockIdx.x and threadIdx.x, of which the compiler does not know that they are: what is computed from them
+// is computed again, rather than kept in registers.
+static __device__ __forceinline__ unsigned block_again()
+{
+    unsigned x;
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(x));
+    return x;
+}
+
+static __device__ __forceinline__ unsigned thread_again()
+{
+    unsigned x;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
+    return x;
+}
+
 #else /* emulated */
 extern __shared__ unsigned char shared_bytes[];
 
@@ -181,6 +197,16 @@ static inline void load_matrix4_trans(uint32_t r[4], const void *row, emu_site a
         uint32_t low = ((const uint16_t *)rows[0].p[0])[column];
         r[m] = low | (uint32_t)((const uint16_t *)rows[1].p[0])[column] << 16;
     }
+}
+
+static inline unsigned block_again()
+{
+    return blockIdx.x;
+}
+
+static inline unsigned thread_again()
+{
+    return threadIdx.x;
 }
 
 static inline void copy16_async(void *to, const void *from, bool valid)

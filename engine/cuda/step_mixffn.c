@@ -1,20 +1,16 @@
-/* The second half of a MixFFN block in half precision: DWCONV, its activation and the LINEAR behind them,
+/* The second half of a MixFFN block in half precision: DWCONV, its GELU and the LINEAR behind them,
  * whose wide input never is in memory. */
 #include "engine/cuda/cuda.h"
 #include "engine/cuda/fused_mixffn.h"
 
 #include <string.h>
 
-/* Of a window: below, blocks of the kernel are few, and each computes most of its tokens in vain. */
-enum { TOKENS_LEAST = 256 };
-
 static noc_cuda_mixffn mixffn_of(const noc_network *network, const noc_op *op)
 {
     const noc_value *hidden = noc_cuda_value_of(network, op->output);
     noc_cuda_mixffn m = {.batch = 1,
                          .hidden = hidden->channels,
-                         .columns = noc_cuda_value_of(network, op[1].output)->channels,
-                         .activation = (noc_cuda_activation)op->activation};
+                         .columns = noc_cuda_value_of(network, op[1].output)->channels};
     memcpy(m.grid, hidden->grid, sizeof m.grid);
     return m;
 }
@@ -24,19 +20,19 @@ static int match(const noc_network *network, int first)
     const noc_op *op = &network->plan->ops[first];
     if (!noc_cuda_is_fusible(network, first, NOC_OP_DWCONV) ||
         !noc_cuda_is_fusible(network, first + 1, NOC_OP_LINEAR) || !noc_cuda_is_followed(network, op) ||
-        op[1].tail > 0 || op[1].activation != NOC_ACTIVATION_NONE || op[1].output == network->plan->logits)
+        op->activation != NOC_ACTIVATION_GELU || op[1].tail > 0 || op[1].activation != NOC_ACTIVATION_NONE ||
+        op[1].output == network->plan->logits)
         return 0;
     noc_cuda_mixffn m = mixffn_of(network, op);
-    return noc_cuda_tokens_of(noc_cuda_value_of(network, op->output)) >= TOKENS_LEAST &&
-                   noc_cuda_mixffn_fits(&m)
-               ? 2
-               : 0;
+    return noc_cuda_mixffn_fits(&m) ? 2 : 0;
 }
 
 static noc_status prepare(noc_network *network, noc_cuda_step *step, noc_error *err)
 {
-    noc_status status = noc_cuda_copy_op(network, &step->ops[0], &step->weights[0], err);
-    return status == NOC_OK ? noc_cuda_copy_product(network, &step->ops[1], &step->weights[1], err) : status;
+    noc_status status = NOC_OK;
+    for (int i = 0; i < 2 && status == NOC_OK; i++)
+        status = noc_cuda_copy_product(network, &step->ops[i], &step->weights[i], err);
+    return status;
 }
 
 static cudaError_t run(noc_network *network, const noc_cuda_step *step, int batch)

@@ -200,12 +200,11 @@ static __device__ __forceinline__ float gelu(float v)
 {
     const float fit[] = {-1.5218664e-06f, 5.620184e-05f, -0.0008944845f, 0.008389574f,
                          -0.05376052f,    -0.4586283f,   -1.1511959f};
-    float x = fabsf(v), power = 0;
+    float x = fabsf(v), power = fit[0];
 #pragma unroll
-    for (int i = 0; i < 7; i++)
-        power = (power + fit[i]) * x;
-    float half = 0.5f * exp2_fast(power);
-    return v * (v < 0 ? half : 1 - half);
+    for (int i = 1; i < 7; i++)
+        power = power * x + fit[i];
+    return fmaxf(v, 0) - x * exp2_fast(power * x - 1);
 }
 
 static __device__ __forceinline__ float activate(float v, noc_cuda_activation activation)
