@@ -57,7 +57,7 @@ struct between {
 
 // Where sample `at` of `out` lies between the `in` samples of its source (trilinear, align_corners false):
 // the place is (at + 1/2) in / out - 1/2, in whole numbers, so that no rounding moves it.
-static __device__ __forceinline__ between source_of(int at, int in, int out)
+static __host__ __device__ __forceinline__ between source_of(int at, int in, int out)
 {
     long long place = (2LL * at + 1) * in - out, whole = 2LL * out;
     between b;
