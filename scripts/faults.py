@@ -290,10 +290,13 @@ def truncate(place, path):
 
 
 def flip(place, path):
-    """A bit of a mask's chunk; verify must find it, and who then removes the part gets it anew."""
-    with check_results.h5py.File(path, "r") as part:
-        dataset = part["studies"][sorted(part["studies"])[0]]["mask"]
-        chunk = dataset.id.get_chunk_info(0)
+    """A bit of a mask's chunk; verify must find it, and who then removes the part gets it anew. A few bits of deflate's
+    tables mean nothing: the mask is the same with them."""
+    def read():
+        with check_results.h5py.File(path, "r") as part:
+            dataset = part["studies"][sorted(part["studies"])[0]]["mask"]
+            return dataset.id.get_chunk_info(0), dataset[()].tobytes()
+    chunk, mask = read()
     with open(path, "r+b") as file:  # before the checksum stands a byte with bits that mean nothing
         offset = chunk.byte_offset + place.random.randrange(chunk.size - 5)
         file.seek(offset)
@@ -301,6 +304,8 @@ def flip(place, path):
         file.seek(offset)
         file.write(bytes([byte]))
     code, said = verify(place)
+    if code == 0 and read()[1] == mask:
+        return
     if code != 69 or os.path.basename(path) not in said or "move damaged parts away" not in said:
         raise Trouble(f"verify ends with {code} on a flipped bit of {os.path.basename(path)}: {said}")
     os.remove(path)
