@@ -9,6 +9,9 @@
 
 enum { WHOLE = 64 }; /* a whole run so often; every next try goes beyond the last failure anyway */
 
+/* Called while a sanitizer still prepares itself, and by it. */
+#define UNCHECKED __attribute__((no_sanitize("address", "undefined", "thread")))
+
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define COUNTS_LIVE 0 /* the sanitizer's own strdup and the like pass by; it finds leaks itself */
 #else
@@ -45,7 +48,7 @@ static int (*real_posix_memalign)(void **, size_t, size_t);
 static void (*real_free)(void *);
 
 /* The allocator's own functions: at the first allocation, before there are threads. */
-static void find_real(void)
+UNCHECKED static void find_real(void)
 {
     if (real_free)
         return;
@@ -57,7 +60,7 @@ static void find_real(void)
     *(void **)&real_free = dlsym(RTLD_NEXT, "free");
 }
 
-static bool must_fail(size_t bytes)
+UNCHECKED static bool must_fail(size_t bytes)
 {
     find_real();
     bool must = limit > 0 && bytes >= limit;
@@ -73,23 +76,23 @@ static bool must_fail(size_t bytes)
     return must;
 }
 
-static void *counted(void *block)
+UNCHECKED static void *counted(void *block)
 {
     live += block != NULL;
     return block;
 }
 
-void *malloc(size_t size)
+UNCHECKED void *malloc(size_t size)
 {
     return must_fail(size) ? NULL : counted(real_malloc(size));
 }
 
-void *calloc(size_t count, size_t size)
+UNCHECKED void *calloc(size_t count, size_t size)
 {
     return must_fail(count * size) ? NULL : counted(real_calloc(count, size));
 }
 
-void *realloc(void *block, size_t size)
+UNCHECKED void *realloc(void *block, size_t size)
 {
     if (must_fail(size))
         return NULL;
@@ -99,12 +102,12 @@ void *realloc(void *block, size_t size)
     return grown;
 }
 
-void *aligned_alloc(size_t alignment, size_t size)
+UNCHECKED void *aligned_alloc(size_t alignment, size_t size)
 {
     return must_fail(size) ? NULL : counted(real_aligned_alloc(alignment, size));
 }
 
-int posix_memalign(void **block, size_t alignment, size_t size)
+UNCHECKED int posix_memalign(void **block, size_t alignment, size_t size)
 {
     if (must_fail(size))
         return ENOMEM;
@@ -113,7 +116,7 @@ int posix_memalign(void **block, size_t alignment, size_t size)
     return code;
 }
 
-void free(void *block)
+UNCHECKED void free(void *block)
 {
     find_real();
     live -= block != NULL;
