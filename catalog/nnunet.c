@@ -83,7 +83,7 @@ static noc_status read_names(const json_t *dataset, nnunet *n, noc_error *err)
                         NOC_STUDY_CHANNELS);
     n->channel_count = (int)json_object_size(names);
     for (int c = 0; c < n->channel_count; c++) {
-        char key[8];
+        char key[16];
         snprintf(key, sizeof(key), "%d", c);
         n->names[c] = json_string_value(json_object_get(names, key));
         if (!n->names[c])

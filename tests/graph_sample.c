@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint64_t random_state;
+static _Thread_local uint64_t random_state; /* tests draw in several threads */
 
 void seed_uniform(uint64_t seed)
 {

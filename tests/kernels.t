@@ -9,17 +9,27 @@ if [ -n "${SAN-}" ] || [ ! -d "$BUILD/cuda-thread" ]; then
 fi
 export CK_VERBOSITY=minimal
 
-# program NAME MODE FOLDER. As they are run anyway, tests are in the mode `late`.
-program()
+# Those of the kernels: test_cuda_faults is of the host's calls.
+names=$(cd "$root/tests" && ls test_cuda*.c | sed 's/\.c$//; /_faults$/d')
+
+# run_mode MODE FOLDER: every test's output to $work/NAME.MODE, its exit code to $work/NAME.MODE.code
+run_mode()
 {
-    ok "$1, $2" timeout 1200 "$root/scripts/cuda_mode.sh" "$2" "$3/tests/$1"
+    for name in $names; do
+        timeout 1200 "$root/scripts/cuda_mode.sh" "$1" "$2/tests/$name" >"$work/$name.$1" 2>&1
+        echo $? >"$work/$name.$1.code"
+    done
 }
-for source in "$root"/tests/test_cuda*.c; do
-    name=$(basename "$source" .c)
-    [ "$name" = test_cuda_faults ] && continue # of the host's calls
-    program "$name" early "$BUILD"
-    program "$name" address "$BUILD/cuda-address"
-    program "$name" thread "$BUILD/cuda-thread"
+
+# The detector of races takes longer than all others; the mode `late` is that of a test that is run by itself.
+run_mode thread "$BUILD/cuda-thread" &
+run_mode early "$BUILD"
+run_mode address "$BUILD/cuda-address"
+wait
+for name in $names; do
+    for mode in early address thread; do
+        if [ "$(cat "$work/$name.$mode.code")" = 0 ]; then pass "$name, $mode"; else fail "$name, $mode" "$work/$name.$mode"; fi
+    done
 done
 
 ok "faults planted in the kernels are found" timeout 1800 env BUILD="$BUILD" "$PYTHON" "$root/scripts/planted_faults.py"
