@@ -348,7 +348,7 @@ $(BUILD)/cuda_counts: $(OBJ)/tests/cuda_counts.o $(CUDA_KERNELS:%.cu=$(OBJ)/coun
 
 cuda-count: $(BUILD)/cuda_counts
 	@rm -f $(BUILD)/cuda_counts.txt; CK_FORK=no $(BUILD)/cuda_counts >$(BUILD)/cuda_counts.txt; status=$$?; \
-	    awk '/^0x/ { ("addr2line -s -i -e $(BUILD)/cuda_counts " $$1 " | grep -m1 '[a-z]_.*[.]cu:'") | getline $$1 } 1' $(BUILD)/cuda_counts.txt; \
+	    awk '/^0x/ { ("addr2line -s -i -e $(BUILD)/cuda_counts " $$1 " | grep -m1 cu:") | getline $$1 } 1' $(BUILD)/cuda_counts.txt; \
 	    exit $$status
 
 $(BUILD)/cuda_limits: $(OBJ)/emulated/tests/cuda_limits.o $(BUILD)/libcuda_emulated.a
