@@ -255,10 +255,6 @@ END_TEST
 START_TEST(export_says_what_it_cannot)
 {
     ck_assert_int_eq(ask(noc_command_export), 64);
-    settings.output = path_of("out");
-    settings.format = "bids";
-    ck_assert_int_eq(ask(noc_command_export), 64);
-    settings.format = "plain";
     settings.output = "/dev/null/out";
     ck_assert_int_eq(ask(noc_command_export), 73);
     settings.output = path_of("out");
