@@ -19,7 +19,8 @@ static void *filled(size_t bytes)
 START_TEST(usual_shapes)
 {
     enum { MANY = 1 << 22 };
-    void *in = filled(MANY), *weight = filled(MANY), *floats = filled(MANY), *out = filled(MANY);
+    void *in = filled(MANY), *weight = filled(MANY), *floats = filled(MANY), *out = filled(MANY),
+         *sums = filled(MANY);
     const noc_cuda_gemm gemm = {
         .in = in, .weight = weight, .bias = floats, .out = out, .rows = 256, .columns = 128, .depth = 64};
     ck_assert_int_eq(noc_cuda_gemm_launch(&gemm, NOC_CUDA_F16, NULL), cudaSuccess);
@@ -63,6 +64,7 @@ START_TEST(usual_shapes)
                                  .scale = floats,
                                  .shift = floats,
                                  .out = out,
+                                 .sums = sums,
                                  .batch = 1,
                                  .grid = {8, 8, 8},
                                  .out_grid = {4, 4, 4},
@@ -79,6 +81,7 @@ START_TEST(usual_shapes)
                                  .weight = weight,
                                  .bias = floats,
                                  .out = out,
+                                 .sums = sums,
                                  .batch = 1,
                                  .grid = {16, 8, 8},
                                  .out_grid = {8, 4, 4},

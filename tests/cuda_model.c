@@ -23,7 +23,7 @@ static const struct {
  */
 static void *const in = (void *)0x10000000, *const weight = (void *)0x20000000,
                    *const out = (void *)0x30000000, *const residual = (void *)0x40000000,
-                   *const floats = (void *)0x50000000;
+                   *const floats = (void *)0x50000000, *const sums = (void *)0x60000000;
 
 static void check(cudaError_t error)
 {
@@ -60,6 +60,7 @@ static noc_cuda_conv conv_of(int side, int channels, int out_side, int columns, 
                        .scale = floats,
                        .shift = floats,
                        .out = out,
+                       .sums = sums,
                        .batch = BATCH,
                        .channels = channels,
                        .columns = columns,

@@ -45,6 +45,7 @@ static void make(sample *s, noc_cuda_type type)
     op->eps = 1e-5F;
     op->is_in_normed = s->is_in_normed;
     op->in_eps = 1e-4F;
+    op->sums = device_copy(NULL, (1 + noc_cuda_conv_sums(op)) * sizeof *op->sums);
     s->tokens = s->is_in_normed ? malloc(s->in.count * sizeof *s->tokens) : NULL;
     for (size_t i = 0; s->tokens && i < s->in.count; i += (size_t)s->channels) {
         expect_normed(s->in.values + i, s->tokens + i, s->channels, 1e-4);
@@ -58,6 +59,7 @@ static void unmake(sample *s)
     tensor *all[] = {&s->in, &s->weight, &s->bias, &s->scale, &s->shift, &s->out};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         tensor_free(all[i]);
+    ck_assert_int_eq(cudaFree(s->op.sums), cudaSuccess);
     free(s->tokens);
 }
 

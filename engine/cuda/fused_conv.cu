@@ -2,39 +2,50 @@
 // channels each, three steps in flight. Eight warps share rows, columns and the depth of a step; what the
 // warps of one output have summed meets at the end, in the order of the depth, where a warp normalises a
 // token. Tokens of an input that is normed are whole within a step, and normalised there by those that have
-// fetched them.
+// fetched them. Where outputs are few and deep, blocks share the depth too: their sums go through memory to a
+// second kernel, which also normalises tokens wider than a block.
 #include "engine/cuda/fused_conv.cuh"
 
-// Where the window of an output begins in the map.
-struct origin {
-    const void *map;
-    int at[3];
+// What a thread fetches: eight channels of the window of one output, one step after the other.
+template <class T> struct walk {
+    const T *map; // of the window's batch
+    int at[3];    // where the output's window begins
     bool is_there;
+    int tap[3], channel; // of the next chunk
 };
 
 template <class T>
-static __device__ __forceinline__ origin origin_of(const noc_cuda_conv &p, int row, int rows)
+static __device__ __forceinline__ walk<T> walk_of(const noc_cuda_conv &p, int row, int rows, int k)
 {
     int w = row % p.out_grid[2], h = row / p.out_grid[2] % p.out_grid[1];
     int d = row / p.out_grid[2] / p.out_grid[1] % p.out_grid[0];
     size_t batch = row / p.out_grid[2] / p.out_grid[1] / p.out_grid[0];
+    int tap = k / p.channels;
     return {(const T *)p.in + batch * p.grid[0] * p.grid[1] * p.grid[2] * p.channels,
             {d * p.stride[0] - p.padding[0], h * p.stride[1] - p.padding[1], w * p.stride[2] - p.padding[2]},
-            row < rows};
+            row < rows,
+            {tap / p.kernel[2] / p.kernel[1], tap / p.kernel[2] % p.kernel[1], tap % p.kernel[2]},
+            k % p.channels};
 }
 
-// Eight channels of an output's window, from number k of its depth on.
+// The next chunk, and on by a tile of the depth; behind the last tap are zeros.
 template <class T>
-static __device__ __forceinline__ void fetch_chunk(unsigned char *to, const noc_cuda_conv &p, const origin &o,
-                                                   int k, int depth)
+static __device__ __forceinline__ void fetch_next(unsigned char *to, const noc_cuda_conv &p, walk<T> &o)
 {
-    int tap = k / p.channels;
-    int d = o.at[0] + tap / p.kernel[2] / p.kernel[1], h = o.at[1] + tap / p.kernel[2] % p.kernel[1];
-    int w = o.at[2] + tap % p.kernel[2];
-    bool valid = o.is_there && k < depth && d >= 0 && d < p.grid[0] && h >= 0 && h < p.grid[1] && w >= 0 &&
-                 w < p.grid[2];
-    size_t token = ((size_t)d * p.grid[1] + h) * p.grid[2] + w;
-    copy16_async(to, valid ? (const T *)o.map + token * p.channels + k % p.channels : (const T *)p.in, valid);
+    int d = o.at[0] + o.tap[0], h = o.at[1] + o.tap[1], w = o.at[2] + o.tap[2];
+    bool valid = o.is_there && o.tap[0] < p.kernel[0] && (unsigned)d < (unsigned)p.grid[0] &&
+                 (unsigned)h < (unsigned)p.grid[1] && (unsigned)w < (unsigned)p.grid[2];
+    int token = (d * p.grid[1] + h) * p.grid[2] + w;
+    copy16_async(to, valid ? o.map + (size_t)token * p.channels + o.channel : (const T *)p.in, valid);
+    for (o.channel += NOC_TILE_DEPTH; o.channel >= p.channels; o.channel -= p.channels) {
+        if (++o.tap[2] < p.kernel[2])
+            continue;
+        o.tap[2] = 0;
+        if (++o.tap[1] < p.kernel[1])
+            continue;
+        o.tap[1] = 0;
+        o.tap[0]++;
+    }
 }
 
 // Sums over tokens: of the lanes of a row of a tile that share one, or of all of them and of all tiles.
@@ -85,34 +96,49 @@ static __device__ __forceinline__ void normalise(unsigned char *stage, int own, 
     }
 }
 
-// grid: runs of rows, blocks of columns (normed: one)
-template <class T, int WM, int WN, int WK, bool NORMED>
+// The sums of a block to memory, of each part of the depth for itself.
+template <class B, int WK>
+static __device__ __forceinline__ void keep_sums(const noc_cuda_conv &p, const float *sums, int row0,
+                                                 int rows, int column0)
+{
+    enum { FOURS = B::COLUMNS / 4 };
+    int column = threadIdx.x % FOURS * 4;
+    float *to = p.sums + (size_t)blockIdx.z * rows * p.columns + column0 + column;
+#pragma unroll 1
+    for (int row = threadIdx.x / FOURS; row < B::ROWS; row += THREADS / FOURS)
+        if (row0 + row < rows && column0 + column < p.columns)
+            put(to + (size_t)(row0 + row) * p.columns, sum_of_parts<B, WK>(sums, row, column));
+}
+
+// grid: runs of rows, blocks of columns (one where tokens are normed here), parts of the depth (SHARED: their
+// sums go to memory)
+template <class T, int WM, int WN, int WK, bool NORMED, bool SHARED>
 __global__ void __launch_bounds__(THREADS, 2) conv_kernel(noc_cuda_conv p)
 {
     typedef block<WM, WN, WK> B;
     int warp = threadIdx.x / 32, wn = warp % WN * 32, wm = warp / WN % WM * 32, wk = warp / WN / WM;
     int rows = p.batch * p.out_grid[0] * p.out_grid[1] * p.out_grid[2], row0 = blockIdx.x * B::ROWS;
     int column0 = blockIdx.y * B::COLUMNS, depth = p.kernel[0] * p.kernel[1] * p.kernel[2] * p.channels;
-    int steps = parts(depth, B::DEPTH), own = threadIdx.x / 4, chunk = threadIdx.x % 4;
-    static_assert(!NORMED || B::ROWS * 4 == THREADS, "each thread has a chunk of a tile");
-    const origin o = origin_of<T>(p, row0 + own, rows);
+    int all = parts(depth, B::DEPTH), first = SHARED ? all * blockIdx.z / gridDim.z : 0;
+    int steps = SHARED ? all * (blockIdx.z + 1) / gridDim.z : all, own = threadIdx.x / 4,
+        chunk = threadIdx.x % 4;
+    static_assert(B::ROWS * 4 == THREADS, "each thread has a chunk of a tile");
+    walk<T> o = walk_of<T>(p, row0 + own, rows, first * B::DEPTH + chunk * 8);
     float d[2][4][4] = {};
 
     auto fetch = [&](int step) {
         unsigned char *stage = shared_bytes + step % STAGES * B::STAGE;
         for (int s = 0; step < steps && s < WK; s++) {
-            int k = step * B::DEPTH + s * NOC_TILE_DEPTH;
-            if (own < B::ROWS)
-                fetch_chunk<T>(chunk_at(stage + s * B::A, own, chunk), p, o, k + chunk * 8, depth);
+            fetch_next<T>(chunk_at(stage + s * B::A, own, chunk), p, o);
             fetch_tile<T, THREADS>(stage + WK * B::A + s * B::B, B::COLUMNS, (const T *)p.weight, column0,
-                                   p.columns, k, depth);
+                                   p.columns, step * B::DEPTH + s * NOC_TILE_DEPTH, depth);
         }
         copy_commit();
     };
-    for (int step = 0; step < STAGES - 1; step++)
+    for (int step = first; step < first + STAGES - 1; step++)
         fetch(step);
 #pragma unroll 1
-    for (int step = 0; step < steps; step++) {
+    for (int step = first; step < steps; step++) {
         unsigned char *stage = shared_bytes + step % STAGES * B::STAGE;
         copy_wait<STAGES - 2>();
         if (NORMED)
@@ -126,7 +152,29 @@ __global__ void __launch_bounds__(THREADS, 2) conv_kernel(noc_cuda_conv p)
     float *sums = (float *)shared_bytes;
     stage_sums<4>(sums + wk * B::ROWS * B::PITCH, B::PITCH, d, wm, wn);
     __syncthreads();
-    finish_rows<T, B, WK>(p, sums, column0, [&](int row) { return row0 + row < rows ? row0 + row : -1; });
+    if (SHARED)
+        keep_sums<B, WK>(p, sums, row0, rows, column0);
+    else
+        finish_rows<T, B, WK>(p, sums, column0, [&](int row) { return row0 + row < rows ? row0 + row : -1; });
+}
+
+// A token each 32 lanes, or fewer where columns are. grid: runs of rows, blocks of columns
+template <class T, int COLUMNS>
+__global__ void __launch_bounds__(THREADS, 4) conv_end_kernel(noc_cuda_conv p, int split)
+{
+    enum { LANES = COLUMNS < 128 ? COLUMNS / 4 : 32 };
+    size_t rows = (size_t)p.batch * p.out_grid[0] * p.out_grid[1] * p.out_grid[2];
+    size_t row = blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES;
+    int column0 = blockIdx.y * COLUMNS;
+    finish_token<T, COLUMNS>(p, row < rows ? (int)row : -1, column0, [&](int column) {
+        float4 v = make_float4(0, 0, 0, 0);
+        column += column0;
+        for (int part = 0; part < split && row < rows && column < p.columns; part++) {
+            float4 s = get<float4>(p.sums + (part * rows + row) * p.columns + column);
+            v.x += s.x, v.y += s.y, v.z += s.z, v.w += s.w;
+        }
+        return v;
+    });
 }
 
 static bool in_norm_fits(const noc_cuda_conv *p)
@@ -142,25 +190,65 @@ extern "C" bool noc_cuda_conv_fits(const noc_cuda_conv *p)
            (!p->is_normed || p->columns <= 256) && (!p->is_in_normed || in_norm_fits(p));
 }
 
-template <class T, int WM, int WN, int WK, bool NORMED = false>
+// In how many parts the depth is taken, 0: whole, with the end in the same kernel. As many as fill a large
+// GPU twice with a batch of 8 windows, though of four steps at least; the batch itself must not count, since
+// sums would differ.
+static int split_of(const noc_cuda_conv *p)
+{
+    enum { BATCH = 8, FULL = 2 * 2 * 132, LEAST = 4, MOST = 8 };
+    typedef block<2, 1, 4> narrow;
+    typedef block<2, 2, 2> wide;
+    bool is_narrow = p->columns <= 32;
+    int columns = is_narrow ? (int)narrow::COLUMNS : (int)wide::COLUMNS;
+    int steps = parts(p->kernel[0] * p->kernel[1] * p->kernel[2] * p->channels,
+                      is_narrow ? (int)narrow::DEPTH : (int)wide::DEPTH);
+    int rows = parts(BATCH * p->out_grid[0] * p->out_grid[1] * p->out_grid[2], wide::ROWS);
+    int split = FULL / (rows * parts(p->columns, columns));
+    split = split < steps / LEAST ? split : steps / LEAST;
+    split = split < MOST ? split : MOST;
+    return split > 1 ? split : p->is_normed && p->columns > columns;
+}
+
+extern "C" size_t noc_cuda_conv_sums(const noc_cuda_conv *p)
+{
+    return (size_t)split_of(p) * p->batch * p->out_grid[0] * p->out_grid[1] * p->out_grid[2] * p->columns;
+}
+
+template <class T, int COLUMNS>
+static cudaError_t launch_end(const noc_cuda_conv &p, int split, cudaStream_t stream)
+{
+    enum { LANES = COLUMNS < 128 ? COLUMNS / 4 : 32 };
+    int rows = p.batch * p.out_grid[0] * p.out_grid[1] * p.out_grid[2];
+    return launch(conv_end_kernel<T, COLUMNS>, dim3(parts(rows, THREADS / LANES), parts(p.columns, COLUMNS)),
+                  THREADS, 0, stream, p, split);
+}
+
+template <class T, int WM, int WN, int WK, bool NORMED>
 static cudaError_t launch_block(const noc_cuda_conv &p, cudaStream_t stream)
 {
     typedef block<WM, WN, WK> B;
-    int rows = p.batch * p.out_grid[0] * p.out_grid[1] * p.out_grid[2];
-    return launch(conv_kernel<T, WM, WN, WK, NORMED>,
-                  dim3(parts(rows, B::ROWS), parts(p.columns, B::COLUMNS)), THREADS, B::SHARED, stream, p);
+    int rows = p.batch * p.out_grid[0] * p.out_grid[1] * p.out_grid[2], split = split_of(&p);
+    dim3 grid(parts(rows, B::ROWS), parts(p.columns, B::COLUMNS), split > 0 ? split : 1);
+    if (split == 0)
+        return launch(conv_kernel<T, WM, WN, WK, NORMED, false>, grid, THREADS, B::SHARED, stream, p);
+    cudaError_t e = launch(conv_kernel<T, WM, WN, WK, NORMED, true>, grid, THREADS, B::SHARED, stream, p);
+    if (e != cudaSuccess)
+        return e;
+    return p.columns <= 32    ? launch_end<T, 32>(p, split, stream)
+           : p.columns <= 64  ? launch_end<T, 64>(p, split, stream)
+           : p.columns <= 128 ? launch_end<T, 128>(p, split, stream)
+                              : launch_end<T, 256>(p, split, stream);
 }
 
-template <class T> static cudaError_t launch_conv(const noc_cuda_conv &p, cudaStream_t stream)
+template <class T, bool NORMED> static cudaError_t launch_conv(const noc_cuda_conv &p, cudaStream_t stream)
 {
-    if (p.is_in_normed)
-        return p.columns <= 32 ? launch_block<T, 2, 1, 4, true>(p, stream)
-                               : launch_block<T, 2, 2, 2, true>(p, stream);
-    if (p.columns <= 32)
-        return launch_block<T, 2, 1, 4>(p, stream);
-    if (p.columns <= 64 || !p.is_normed)
-        return launch_block<T, 2, 2, 2>(p, stream);
-    return p.columns <= 128 ? launch_block<T, 2, 4, 1>(p, stream) : launch_block<T, 1, 8, 1>(p, stream);
+    return p.columns <= 32 ? launch_block<T, 2, 1, 4, NORMED>(p, stream)
+                           : launch_block<T, 2, 2, 2, NORMED>(p, stream);
+}
+
+template <class T> static cudaError_t launch_of(const noc_cuda_conv &p, cudaStream_t stream)
+{
+    return p.is_in_normed ? launch_conv<T, true>(p, stream) : launch_conv<T, false>(p, stream);
 }
 
 extern "C" cudaError_t noc_cuda_conv_launch(const noc_cuda_conv *conv, noc_cuda_type type,
@@ -168,6 +256,5 @@ extern "C" cudaError_t noc_cuda_conv_launch(const noc_cuda_conv *conv, noc_cuda_
 {
     if (!noc_cuda_conv_fits(conv))
         return cudaErrorInvalidValue;
-    return type == NOC_CUDA_F16 ? launch_conv<__half>(*conv, stream)
-                                : launch_conv<__nv_bfloat16>(*conv, stream);
+    return type == NOC_CUDA_F16 ? launch_of<__half>(*conv, stream) : launch_of<__nv_bfloat16>(*conv, stream);
 }

@@ -18,6 +18,7 @@ typedef struct noc_cuda_conv {
     const float *bias;          /* [columns]; NULL: 0 */
     const float *scale, *shift; /* [columns]; NULL: 1 and 0 */
     void *out;                  /* [batch][D'][H'][W'][columns] */
+    float *sums;                /* noc_cuda_conv_sums floats for a while; a stem needs none */
     int batch, grid[3], out_grid[3], channels, columns;
     int kernel[3], stride[3], padding[3];
     bool is_normed, is_in_normed;
@@ -27,6 +28,7 @@ typedef struct noc_cuda_conv {
 /* Channels and columns are multiples of 8; normed columns at most 256. With a normed
  * input columns are at most 64, channels 8, 16, 32, or 64 where columns are more than 32; padding is none. */
 bool noc_cuda_conv_fits(const noc_cuda_conv *conv);
+size_t noc_cuda_conv_sums(const noc_cuda_conv *conv);
 cudaError_t noc_cuda_conv_launch(const noc_cuda_conv *conv, noc_cuda_type type, cudaStream_t stream);
 
 /* The same for maps of few channels, without the gathering: a stem. The depth of a run of weights, along W,

@@ -12,7 +12,8 @@ enum {
     TERMS = NOC_CUDA_DECODER_TERMS,
     TAIL_TILE = 128,
     RUN = 4 /* samples along W */,
-    CLASSES = 4 /* at once */
+    CLASSES = 4, /* at once */
+    SAMPLES = 12 /* of an axis around a block: 2 SIDE + 1 at most, in whole runs */
 };
 enum { TILE = NOC_TILE_DEPTH * COLUMNS_MOST * 2, A = ROWS * NOC_ROW_BYTES, FIXED = 2 * TILE + 4 * A };
 
@@ -34,11 +35,11 @@ static __device__ __forceinline__ around around_term(const arounds &all, int ter
     return term == 0 ? all.of[0] : term == 1 ? all.of[1] : all.of[2];
 }
 
-// Around one block: the first samples, and for each line of tokens of an axis its lower sample, counted from
-// there, and the share of the next.
+// Around one block: the first samples of each axis, and what share each line of tokens has of them and those
+// behind.
 struct samples {
-    int first[3], low[3][SIDE];
-    float share[3][SIDE];
+    int first[3];
+    __align__(16) float shares[3][SIDE][SAMPLES];
 };
 
 // Some depth of a term: step number `step` of it.
@@ -64,8 +65,10 @@ static __device__ __forceinline__ void place_samples(samples all[TERMS], const n
     int first = __shfl_sync(ALL_LANES, b.low, (int)threadIdx.x % 32 / SIDE * SIDE);
     if (term >= TERMS)
         return;
-    all[term].low[axis][line] = b.low - first;
-    all[term].share[axis][line] = b.share;
+    for (int i = 0; i < SAMPLES; i++)
+        all[term].shares[axis][line][i] = first + i == b.low       ? 1 - b.share
+                                          : first + i == b.low + 1 ? b.share
+                                                                   : 0;
     if (line == 0)
         all[term].first[axis] = first;
 }
@@ -102,13 +105,6 @@ static __device__ __forceinline__ void fetch_samples(unsigned char *tile, const 
     }
 }
 
-static __device__ __forceinline__ float share_of(const samples &s, int axis, int line, int sample)
-{
-    int low = s.low[axis][line];
-    float share = s.share[axis][line];
-    return sample == low ? 1 - share : sample == low + 1 ? share : 0;
-}
-
 // The shares that the tokens have of a slice's samples: a thread has a run of them and two tokens.
 template <class T>
 static __device__ __forceinline__ void put_shares(unsigned char *tile, const around &a, const samples &s,
@@ -117,16 +113,15 @@ static __device__ __forceinline__ void put_shares(unsigned char *tile, const aro
     enum { RUNS = NOC_TILE_DEPTH / RUN };
     int run = threadIdx.x % RUNS, row = threadIdx.x / RUNS, at[3];
     place_run(at, a, of.step * RUNS + run);
-    float share_h = share_of(s, 1, row / SIDE % SIDE, at[1]), share_w[RUN];
+    bool is_there = run < of.runs_left; // behind the last run is none to have a share of
+    float share_h = is_there ? s.shares[1][row / SIDE % SIDE][at[1]] : 0;
+    float4 share_w = get<float4>(s.shares[2][row % SIDE] + (is_there ? at[2] : 0));
+    const float *share_d = s.shares[0][row / SIDE / SIDE] + (is_there ? at[0] : 0);
+    share_w.x *= share_h, share_w.y *= share_h, share_w.z *= share_h, share_w.w *= share_h;
 #pragma unroll
-    for (int i = 0; i < RUN; i++)
-        share_w[i] = share_h * share_of(s, 2, row % SIDE, at[2] + i);
-#pragma unroll
-    for (int i = 0; i < 2; i++, row += THREADS / RUNS) {
-        float v[RUN], share_d = share_of(s, 0, row / SIDE / SIDE, at[0]);
-#pragma unroll
-        for (int k = 0; k < RUN; k++)
-            v[k] = share_d * share_w[k];
+    for (int i = 0; i < 2; i++, row += THREADS / RUNS, share_d += THREADS / RUNS / SIDE / SIDE * SAMPLES) {
+        const float v[RUN] = {*share_d * share_w.x, *share_d * share_w.y, *share_d * share_w.z,
+                              *share_d * share_w.w};
         uint2 whole = make_uint2(element<T>::pack(v[0], v[1]), element<T>::pack(v[2], v[3]));
         unsigned char *to = chunk_at(tile, row, run / 2) + run % 2 * 8;
         put(to, whole);

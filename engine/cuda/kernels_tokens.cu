@@ -1,36 +1,90 @@
 // LAYER_NORM, AFFINE and ACTIVATION, and what enters and leaves the network.
 #include "engine/cuda/element.cuh"
+#include "engine/cuda/vector.cuh"
 
-enum { WARPS = 8 };
+// Four elements in one access.
+template <class T> struct four;
+template <> struct four<float> {
+    typedef uint4 type;
+};
+template <> struct four<__half> {
+    typedef uint2 type;
+};
+template <> struct four<__nv_bfloat16> {
+    typedef uint2 type;
+};
 
-static __device__ __forceinline__ float warp_sum(float x)
+// V elements, of 1 or 4, from and to memory.
+template <class T, int V> static __device__ __forceinline__ void take(const T *from, float v[V])
 {
-    for (int bits = 16; bits > 0; bits /= 2)
+    typedef typename four<T>::type vector;
+    T elements[V];
+    if (V == 1) {
+        elements[0] = *from;
+    } else {
+        vector all = get<vector>(from);
+        memcpy((void *)elements, &all, sizeof elements);
+    }
+    for (int i = 0; i < V; i++)
+        v[i] = number_of(elements[i]);
+}
+
+template <class T, int V> static __device__ __forceinline__ void give(T *to, const float v[V])
+{
+    typedef typename four<T>::type vector;
+    T elements[V];
+    for (int i = 0; i < V; i++)
+        store(elements + i, v[i]);
+    if (V == 1) {
+        *to = elements[0];
+    } else {
+        vector all;
+        memcpy(&all, elements, sizeof elements);
+        put(to, all);
+    }
+}
+
+static __device__ __forceinline__ float sum_of_lanes(float x, int lanes)
+{
+    for (int bits = lanes / 2; bits > 0; bits /= 2)
         x += __shfl_xor_sync(0xffffffffu, x, bits);
     return x;
 }
 
-// A warp a row: mean, then variance (never the difference of two large sums), then the row again from the
-// cache.
-template <class T>
-__global__ void __launch_bounds__(WARPS * 32, BLOCKS_OF_A_LINE) layer_norm_kernel(noc_cuda_tokens t)
+// So many lanes a row, a power of two, V channels each at a time: mean, then variance (never the difference
+// of two large sums), then the row again from the cache.
+template <class T, int V>
+__global__ void __launch_bounds__(THREADS_OF_A_LINE, BLOCKS_OF_A_LINE)
+    layer_norm_kernel(noc_cuda_tokens t, int lanes)
 {
-    int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
-    int lane = threadIdx.x % 32;
-    if (row >= t.rows)
-        return; // the whole warp
-    const T *in = (const T *)t.in + row * t.channels;
-    T *out = (T *)t.out + row * t.channels;
-    float sum = 0, squares = 0;
-    for (int c = lane; c < t.channels; c += 32)
-        sum += number_of(in[c]);
-    float mean = warp_sum(sum) / t.channels;
-    for (int c = lane; c < t.channels; c += 32)
-        squares += (number_of(in[c]) - mean) * (number_of(in[c]) - mean);
-    float scale = 1 / sqrtf(warp_sum(squares) / t.channels + t.eps);
-    for (int c = lane; c < t.channels; c += 32) {
-        float x = (number_of(in[c]) - mean) * scale;
-        store(out + c, x * (t.weight ? t.weight[c] : 1) + (t.bias ? t.bias[c] : 0));
+    int64_t row = line_index() / lanes;
+    bool is_there = row < t.rows; // all lanes meet
+    int64_t at = (is_there ? row : 0) * t.channels;
+    int own = threadIdx.x % lanes * V;
+    const T *in = (const T *)t.in + at;
+    T *out = (T *)t.out + at;
+    float v[V], factor[V], add[V], sum = 0, squares = 0;
+    for (int c = own; c < t.channels; c += lanes * V) {
+        take<T, V>(in + c, v);
+        for (int i = 0; i < V; i++)
+            sum += v[i];
+    }
+    float mean = sum_of_lanes(sum, lanes) / t.channels;
+    for (int c = own; c < t.channels; c += lanes * V) {
+        take<T, V>(in + c, v);
+        for (int i = 0; i < V; i++)
+            squares += (v[i] - mean) * (v[i] - mean);
+    }
+    float scale = 1 / sqrtf(sum_of_lanes(squares, lanes) / t.channels + t.eps);
+    for (int c = own; c < t.channels && is_there; c += lanes * V) {
+        take<T, V>(in + c, v);
+        if (t.weight)
+            take<float, V>(t.weight + c, factor);
+        if (t.bias)
+            take<float, V>(t.bias + c, add);
+        for (int i = 0; i < V; i++)
+            v[i] = (v[i] - mean) * scale * (t.weight ? factor[i] : 1) + (t.bias ? add[i] : 0);
+        give<T, V>(out + c, v);
     }
 }
 
@@ -63,12 +117,20 @@ __global__ void __launch_bounds__(THREADS_OF_A_LINE, BLOCKS_OF_A_LINE)
         out[i % channels * rows + i / channels] = number_of(in[i]); // of a few channels: whole sectors
 }
 
+template <class T, int V> static cudaError_t run_layer_norm(cudaStream_t stream, const noc_cuda_tokens *t)
+{
+    int lanes = 1;
+    while (lanes < 32 && lanes * V < t->channels)
+        lanes *= 2;
+    cudaLaunchConfig_t config = line_config(stream, t->rows * lanes);
+    return cudaLaunchKernelEx(&config, layer_norm_kernel<T, V>, *t, lanes);
+}
+
 extern "C" cudaError_t noc_cuda_layer_norm_run(cudaStream_t stream, const noc_cuda_tokens *t)
 {
     return with_type(t->type, [&](auto element) {
-        cudaLaunchConfig_t config =
-            launch_config(stream, dim3((unsigned)((t->rows + WARPS - 1) / WARPS)), WARPS * 32);
-        return cudaLaunchKernelEx(&config, layer_norm_kernel<decltype(element)>, *t);
+        typedef decltype(element) T;
+        return t->channels % 4 == 0 ? run_layer_norm<T, 4>(stream, t) : run_layer_norm<T, 1>(stream, t);
     });
 }
 

@@ -92,6 +92,9 @@ static noc_status prepare(noc_network *network, noc_cuda_step *step, noc_error *
     noc_status status = noc_cuda_conv_fits(&c)
                             ? noc_cuda_copy_elements(network, &op->weight, &step->weights[0].weight, err)
                             : copy_stem(network, op, &c, &step->weights[0].weight, err);
+    c.batch = network->max_batch;
+    if (noc_cuda_conv_fits(&c))
+        noc_cuda_want(network, noc_cuda_conv_sums(&c));
     if (status == NOC_OK)
         status = noc_cuda_copy_floats(network, &op->bias, &step->weights[0].bias, err);
     return status == NOC_OK && behind ? noc_cuda_copy_op(network, behind, &step->weights[1], err) : status;
@@ -107,6 +110,7 @@ static cudaError_t run(noc_network *network, const noc_cuda_step *step, int batc
     c.scale = step->weights[1].weight;
     c.shift = step->weights[1].bias;
     c.out = noc_cuda_value(network, step->ops[step->op_count - 1].output);
+    c.sums = network->scratch;
     bool is_stem = !noc_cuda_conv_fits(&c);
     c.batch = batch;
     return is_stem ? noc_cuda_stem_launch(&c, network->device->type, network->device->stream)

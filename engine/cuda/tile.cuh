@@ -3,45 +3,10 @@
 #pragma once
 #include "engine/cuda/fused.h"
 #include "engine/cuda/mma.cuh"
+#include "engine/cuda/vector.cuh"
 
 enum { NOC_TILE_DEPTH = 32, NOC_ROW_BYTES = NOC_TILE_DEPTH * 2, NOC_STAGE_SLACK = 8 };
 static constexpr unsigned ALL_LANES = 0xffffffffu;
-
-// A vector in one access. The host's compiler would take it apart, and the counters would see its parts.
-#ifndef NOC_EMULATED
-template <class V> static __device__ __forceinline__ V get(const void *from)
-{
-    return *(const V *)from;
-}
-
-template <class V> static __device__ __forceinline__ void put(void *to, const V &v)
-{
-    *(V *)to = v;
-}
-#else
-template <int BYTES> struct word;
-template <> struct word<8> {
-    typedef uint64_t type;
-};
-template <> struct word<16> {
-    typedef unsigned __int128 type;
-};
-
-template <class V> static inline V get(const void *from)
-{
-    typename word<sizeof(V)>::type bits = *(const typename word<sizeof(V)>::type *)from;
-    V v;
-    memcpy(&v, &bits, sizeof v);
-    return v;
-}
-
-template <class V> static inline void put(void *to, const V &v)
-{
-    typename word<sizeof(V)>::type bits;
-    memcpy(&bits, &v, sizeof v);
-    *(typename word<sizeof(V)>::type *)to = bits;
-}
-#endif
 
 template <class T> struct element;
 
@@ -275,13 +240,13 @@ static __device__ __forceinline__ void finish4(const float *sums, float factor, 
     put((T *)out + at, make_uint2(pack_finite<T>(v[0], v[1]), pack_finite<T>(v[2], v[3])));
 }
 
-// A launch with its dynamic shared memory allowed.
+// A launch with its dynamic shared memory allowed. 48 KiB are without asking, for static memory too.
 template <class... P, class... A>
 static cudaError_t launch(void (*kernel)(P...), dim3 grid, int threads, int shared, cudaStream_t stream,
                           const A &...arguments)
 {
     cudaError_t e = cudaSuccess;
-    if (shared > 48 << 10)
+    if (shared > 32 << 10)
         e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
     if (e != cudaSuccess)
         return e;
