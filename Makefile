@@ -336,6 +336,16 @@ check-planted: cuda-programs
 check-cuda: cuda-programs
 	$(call prove_all,$(CUDA_TESTS) tests/kernels.t)
 
+# The same tests of the kernels on this machine's GPU, but for those that make the emulated one fail; goldens, and masks of the
+# demo beside the CPU's.
+GPU_TESTS := $(patsubst $(BUILD)/tests/%,$(BUILD)/gpu/%,$(filter-out %_faults %_volume,$(CUDA_TESTS)))
+$(BUILD)/gpu/%: $(OBJ)/tests/%.o $(patsubst %.c,$(OBJ)/%.o,$(wildcard tests/*_sample.c tests/reference_*.c)) $(ARCHIVES)
+	@mkdir -p $(@D)
+	$(call say,link,$@)
+	$(Q)$(LINK) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(CHECK_LIBS) $(ALL_LIBS) -o $@
+check-gpu: all $(GPU_TESTS)
+	$(call prove_all,$(GPU_TESTS) tests/gpu.lt)
+
 # Bank conflicts and sectors of the kernels at usual shapes: the host's compiler calls the counters at each access.
 $(OBJ)/counted/%.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
