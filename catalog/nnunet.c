@@ -42,33 +42,46 @@ static int number_at(const char *digits)
     return number;
 }
 
-/* study: as of the images, so that a truth finds its scan. False: no name of nnU-Net. *number: of the
- * channel; NOC_PIECE_TRUTH. */
-static bool parse(const char *path, char **study, int *number, noc_error *err)
+/* False: no name of nnU-Net. *number: of the channel; NOC_PIECE_TRUTH. *length: of the path up to the channel's
+ * number, of a truth's up to its ending. */
+static bool parse(const char *path, int *number, size_t *length)
 {
     size_t folder = noc_tree_folder_length(path), stem;
     bool is_label = folder == 9 && (is_below(path, "labelsTr/") || is_below(path, "labelsTs/"));
     bool is_image =
         folder == 0 || (folder == 9 && (is_below(path, "imagesTr/") || is_below(path, "imagesTs/")));
     const char *name = path + folder;
-    int length = -1;
-    *study = NULL;
     if (!(is_label || is_image) || !noc_nifti_is_name(name, &stem))
         return false;
     *number = NOC_PIECE_TRUTH;
-    if (is_image && stem > DIGITS + 1 && name[stem - DIGITS - 1] == '_') {
-        *number = number_at(name + stem - DIGITS);
-        length = asprintf(study, "%.*s", (int)(folder + stem - DIGITS), path);
-    } else if (is_label && stem > 0) {
-        length = asprintf(study, "images%.3s%.*s_", path + 6, (int)stem, name);
-    } else {
+    *length = folder + stem;
+    if (is_label)
+        return stem > 0;
+    if (stem <= DIGITS + 1 || name[stem - DIGITS - 1] != '_')
         return false;
+    *number = number_at(name + stem - DIGITS);
+    *length -= DIGITS;
+    return *number >= 0;
+}
+
+/* *used: files with a name of nnU-Net. *channels: as many as the highest number says. */
+static void survey(const noc_tree *tree, size_t *used, int *channels)
+{
+    bool has_first = false;
+    *used = 0;
+    *channels = 0;
+    for (size_t i = 0; i < tree->count; i++) {
+        int number;
+        size_t length;
+        if (!parse(tree->files[i], &number, &length))
+            continue;
+        ++*used;
+        has_first |= number == 0;
+        if (number >= *channels && number < NOC_STUDY_CHANNELS)
+            *channels = number + 1;
     }
-    if (length < 0) {
-        *study = NULL;
-        noc_fail(err, NOC_ENOMEMORY, "no memory for the list of files");
-    }
-    return is_label || *number >= 0;
+    if (!has_first) /* _2019 alone is anybody's name */
+        *used = 0;
 }
 
 /* ---- channels ---- */
@@ -92,22 +105,6 @@ static noc_status read_names(const json_t *dataset, nnunet *n, noc_error *err)
     const char *ending = json_string_value(json_object_get(dataset, "file_ending"));
     if (ending && !noc_nifti_is_name(ending, NULL))
         return noc_fail(err, NOC_EDATA, "dataset.json: file_ending %s: only NIfTI files are read", ending);
-    return NOC_OK;
-}
-
-/* Without dataset.json: as many as the highest number says. */
-static noc_status count_channels(const noc_tree *tree, nnunet *n, noc_error *err)
-{
-    for (size_t i = 0; i < tree->count; i++) {
-        char *study;
-        int number;
-        bool is_named = parse(tree->files[i], &study, &number, err);
-        if (is_named && !study)
-            return NOC_ENOMEMORY;
-        free(study);
-        if (is_named && number >= n->channel_count && number < NOC_STUDY_CHANNELS)
-            n->channel_count = number + 1;
-    }
     return NOC_OK;
 }
 
@@ -157,22 +154,34 @@ static void recognise(const nnunet *n, const char *why, noc_source *source)
 
 /* ---- studies ---- */
 
+/* A truth's study is named as of its images. */
+static noc_status add_file(nnunet *n, const char *path, int number, size_t length, noc_cases *cases,
+                           noc_error *err)
+{
+    bool is_beyond = number >= n->channel_count;
+    noc_piece piece = {.path = path, .channel = NOC_PIECE_TRUTH, .words = n->words};
+    n->beyond += is_beyond;
+    if (number >= 0) {
+        piece.channel = is_beyond ? NOC_PIECE_OTHER : n->channel_of[number];
+        return noc_cases_add(cases, path, length, piece, err);
+    }
+    char *study = NULL;
+    int size = asprintf(&study, "images%.*s_", (int)length - 6, path + 6);
+    if (size < 0)
+        return noc_fail(err, NOC_ENOMEMORY, "no memory for the list of files");
+    noc_status status = noc_cases_add(cases, study, (size_t)size, piece, err);
+    free(study);
+    return status;
+}
+
 static noc_status add_files(nnunet *n, const noc_tree *tree, noc_cases *cases, noc_error *err)
 {
     noc_status status = NOC_OK;
+    int number;
+    size_t length;
     for (size_t i = 0; i < tree->count && status == NOC_OK; i++) {
-        noc_piece piece = {.path = tree->files[i], .words = n->words};
-        char *study;
-        int number;
-        if (!parse(tree->files[i], &study, &number, err))
-            continue;
-        if (!study)
-            return NOC_ENOMEMORY;
-        bool is_beyond = number >= n->channel_count;
-        n->beyond += is_beyond;
-        piece.channel = is_beyond ? NOC_PIECE_OTHER : number < 0 ? NOC_PIECE_TRUTH : n->channel_of[number];
-        status = noc_cases_add(cases, study, strlen(study), piece, err);
-        free(study);
+        if (parse(tree->files[i], &number, &length))
+            status = add_file(n, tree->files[i], number, length, cases, err);
     }
     return status;
 }
@@ -250,34 +259,15 @@ static noc_status read_cases(nnunet *n, const char *folder, json_t *cases, noc_s
     return NOC_OK;
 }
 
-static noc_status count_used(const noc_tree *tree, size_t *used, noc_error *err)
-{
-    bool has_first = false;
-    *used = 0;
-    for (size_t i = 0; i < tree->count; i++) {
-        char *study;
-        int number;
-        bool is_named = parse(tree->files[i], &study, &number, err);
-        if (is_named && !study)
-            return NOC_ENOMEMORY;
-        free(study);
-        *used += is_named;
-        has_first |= is_named && number == 0;
-    }
-    if (!has_first) /* _2019 alone is anybody's name */
-        *used = 0;
-    return NOC_OK;
-}
-
 noc_status noc_nnunet_read(const char *folder, const noc_tree *tree, const json_t *dataset,
                            noc_source *source, size_t *used, noc_error *err)
 {
     nnunet n = {0};
     json_t *cases = json_object_get(dataset, "dataset");
-    noc_status status = count_used(tree, used, err);
-    if (!source || status != NOC_OK)
-        return status;
-    status = dataset ? read_names(dataset, &n, err) : count_channels(tree, &n, err);
+    survey(tree, used, &n.channel_count);
+    if (!source)
+        return NOC_OK;
+    noc_status status = dataset ? read_names(dataset, &n, err) : NOC_OK;
     if (status != NOC_OK)
         return status;
     order_channels(&n);

@@ -53,7 +53,8 @@ def nnunet():
                                  "file_ending": ".nii.gz"})
     for case in ("A_1", "B_2", "Bär"):
         image(*(f"nnunet/imagesTr/{case}_{c:04}.nii.gz" for c in range(4)), f"nnunet/labelsTr/{case}.nii.gz")
-    image(*(f"nnunet/imagesTs/C_{c:04}.nii.gz" for c in range(5)), "nnunet/labelsTr/lonely.nii.gz")
+    image(*(f"nnunet/imagesTs/C_{c:04}.nii.gz" for c in range(5)), "nnunet/labelsTr/lonely.nii.gz",
+          "nnunet/imagesTr/A_1_seg1.nii.gz")
     os.remove("nnunet/imagesTr/B_2_0003.nii.gz")
     text("named/dataset.json", {"channel_names": {"0": "CT"}, "numTraining": 1, "file_ending": ".nii.gz", "dataset": {
         "case 1": {"images": ["../nnunet/imagesTs/C_0000.nii.gz"], "label": "t.nii.gz"}}})

@@ -44,12 +44,13 @@ study "a channel that is not there is named" "BraTS20_Training_002_t1ce.nii brat
 exits "again" 0 timeout 60 "$NOC" scan --catalog c.sqlite brats
 says "... nothing changes" "0 added, 0 changed, 5 unchanged"
 
-scans "nnU-Net" nnunet 5 4
+scans "nnU-Net" nnunet 5 5
 says "... is recognised" "layout nnunet: dataset.json names the channels; channels Flair _0003, T1 _0000, T1ce _0001, T2 _0002" err
 says "... numTraining" "numTraining is wrong: there are 4 cases" err
 says "... a missing channel" "study B_2: no Flair" err
 says "... a truth without a scan" "study lonely: no Flair, no T1, no T1ce, no T2" err
 says "... a number too many" "1 files have a channel number above 0003" err
+says "... a word in a number's place" "1 NIfTI files have no name of the layout nnunet; left out" err
 n=nnunet/imagesTr
 study "known channels in the one order" "A_1 nnunet $n/A_1_0003.nii.gz $n/A_1_0000.nii.gz $n/A_1_0001.nii.gz $n/A_1_0002.nii.gz nnunet/labelsTr/A_1.nii.gz"
 study "a name that is no key" "B__r nnunet $n/Bär_0003.nii.gz"
@@ -87,7 +88,7 @@ scans "BraTS for a model" brats 5 4 -m model
 says "... is told" "taken as the model names them" err
 b=brats/LGG/BraTS2021_00003/BraTS2021_00003
 study "... has its channels alone" "BraTS2021_00003 brats ${b}_t2.nii ${b}_t1.nii ${b}_seg.nii"
-scans "nnU-Net for a model" nnunet 5 3 -m model
+scans "nnU-Net for a model" nnunet 5 4 -m model
 study "... too" "A_1 nnunet $n/A_1_0002.nii.gz $n/A_1_0000.nii.gz nnunet/labelsTr/A_1.nii.gz"
 scans "BIDS without a channel of the model" bids 3 5 -m model
 says "... is told" "no channel is named T2, which the model takes" err
