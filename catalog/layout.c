@@ -72,7 +72,7 @@ static noc_status read_tree(const char *folder, const char *layout, const json_t
 {
     noc_tree tree = {0};
     size_t used = 0;
-    noc_status status = noc_tree_read(folder, source, &tree, err);
+    noc_status status = noc_nnunet_lists(dataset) ? NOC_OK : noc_tree_read(folder, source, &tree, err);
     if (status == NOC_OK && is_layout(layout, "auto"))
         status = guess(folder, &tree, &layout, err);
     if (status == NOC_OK) {

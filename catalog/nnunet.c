@@ -259,11 +259,15 @@ static noc_status read_cases(nnunet *n, const char *folder, json_t *cases, noc_s
     return NOC_OK;
 }
 
+bool noc_nnunet_lists(const json_t *dataset)
+{
+    return json_is_object(json_object_get(dataset, "dataset"));
+}
+
 noc_status noc_nnunet_read(const char *folder, const noc_tree *tree, const json_t *dataset,
                            noc_source *source, size_t *used, noc_error *err)
 {
     nnunet n = {0};
-    json_t *cases = json_object_get(dataset, "dataset");
     survey(tree, used, &n.channel_count);
     if (!source)
         return NOC_OK;
@@ -272,8 +276,6 @@ noc_status noc_nnunet_read(const char *folder, const noc_tree *tree, const json_
         return status;
     order_channels(&n);
     recognise(&n, dataset ? "dataset.json names the channels" : "names CASE_0000", source);
-    if (!json_is_object(cases))
-        return read_folders(&n, folder, tree, dataset, source, err);
-    *used = tree->count; /* it names what is meant */
-    return read_cases(&n, folder, cases, source, err);
+    return noc_nnunet_lists(dataset) ? read_cases(&n, folder, json_object_get(dataset, "dataset"), source, err)
+                                     : read_folders(&n, folder, tree, dataset, source, err);
 }

@@ -58,6 +58,7 @@ def nnunet():
     os.remove("nnunet/imagesTr/B_2_0003.nii.gz")
     text("named/dataset.json", {"channel_names": {"0": "CT"}, "numTraining": 1, "file_ending": ".nii.gz", "dataset": {
         "case 1": {"images": ["../nnunet/imagesTs/C_0000.nii.gz"], "label": "t.nii.gz"}}})
+    os.symlink("..", "named/again")
     text("png/dataset.json", {"channel_names": {"0": "R"}, "numTraining": 0, "file_ending": ".png"})
     text("gap/dataset.json", {"channel_names": {"1": "R"}, "numTraining": 0, "file_ending": ".nii.gz"})
     image("numbered/x_0000.nii.gz", "numbered/x_0001.nii.gz", "numbered/y_0000.nii.gz", "numbered/y_0001.nii.gz")
