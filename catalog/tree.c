@@ -54,12 +54,6 @@ static noc_status add_file(walk *w, char *path)
     return NOC_OK;
 }
 
-static bool is_image_name(const char *name)
-{
-    size_t stem;
-    return noc_nifti_is_name(name, &stem) && stem > 0 && strncmp(name + stem, ".img", 4) != 0;
-}
-
 static bool is_above(const place *at, const struct stat *about)
 {
     for (; at; at = at->above) {
@@ -90,7 +84,7 @@ static noc_status read_name(walk *w, const place *at, const char *name)
     char *path = noc_path_join(at->path, name, w->err);
     char *relative = at->relative[0] ? noc_path_join(at->relative, name, w->err) : noc_strdup(name, w->err);
     noc_status status = path && relative ? NOC_OK : NOC_ENOMEMORY;
-    if (status == NOC_OK && is_image_name(name)) {
+    if (status == NOC_OK && noc_nifti_is_image_name(name, NULL)) {
         status = add_file(w, relative);
         relative = NULL;
     } else if (status == NOC_OK) {

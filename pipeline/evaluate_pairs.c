@@ -155,12 +155,6 @@ static noc_status add_side(noc_case_list *list, const char *name, size_t length,
     return c->name ? NOC_OK : noc_fail(err, NOC_ENOMEMORY, "no memory for the name of a pair");
 }
 
-/* An .img is read by way of its .hdr. */
-static bool is_image_name(const char *name, size_t *stem)
-{
-    return name[0] != '.' && noc_nifti_is_name(name, stem) && strncmp(name + *stem, ".img", 4) != 0;
-}
-
 static noc_status add_folder(noc_case_list *list, const char *folder, const char *only, bool is_truth,
                              noc_error *err)
 {
@@ -173,7 +167,7 @@ static noc_status add_folder(noc_case_list *list, const char *folder, const char
         return noc_fail(err, NOC_ENOINPUT, "%s: %s", folder, strerror(errno));
     for (int i = 0; i < count; i++) {
         const char *name = names[i]->d_name;
-        if (status == NOC_OK && is_image_name(name, &stem)) {
+        if (status == NOC_OK && noc_nifti_is_image_name(name, &stem)) {
             seen++;
             status = add_side(list, name, stem, noc_path_join(folder, name, err), is_truth, err);
             if (status == NOC_OK && only && fnmatch(only, list->cases[list->count - 1].name, 0) != 0) {

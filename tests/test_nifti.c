@@ -357,6 +357,11 @@ START_TEST(names_of_files)
         ck_assert_uint_eq(stem, cases[i].stem >= 0 ? (size_t)cases[i].stem : 99);
     }
     ck_assert(noc_nifti_is_name("a.nii", NULL));
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) /* a pair's image is known by its header */
+        ck_assert_msg(noc_nifti_is_image_name(cases[i].name, NULL) ==
+                          (cases[i].stem > 0 && !strstr(cases[i].name, ".img")),
+                      "%s", cases[i].name);
+    ck_assert(!noc_nifti_is_image_name("._a.nii", NULL));
 }
 END_TEST
 

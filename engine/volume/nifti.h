@@ -44,5 +44,8 @@ noc_status noc_nifti_write_labels(const char *path, const noc_grid *grid, noc_vo
 /* True when the name ends in .nii, .nii.gz, .hdr, .img, .hdr.gz or .img.gz; *stem_length (if any) = length of
  * the name without that. */
 bool noc_nifti_is_name(const char *name, size_t *stem_length);
+/* Likewise, of the files of a folder: true for one an image, since a pair is read by way of its .hdr. Names
+ * that begin with a dot are none. */
+bool noc_nifti_is_image_name(const char *name, size_t *stem_length);
 
 #endif

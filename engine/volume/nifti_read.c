@@ -47,6 +47,13 @@ bool noc_nifti_is_name(const char *name, size_t *stem_length)
     return true;
 }
 
+bool noc_nifti_is_image_name(const char *name, size_t *stem_length)
+{
+    size_t length;
+
+    return name[0] != '.' && find_ending(name, &length) < FIRST_IMAGE && noc_nifti_is_name(name, stem_length);
+}
+
 /* The files of an image: equal for .nii. Both newly allocated. */
 typedef struct file_names {
     char *header;
