@@ -79,12 +79,22 @@ static noc_status enter(walk *w, const place *at, const char *path, const char *
     return read_folder(w, &below);
 }
 
-static noc_status read_name(walk *w, const place *at, const char *name)
+/* Links, and what a file system does not tell, are asked about. */
+static bool may_be_folder(const struct dirent *entry)
 {
+    return entry->d_type == DT_DIR || entry->d_type == DT_LNK || entry->d_type == DT_UNKNOWN;
+}
+
+static noc_status read_name(walk *w, const place *at, const struct dirent *entry)
+{
+    const char *name = entry->d_name;
+    bool is_image = noc_nifti_is_image_name(name, NULL);
+    if (name[0] == '.' || !(is_image || may_be_folder(entry)))
+        return NOC_OK;
     char *path = noc_path_join(at->path, name, w->err);
     char *relative = at->relative[0] ? noc_path_join(at->relative, name, w->err) : noc_strdup(name, w->err);
     noc_status status = path && relative ? NOC_OK : NOC_ENOMEMORY;
-    if (status == NOC_OK && noc_nifti_is_image_name(name, NULL)) {
+    if (status == NOC_OK && is_image) {
         status = add_file(w, relative);
         relative = NULL;
     } else if (status == NOC_OK) {
@@ -107,10 +117,8 @@ static noc_status read_folder(walk *w, const place *at)
                         at->relative + noc_tree_folder_length(at->relative), strerror(errno));
         return NOC_OK;
     }
-    while (status == NOC_OK && (entry = readdir(folder))) {
-        if (entry->d_name[0] != '.')
-            status = read_name(w, at, entry->d_name);
-    }
+    while (status == NOC_OK && (entry = readdir(folder)))
+        status = read_name(w, at, entry);
     closedir(folder);
     return status;
 }

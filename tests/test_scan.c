@@ -3,6 +3,8 @@
 #include "engine/base/clock.h"
 
 #include <check.h>
+#include <dirent.h>
+#include <dlfcn.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,6 +54,20 @@ static void write_bytes(const char *name, const void *data, size_t size)
 static void write_text(const char *name, const char *text)
 {
     write_bytes(name, text, strlen(text));
+}
+
+/* Takes the C library's place: some file systems do not tell what a folder's entries are. */
+static bool is_untold;
+
+struct dirent *readdir(DIR *open_folder)
+{
+    static struct dirent *(*real)(DIR *);
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "readdir");
+    struct dirent *entry = real(open_folder);
+    if (entry && is_untold)
+        entry->d_type = DT_UNKNOWN;
+    return entry;
 }
 
 /* A NIfTI-1 file of 4 x 5 x 6 voxels of int16 at 1 x 2 x 3 mm, little-endian. */
@@ -394,6 +410,21 @@ START_TEST(bad_lists_are_refused_with_their_line)
 }
 END_TEST
 
+/* ---- folders ---- */
+
+START_TEST(folders_are_entered_whether_or_not_their_kind_is_told)
+{
+    is_untold = _i;
+    write_image("all/below/a.nii");
+    write_image("elsewhere/b.nii");
+    write_text("all/notes.txt", "no image");
+    ck_assert_int_eq(symlink(in("elsewhere"), in("all/link")), 0);
+    OK(scan("all"));
+    ck_assert_int_eq(report.added, 2);
+    ck_assert_str_eq(warnings, "");
+}
+END_TEST
+
 /* ---- single files ---- */
 
 START_TEST(single_file_is_a_study)
@@ -480,6 +511,7 @@ int main(void)
     tcase_add_test(tests, clashing_keys_of_a_list_stay_two_studies);
     tcase_add_test(tests, a_given_key_that_is_taken_is_told);
     tcase_add_test(tests, bad_lists_are_refused_with_their_line);
+    tcase_add_loop_test(tests, folders_are_entered_whether_or_not_their_kind_is_told, 0, 2);
     tcase_add_test(tests, single_file_is_a_study);
     tcase_add_test(tests, single_file_keeps_what_a_list_said);
     tcase_add_test(tests, large_archive_is_scanned_in_seconds);
