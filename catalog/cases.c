@@ -115,56 +115,48 @@ static size_t shelf_length(const char *study)
     return length - above == own + 1 && strncmp(study + above, study + length, own) == 0 ? above : length;
 }
 
-static int compare_texts(const void *a, const void *b)
+/* The beginning of a study's path, not a copy. */
+typedef struct shelf {
+    const char *path;
+    size_t length;
+} shelf;
+
+static shelf shelf_of(const char *study)
 {
-    return strcmp(*(char *const *)a, *(char *const *)b);
+    return (shelf){study, shelf_length(study)};
+}
+
+static int compare_shelves(const void *a, const void *b)
+{
+    const shelf *x = a, *y = b;
+    int order = memcmp(x->path, y->path, x->length < y->length ? x->length : y->length);
+    return order ? order : (x->length > y->length) - (x->length < y->length);
 }
 
 typedef struct shelves {
-    char **paths; /* sorted; with a truth */
+    shelf *all; /* sorted; with a truth */
     size_t count;
 } shelves;
 
 static noc_status find_shelves(const noc_cases *cases, shelves *out, noc_error *err)
 {
-    out->paths = noc_alloc(cases->count, sizeof(*out->paths), err);
-    if (!out->paths)
+    out->all = noc_alloc(cases->count, sizeof(*out->all), err);
+    if (!out->all)
         return NOC_ENOMEMORY;
     for (size_t i = 0; i < cases->count; i++) {
-        const noc_piece *p = &cases->pieces[i];
-        size_t length = shelf_length(p->study);
-        const char *last = out->count ? out->paths[out->count - 1] : NULL;
-        if (p->channel != NOC_PIECE_TRUTH ||
-            (last && strlen(last) == length && strncmp(last, p->study, length) == 0))
-            continue;
-        out->paths[out->count] = strndup(p->study, length);
-        if (!out->paths[out->count])
-            return noc_fail(err, NOC_ENOMEMORY, "no memory for the list of folders");
-        out->count++;
+        shelf of = shelf_of(cases->pieces[i].study);
+        bool is_last = out->count > 0 && compare_shelves(&of, &out->all[out->count - 1]) == 0;
+        if (cases->pieces[i].channel == NOC_PIECE_TRUTH && !is_last)
+            out->all[out->count++] = of;
     }
-    if (out->count > 0)
-        qsort(out->paths, out->count, sizeof(*out->paths), compare_texts);
+    qsort(out->all, out->count, sizeof(*out->all), compare_shelves);
     return NOC_OK;
 }
 
-/* study is cut for the search and mended. */
-static bool is_truth_expected(const shelves *all, char *study)
+static bool is_truth_expected(const shelves *truths, const char *study)
 {
-    size_t length = shelf_length(study);
-    char kept = study[length];
-    if (all->count == 0)
-        return false;
-    study[length] = 0;
-    bool is_there = bsearch(&study, all->paths, all->count, sizeof(*all->paths), compare_texts) != NULL;
-    study[length] = kept;
-    return is_there;
-}
-
-static void shelves_clear(shelves *all)
-{
-    for (size_t i = 0; all->paths && i < all->count; i++)
-        free(all->paths[i]);
-    free(all->paths);
+    shelf of = shelf_of(study);
+    return bsearch(&of, truths->all, truths->count, sizeof(*truths->all), compare_shelves) != NULL;
 }
 
 /* ---- studies ---- */
@@ -277,6 +269,6 @@ noc_status noc_cases_make(noc_cases *cases, noc_source *source, noc_error *err)
             ;
         status = make_study(&m, cases->pieces + i, end - i, err);
     }
-    shelves_clear(&m.truths);
+    free(m.truths.all);
     return status;
 }

@@ -425,6 +425,24 @@ START_TEST(folders_are_entered_whether_or_not_their_kind_is_told)
 }
 END_TEST
 
+/* Where one study has a truth the others beside it should, not those in other folders. */
+START_TEST(truths_are_expected_beside_truths)
+{
+    const char *names[] = {"a/1/X", "a/Y", "a/Z", "ab/U", "a/1/2/V", "W"};
+    char name[64];
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        snprintf(name, sizeof(name), "all/%s_flair.nii", names[i]);
+        write_image(name);
+    }
+    write_image("all/a/Y_seg.nii");
+    OK(scan("all"));
+    ck_assert_int_eq(report.added, 6);
+    ck_assert_ptr_nonnull(strstr(warnings, "study Z: no T1w, no T1gd, no T2w, no truth\n"));
+    char *first = strstr(warnings, "no truth");
+    ck_assert_ptr_null(strstr(first + 1, "no truth"));
+}
+END_TEST
+
 /* ---- single files ---- */
 
 START_TEST(single_file_is_a_study)
@@ -512,6 +530,7 @@ int main(void)
     tcase_add_test(tests, a_given_key_that_is_taken_is_told);
     tcase_add_test(tests, bad_lists_are_refused_with_their_line);
     tcase_add_loop_test(tests, folders_are_entered_whether_or_not_their_kind_is_told, 0, 2);
+    tcase_add_test(tests, truths_are_expected_beside_truths);
     tcase_add_test(tests, single_file_is_a_study);
     tcase_add_test(tests, single_file_keeps_what_a_list_said);
     tcase_add_test(tests, large_archive_is_scanned_in_seconds);
