@@ -58,45 +58,34 @@ void noc_export_name(const noc_export *all, const char *key, char name[NOC_EXPOR
 
 /* ---- files ---- */
 
-static bool is_same_file(const char *a, const char *b)
+/* A file that is there stays: the same, or not without --force. */
+static noc_status put_file(const noc_export *all, const char *path, const void *data, size_t size,
+                           noc_error *err)
 {
-    noc_mapping x = {0}, y = {0};
-    bool is_so = noc_file_map(a, &x, NULL) == NOC_OK && noc_file_map(b, &y, NULL) == NOC_OK &&
-                 x.size == y.size && (x.size == 0 || memcmp(x.data, y.data, x.size) == 0);
-    noc_file_unmap(&x);
-    noc_file_unmap(&y);
-    return is_so;
+    noc_mapping old = {0};
+    if (all->settings->force || access(path, F_OK) != 0)
+        return noc_file_replace(path, data, size, err);
+    bool is_same = noc_file_map(path, &old, NULL) == NOC_OK && old.size == size &&
+                   (size == 0 || memcmp(old.data, data, size) == 0);
+    noc_file_unmap(&old);
+    return is_same ? NOC_OK
+                   : noc_fail(err, NOC_ECANTCREATE, "%s: a file that differs is there; --force replaces it",
+                              path);
 }
 
-static noc_status refuse(const char *path, noc_error *err)
-{
-    return noc_fail(err, NOC_ECANTCREATE, "%s: a file that differs is there; --force replaces it", path);
-}
-
-static bool is_kept(const noc_export *all, const char *path)
-{
-    return !all->settings->force && access(path, F_OK) == 0;
-}
-
-static noc_status write_labels(const noc_outcome *o, const char *path, noc_error *err)
+static noc_status put_mask(const noc_export *all, const noc_outcome *o, const char *path, noc_error *err)
 {
     char descrip[80];
+    void *packed;
+    size_t size;
     snprintf(descrip, sizeof descrip, "nocturne %.60s", noc_version());
-    return noc_nifti_write_labels(path, &o->grid, o->mask_bytes == 2 ? NOC_VOXEL_U16 : NOC_VOXEL_U8, o->mask,
-                                  descrip, err);
-}
-
-/* Written beside it, for the comparison alone. */
-static noc_status compare_mask(const noc_outcome *outcome, const char *path, noc_error *err)
-{
-    char *beside = NULL;
-    if (asprintf(&beside, "%s.%ld.nii.gz", path, (long)getpid()) < 0)
-        return noc_fail(err, NOC_ENOMEMORY, "no memory for a path");
-    noc_status status = write_labels(outcome, beside, err);
-    if (status == NOC_OK && !is_same_file(beside, path))
-        status = refuse(path, err);
-    unlink(beside);
-    free(beside);
+    noc_status status =
+        noc_nifti_pack_labels(path, &o->grid, o->mask_bytes == 2 ? NOC_VOXEL_U16 : NOC_VOXEL_U8, o->mask,
+                              descrip, &packed, &size, err);
+    if (status != NOC_OK)
+        return status;
+    status = put_file(all, path, packed, size, err);
+    free(packed);
     return status;
 }
 
@@ -107,7 +96,7 @@ noc_status noc_export_mask(const noc_export *all, const noc_outcome *outcome, co
     char *folder = made ? noc_path_folder(made, err) : NULL;
     noc_status status = folder ? noc_folder_create(folder, err) : NOC_ENOMEMORY;
     if (status == NOC_OK)
-        status = is_kept(all, made) ? compare_mask(outcome, made, err) : write_labels(outcome, made, err);
+        status = put_mask(all, outcome, made, err);
     free(folder);
     if (status == NOC_OK)
         *path = made;
@@ -119,17 +108,12 @@ noc_status noc_export_mask(const noc_export *all, const noc_outcome *outcome, co
 /* Frees the text. */
 static noc_status write_text(const noc_export *all, const char *name, noc_text *text, noc_error *err)
 {
-    noc_mapping old = {0};
     char *path = noc_path_join(all->target, name, err);
     noc_status status = path ? NOC_OK : NOC_ENOMEMORY;
     if (status == NOC_OK && text->failed)
         status = noc_fail(err, NOC_ENOMEMORY, "no memory for %s", name);
-    if (status == NOC_OK && !is_kept(all, path))
-        status = noc_file_replace(path, text->data, text->size, err);
-    else if (status == NOC_OK && !(noc_file_map(path, &old, NULL) == NOC_OK && old.size == text->size &&
-                                   memcmp(old.data, text->data, text->size) == 0))
-        status = refuse(path, err);
-    noc_file_unmap(&old);
+    if (status == NOC_OK)
+        status = put_file(all, path, text->data, text->size, err);
     noc_text_free(text);
     free(path);
     return status;

@@ -1,5 +1,6 @@
 /* NIfTI in and out: what every header can say, what is refused and how, and that a written mask says of space
  * what its scan said. Files are made byte by byte (tests/nifti_sample.h). */
+#include "engine/base/file.h"
 #include "engine/base/memory.h"
 #include "engine/volume/gzip.h"
 #include "engine/volume/nifti.h"
@@ -937,6 +938,19 @@ START_TEST(masks_carry_the_space_of_their_scan)
             ck_assert(mask.slope == 1 && mask.inter == 0);
             ck_assert_mem_eq(mask.voxels, is_wide ? (void *)wide : (void *)labels, mask.bytes);
             noc_image_clear(&mask);
+            noc_mapping file;
+            void *packed;
+            size_t size;
+            ck_assert_int_eq(noc_nifti_pack_labels(at(names[n]), &scan.grid,
+                                                   is_wide ? NOC_VOXEL_U16 : NOC_VOXEL_U8,
+                                                   is_wide ? (void *)wide : (void *)labels, "nocturne test",
+                                                   &packed, &size, &err),
+                             NOC_OK);
+            ck_assert_int_eq(noc_file_map(at(names[n]), &file, NULL), NOC_OK);
+            ck_assert_uint_eq(file.size, size);
+            ck_assert_mem_eq(file.data, packed, size);
+            noc_file_unmap(&file);
+            free(packed);
         }
         noc_image_clear(&scan);
     }

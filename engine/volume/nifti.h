@@ -34,10 +34,14 @@ noc_status noc_nifti_read_header(const char *path, const noc_nifti_options *opti
 noc_status noc_nifti_read(const char *path, const noc_nifti_options *options, noc_image *image,
                           noc_error *err);
 
-/* Writes a label image on the grid: u8 or u16 voxels in the grid's order, the same version, dims, sform,
+/* The file of a label image on the grid: u8 or u16 voxels in the grid's order, the same version, dims, sform,
  * qform, codes and units as grid->nifti; slope 1, inter 0, intent 1002 (NIFTI_INTENT_LABEL), cal 0, descrip =
- * "nocturne VERSION" given by the caller. Compressed when path ends in .gz. Temporary file, fsync, rename,
- * fsync of the folder. NOC_ECANTCREATE, NOC_EIO. */
+ * "nocturne VERSION" given by the caller. Compressed when path ends in .gz; the same bytes for the same
+ * input. *packed: newly allocated, *size bytes. */
+noc_status noc_nifti_pack_labels(const char *path, const noc_grid *grid, noc_voxel_type type,
+                                 const void *voxels, const char *descrip, void **packed, size_t *size,
+                                 noc_error *err);
+/* And writes it: temporary file, fsync, rename, fsync of the folder. NOC_ECANTCREATE, NOC_EIO. */
 noc_status noc_nifti_write_labels(const char *path, const noc_grid *grid, noc_voxel_type type,
                                   const void *voxels, const char *descrip, noc_error *err);
 

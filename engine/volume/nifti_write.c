@@ -105,14 +105,13 @@ static bool ends_in(const char *text, const char *end)
     return length >= tail && strcmp(text + length - tail, end) == 0;
 }
 
-noc_status noc_nifti_write_labels(const char *path, const noc_grid *grid, noc_voxel_type type,
-                                  const void *voxels, const char *descrip, noc_error *err)
+noc_status noc_nifti_pack_labels(const char *path, const noc_grid *grid, noc_voxel_type type,
+                                 const void *voxels, const char *descrip, void **packed, size_t *size,
+                                 noc_error *err)
 {
     unsigned char header[NOC_NIFTI2_BYTES + NOC_NIFTI_EXTENDER];
     const size_t bytes = noc_grid_voxels(grid) * noc_voxel_size(type);
-    size_t header_bytes, packed_bytes;
-    void *packed = NULL;
-    noc_status status;
+    size_t header_bytes;
 
     if (type != NOC_VOXEL_U8 && type != NOC_VOXEL_U16)
         return noc_fail(err, NOC_EINTERNAL, "%s: labels are uint8 or uint16, not %s", path,
@@ -124,16 +123,27 @@ noc_status noc_nifti_write_labels(const char *path, const noc_grid *grid, noc_vo
     memcpy(whole, header, header_bytes);
     memcpy(whole + header_bytes, voxels, bytes);
     if (!ends_in(path, ".gz")) {
-        status = noc_file_replace(path, whole, header_bytes + bytes, err);
-        goto out;
+        *packed = whole;
+        *size = header_bytes + bytes;
+        return NOC_OK;
     }
-    status = noc_gzip_deflate(whole, header_bytes + bytes, deflate_level, &packed, &packed_bytes, err);
-    if (status == NOC_OK)
-        status = noc_file_replace(path, packed, packed_bytes, err);
-    else
+    noc_status status = noc_gzip_deflate(whole, header_bytes + bytes, deflate_level, packed, size, err);
+    if (status != NOC_OK)
         noc_within(err, status, "%s", path);
-out:
-    free(packed);
     free(whole);
+    return status;
+}
+
+noc_status noc_nifti_write_labels(const char *path, const noc_grid *grid, noc_voxel_type type,
+                                  const void *voxels, const char *descrip, noc_error *err)
+{
+    void *packed;
+    size_t size;
+    noc_status status = noc_nifti_pack_labels(path, grid, type, voxels, descrip, &packed, &size, err);
+
+    if (status != NOC_OK)
+        return status;
+    status = noc_file_replace(path, packed, size, err);
+    free(packed);
     return status;
 }
