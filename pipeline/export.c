@@ -194,7 +194,7 @@ static noc_status fill_case(const noc_export *all, noc_case *c, noc_error *err)
     const noc_done *done = c->done;
     const char *path = all->written[done - all->done];
     int count = done->metric_count;
-    if (!path || count != all->done[0].metric_count || !done->metrics[0].has_truth) {
+    if (!path || count == 0 || count != all->done[0].metric_count || !done->metrics[0].has_truth) {
         c->failure.status = NOC_EDATA;
         return NOC_OK;
     }

@@ -154,6 +154,14 @@ echo mine >masks/dataset.json
 exits "over somebody's dataset.json" 73 "$NOC" export --catalog nn.sqlite --results nn.results --format nnunet -o masks
 is "... leaves it" "$(cat masks/dataset.json)" mine
 
+cp nn.sqlite bare.sqlite
+ok "studies without metrics" "$PYTHON" -c 'import sqlite3
+with sqlite3.connect("bare.sqlite") as c:
+    c.execute("DELETE FROM metric")'
+exits "... are exported" 0 "$NOC" export --catalog bare.sqlite --results nn.results --format nnunet -o bare
+tr -d ' \n' <bare/summary.json >bare/summary.tight
+says "... as no cases of the summary" '"metric_per_case":[]' bare/summary.tight
+
 exits "one key in BIDS" 0 "$NOC" export --catalog nn.sqlite --results nn.results --format bids -o other
 is "... is a subject" "$(cd other/derivatives/nocturne && echo sub-*)" "sub-hippocampus008 sub-hippocampus015"
 
