@@ -23,22 +23,25 @@ typedef struct noc_scan_options {
     void *argument;
 } noc_scan_options;
 
-/* path: a folder, a list, or a single NIfTI file. layout:
+/* path: a folder, a dataset.json, a list, or a single NIfTI file. layout:
  *
  *   "msd"     dataset.json with `training` and `test` entries; names that begin with "._" are skipped
- *   "nnunet"  imagesTr, imagesTs/CASE_0000.nii.gz, labelsTr/CASE.nii.gz and dataset.json with
- * `channel_names`, or CASE_0000.nii.gz alone "brats"   CASE_flair, _t1, _t1ce, _t2, _seg, or CASE-t2f, -t1n,
- * -t1c, -t2w, -seg, at any depth "bids"    sub-X/[ses-Y/]anat/sub-X[_ses-Y][_...]_SUFFIX: a study a session,
- * a channel a suffix "list"    a CSV file (header key,image,truth in any order; channels in `image` separated
- * by ';'; truth may be empty; paths relative to the file; UTF-8, BOM and CRLF accepted, quotes by RFC 4180)
+ *   "nnunet"  imagesTr, imagesTs/CASE_0000.nii.gz, labelsTr, labelsTs/CASE.nii.gz and a dataset.json with
+ *             `channel_names`, or one whose `dataset` lists the files, or CASE_0000.nii.gz alone
+ *   "brats"   CASE_flair, _t1, _t1ce, _t2, _seg, or CASE-t2f, -t1n, -t1c, -t2w, -seg, at any depth
+ *   "bids"    sub-X/[ses-Y/]anat/sub-X[_ses-Y][_...]_SUFFIX: a study a session, a channel a suffix
+ *   "list"    a CSV file (header key,image,truth in any order; channels in `image` separated by ';'; truth
+ *             may be empty; paths relative to the file; UTF-8, BOM and CRLF accepted, quotes by RFC 4180)
  *   "folder"  every NIfTI file at any depth is a study
  *   "auto"    whichever of them it is
  *
  * nnunet, brats and bids know channels by name: those of the options are taken; without options, or where one
- * of them is not there, all are, FLAIR, T1w, T1gd and T2w first and in this order. One transaction.
- * NOC_ENOINPUT when path is missing, NOC_EDATA when nothing is recognised (with what was looked for).
- * Warnings: one a study (a missing or double channel, a missing truth), and wrong numTraining or numTest,
- * duplicate lines, folders that cannot be read. report may be NULL. */
+ * of them is not there, all are, FLAIR, T1w, T1gd and T2w first and in this order (where nnunet has others
+ * besides, all as numbered). One transaction. NOC_ENOINPUT when path is missing, NOC_EDATA when nothing is
+ * recognised (with what was looked for) or a dataset.json or list cannot be understood. Warnings: one a study
+ * of several files (a missing or double channel, a missing truth), and wrong numTraining or numTest, what is
+ * named twice, keys that had to be altered, files and channels that are left out, folders that cannot be
+ * read. report may be NULL. */
 noc_status noc_scan(noc_catalog *catalog, const char *path, const noc_scan_options *options,
                     noc_scan_report *report, noc_error *err);
 

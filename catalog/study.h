@@ -11,7 +11,7 @@ enum { NOC_STUDY_KEY = 121, NOC_STUDY_CHANNELS = 16, NOC_METRIC_TEXT = 64 };
 typedef struct noc_study {
     int64_t id;              /* the catalog's row */
     char key[NOC_STUDY_KEY]; /* [A-Za-z0-9._-]{1,120} */
-    char layout[16];         /* "msd", "list", "file" */
+    char layout[16];         /* "msd", "nnunet", "brats", "bids", "list", "folder", "file" */
     int channel_count;
     char *channels[NOC_STUDY_CHANNELS]; /* absolute paths, owned */
     char *truth;                        /* absolute path, owned; NULL: none */

@@ -144,8 +144,8 @@ static bool send_to_writer(noc_coordinator *c, coordinator_delivery *d, double n
     return true;
 }
 
-/* A message that found no memory is as lost as one to the dead, and nobody speaks of it. A round may take
- * long, and its writer takes nothing meanwhile. */
+/* A mask too large for its writer's memory never arrives, and nobody speaks of it. A round may take long, and
+ * its writer takes nothing meanwhile. */
 static void watch_moving(noc_coordinator *c, coordinator_delivery *d, double now)
 {
     noc_error failure;

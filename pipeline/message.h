@@ -1,9 +1,15 @@
 /* What ranks tell each other. Fields are in the order they stand in the record (u64 unless said).
  *
- *   worker  -> coordinator   PRESENT, HELLO, HEARTBEAT, FINISHED, RETURNED, BROKEN
- *   writer  -> coordinator   PRESENT, HELLO, HEARTBEAT, HOLDS, FINISHED (a mask that it cannot keep),
- * ROUND_DONE, CLOSED coordinator -> worker    GRANT, DELIVER, DISCARD, WITHDRAW coordinator -> writer DROP,
- * ROUND, CLOSE coordinator -> all       PING, STOP worker  -> writer        MASK */
+ *   worker      -> coordinator  PRESENT, HELLO, HEARTBEAT, FINISHED, RETURNED, BROKEN
+ *   writer      -> coordinator  PRESENT, HELLO, PING, HOLDS, ROUND_DONE, CLOSED,
+ *                               FINISHED (a mask that it cannot keep)
+ *   coordinator -> worker       GRANT, DELIVER, DISCARD, WITHDRAW
+ *   coordinator -> writer       DROP, ROUND, CLOSE
+ *   coordinator -> all          PING, STOP
+ *   worker      -> writer       MASK
+ *
+ * Writers of a group also send each other ROUND, by an all-gather of MPI: count, then per study: outcome
+ * without voxels, source text. */
 #ifndef NOC_MESSAGE_H
 #define NOC_MESSAGE_H
 
@@ -25,7 +31,7 @@ typedef enum noc_message_type {
     NOC_SAY_DROP,       /* lease */
     NOC_SAY_ROUND,      /* part, isa text, device text, count, then per study: lease, source text */
     NOC_SAY_CLOSE,      /* part */
-    NOC_SAY_PING,       /* s that the coordinator may be silent now */
+    NOC_SAY_PING,       /* coordinator: s that it may be silent now; writer: nothing */
     NOC_SAY_STOP,       /* 1 when ranks are lost: MPI_Finalize would never return */
     NOC_SAY_MASK,       /* outcome with voxels */
 } noc_message_type;
