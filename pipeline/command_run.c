@@ -152,6 +152,7 @@ static noc_status run_rank(noc_rank_options *options, noc_verdict *verdict, noc_
     /* Rather ROMIO: the other one takes a semaphore of the whole machine by the file's name, so that who is
      * killed with it in hand holds up every later run, and it takes half a write for a whole one. */
     setenv("OMPI_MCA_io_ompio_priority", "1", 0);
+    signal(SIGALRM, SIG_DFL); /* whoever started this may have ignored it */
     alarm(MEET_S);
     if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
         return noc_fail(err, NOC_EUNAVAILABLE, "MPI does not start");
@@ -200,7 +201,6 @@ static void leave_mpi(noc_rank_options *options, noc_verdict *verdict)
         verdict->exit_code = 0;
     if (verdict->has_dead_ranks)
         _exit(verdict->exit_code);
-    signal(SIGALRM, SIG_DFL);
     alarm(10);
     MPI_Finalize();
     alarm(0);

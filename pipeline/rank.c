@@ -161,6 +161,14 @@ static void leave(int exit_code)
     _exit(exit_code);
 }
 
+/* before: the coordinator at the start, or gone where it is on another node. */
+static bool is_alone(const rank *r, const noc_process *before)
+{
+    noc_process now = noc_process_look(r->options->coordinator);
+    bool is_gone = now.state == NOC_PROCESS_GONE || now.start_ticks != before->start_ticks;
+    return (before->state != NOC_PROCESS_GONE && is_gone) || getppid() != r->parent;
+}
+
 /* A round waits inside MPI for all of its group, also when one of them is dead and nobody is left to end it.
  */
 static void *guard(void *argument)
@@ -169,11 +177,7 @@ static void *guard(void *argument)
     noc_process before = noc_process_look(r->options->coordinator);
     for (;; noc_clock_sleep(LOOK_S)) {
         double away_s = noc_clock_monotonic() - r->turned;
-        noc_process now = noc_process_look(r->options->coordinator);
-        bool is_gone = now.state == NOC_PROCESS_GONE || now.start_ticks != before.start_ticks;
-        bool is_alone = (r->options->coordinator > 0 && before.state != NOC_PROCESS_GONE && is_gone) ||
-                        getppid() != r->parent;
-        if (away_s > ROUND_S || (away_s > LOOK_S && is_alone))
+        if (away_s > ROUND_S || (away_s > LOOK_S && is_alone(r, &before)))
             leave(noc_status_exit(NOC_ETEMPFAIL));
     }
     return NULL;
