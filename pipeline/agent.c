@@ -45,11 +45,6 @@ void noc_agent_free(noc_agent *agent)
     free(agent);
 }
 
-static void send_record(noc_agent *agent, int to, noc_record *record)
-{
-    noc_link_send(agent->link, to, record);
-}
-
 /* Heartbeats renew a lease, so that what cannot be done must be said. */
 static void say_failed(noc_agent *agent, uint64_t lease, const noc_error *failure)
 {
@@ -57,7 +52,7 @@ static void say_failed(noc_agent *agent, uint64_t lease, const noc_error *failur
     noc_record record;
     noc_record_begin(&record, NOC_SAY_FINISHED);
     noc_record_put_outcome(&record, &none, false);
-    send_record(agent, 0, &record);
+    noc_link_send(agent->link, 0, &record);
 }
 
 static void handle_grant(noc_agent *agent, noc_record *record)
@@ -114,7 +109,7 @@ static void say_returned(void *argument, int64_t study, uint64_t lease)
     (void)study;
     noc_record_begin(&record, NOC_SAY_RETURNED);
     noc_record_put_u64(&record, lease);
-    send_record(agent, 0, &record);
+    noc_link_send(agent->link, 0, &record);
 }
 
 bool noc_agent_handle(noc_agent *agent, noc_message *message)
@@ -149,7 +144,7 @@ static void say_heartbeat(noc_agent *agent)
     noc_record_put_f64(&record, stats.seconds_starved);
     noc_record_put_u64(&record, (uint64_t)stats.windows);
     noc_record_put_u64(&record, (uint64_t)stats.peak_bytes);
-    send_record(agent, 0, &record);
+    noc_link_send(agent->link, 0, &record);
 }
 
 /* The coordinator hears of a mask before the mask moves. */
@@ -161,7 +156,7 @@ static void say_finished(noc_agent *agent, noc_outcome *outcome)
         noc_fail(&outcome->failure, NOC_ENOMEMORY, "no memory to keep a finished mask");
     noc_record_begin(&record, NOC_SAY_FINISHED);
     noc_record_put_outcome(&record, outcome, false);
-    send_record(agent, 0, &record);
+    noc_link_send(agent->link, 0, &record);
     if (!f) {
         noc_outcome_free(outcome);
         return;
@@ -176,7 +171,7 @@ static void say_broken(noc_agent *agent, const noc_error *failure)
     noc_record record;
     noc_record_begin(&record, NOC_SAY_BROKEN);
     noc_record_put_error(&record, failure);
-    send_record(agent, 0, &record);
+    noc_link_send(agent->link, 0, &record);
     agent->has_said_broken = true;
 }
 

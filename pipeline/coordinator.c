@@ -70,18 +70,13 @@ bool coordinator_flush(noc_coordinator *c)
     return coordinator_check(c, status, &err);
 }
 
-void coordinator_send(noc_coordinator *c, int to, noc_record *record)
-{
-    noc_link_send(c->link, to, record);
-}
-
 void coordinator_say(noc_coordinator *c, int to, noc_message_type type, int count, const uint64_t *numbers)
 {
     noc_record record;
     noc_record_begin(&record, type);
     for (int i = 0; i < count; i++)
         noc_record_put_u64(&record, numbers[i]);
-    coordinator_send(c, to, &record);
+    noc_link_send(c->link, to, &record);
 }
 
 /* To the ranks, and, when it changes, to the supervisor. */
@@ -343,7 +338,7 @@ static void act_grant(noc_coordinator *c, const noc_decision *d, double now)
     noc_record_begin(&record, NOC_SAY_GRANT);
     noc_record_put_u64(&record, d->lease);
     noc_record_put_study(&record, &pending->study);
-    coordinator_send(c, d->worker, &record);
+    noc_link_send(c->link, d->worker, &record);
 }
 
 static void act_end(noc_coordinator *c, const noc_decision *d)
@@ -466,8 +461,10 @@ static bool is_overdue(const noc_coordinator *c, double now)
 static void give_up_rounds(noc_coordinator *c, double now)
 {
     noc_error err;
-    for (int i = 0; i < c->group_count; i++)
-        if (c->groups[i].state != GROUP_IDLE && is_overdue(c, now - LATE_S) && !c->must_leave) {
+    if (!is_overdue(c, now - LATE_S))
+        return;
+    for (int i = 0; i < c->group_count && !c->must_leave; i++)
+        if (c->groups[i].state != GROUP_IDLE) {
             noc_fail(&err, NOC_ETEMPFAIL, "part %lld does not come to its end: it is given up",
                      (long long)c->groups[i].part);
             coordinator_abandon(c, &err);

@@ -229,7 +229,7 @@ static void ask_round(noc_coordinator *c, const coordinator_group *group, int wr
             noc_record_put_u64(&record, d->lease);
             put_sources(&record, study ? &study->study : NULL);
         }
-    coordinator_send(c, writer, &record);
+    noc_link_send(c->link, writer, &record);
 }
 
 /* A new part gets a number that nobody has heard yet: on record before a writer hears it, since one of an

@@ -103,7 +103,6 @@ bool coordinator_begin(noc_coordinator *c);
 bool coordinator_flush(noc_coordinator *c);
 /* Stops the run at once unless status is NOC_OK: without its catalog nothing can be committed. */
 bool coordinator_check(noc_coordinator *c, noc_status status, const noc_error *err);
-void coordinator_send(noc_coordinator *c, int to, noc_record *record);
 /* Before what may block for long (a disk): the others shall be patient until the next word. */
 void coordinator_announce(noc_coordinator *c);
 /* The next word, right after. */

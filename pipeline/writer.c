@@ -180,7 +180,7 @@ static noc_status unpack_others(noc_writer *writer, unsigned char *data, const i
                                 noc_part_entry **entries, int *count, noc_part_entry *own, int own_count,
                                 noc_error *err)
 {
-    int total = 0, capacity = 0;
+    int total = 0;
     noc_part_entry *all = NULL;
     for (int r = 0; r < writer->size; r++) {
         noc_record record;
@@ -188,10 +188,9 @@ static noc_status unpack_others(noc_writer *writer, unsigned char *data, const i
         if (noc_record_open(&record, data + places[r], (size_t)sizes[r], &type, err) != NOC_OK)
             goto fail;
         int n = noc_record_get_count(&record, LEAST_STUDY);
-        capacity += n;
-        noc_part_entry *grown = realloc(all, ((size_t)capacity + 1) * sizeof *all);
+        noc_part_entry *grown = realloc(all, ((size_t)total + (size_t)n + 1) * sizeof *all);
         if (!grown) {
-            noc_fail(err, NOC_ENOMEMORY, "no memory for a round of %d studies", capacity);
+            noc_fail(err, NOC_ENOMEMORY, "no memory for a round of %d studies", total + n);
             goto fail;
         }
         all = grown;
