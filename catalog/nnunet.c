@@ -42,8 +42,8 @@ static int number_at(const char *digits)
     return number;
 }
 
-/* False: no name of nnU-Net. *number: of the channel; NOC_PIECE_TRUTH. *length: of the path up to the channel's
- * number, of a truth's up to its ending. */
+/* False: no name of nnU-Net. *number: of the channel; NOC_PIECE_TRUTH. *length: of the path up to the
+ * channel's number, of a truth's up to its ending. */
 static bool parse(const char *path, int *number, size_t *length)
 {
     size_t folder = noc_tree_folder_length(path), stem;
@@ -276,6 +276,7 @@ noc_status noc_nnunet_read(const char *folder, const noc_tree *tree, const json_
         return status;
     order_channels(&n);
     recognise(&n, dataset ? "dataset.json names the channels" : "names CASE_0000", source);
-    return noc_nnunet_lists(dataset) ? read_cases(&n, folder, json_object_get(dataset, "dataset"), source, err)
-                                     : read_folders(&n, folder, tree, dataset, source, err);
+    return noc_nnunet_lists(dataset)
+               ? read_cases(&n, folder, json_object_get(dataset, "dataset"), source, err)
+               : read_folders(&n, folder, tree, dataset, source, err);
 }

@@ -63,7 +63,8 @@ noc_status noc_brats_read(const char *folder, const noc_tree *tree, noc_source *
                           noc_error *err);
 noc_status noc_bids_read(const char *folder, const noc_tree *tree, noc_source *source, size_t *used,
                          noc_error *err);
-/* True when dataset.json (NULL: there is none) lists the files itself, so that the folder need not be walked. */
+/* True when dataset.json (NULL: there is none) lists the files itself, so that the folder need not be walked.
+ */
 bool noc_nnunet_lists(const json_t *dataset);
 /* dataset: its root, or NULL; where it lists the files the tree is empty. */
 noc_status noc_nnunet_read(const char *folder, const noc_tree *tree, const json_t *dataset,
