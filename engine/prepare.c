@@ -22,6 +22,7 @@ struct noc_prepared {
     noc_place placement;
     noc_image images[NOC_MAX_CHANNELS];
     int image_count;
+    bool is_replaced; /* the images, by one of its own */
     int channels;
     noc_orientation orientation;
     int64_t size[3];         /* D, H, W after crop */
@@ -493,6 +494,7 @@ static noc_status replace_images(noc_prepared *p, noc_image *image, noc_error *e
     clear_links(p);
     p->images[0] = *image;
     p->image_count = 1;
+    p->is_replaced = true;
     p->orientation = (noc_orientation){.axis = {2, 1, 0}};
     memset(p->start, 0, sizeof p->start);
     noc_orientation_size(&p->orientation, image->grid.size, p->size);
@@ -818,11 +820,10 @@ noc_status noc_prepare(const noc_manifest *manifest, noc_image *images, int imag
     status = orient(p, manifest, err);
     if (status == NOC_OK)
         status = apply_steps(p, manifest, err);
-    bool is_replaced = p->images[0].voxels != images[0].voxels;
-    if (status != NOC_OK && !is_replaced)
-        memset(p->images, 0, sizeof p->images); /* they stay the caller's */
-    if (status == NOC_OK || is_replaced)
+    if (status == NOC_OK || p->is_replaced)
         memset(images, 0, (size_t)image_count * sizeof *images);
+    else
+        memset(p->images, 0, sizeof p->images); /* they stay the caller's */
     if (status != NOC_OK) {
         noc_prepared_free(p);
         return status;

@@ -1,5 +1,6 @@
 /* Preparation against golden values and plain loops: every step, before and after others, in any orientation,
  * and what is refused. */
+#include "engine/base/memory.h"
 #include "engine/prepare.h"
 #include "engine/safetensors.h"
 
@@ -816,6 +817,32 @@ START_TEST(a_crop_beyond_the_volume)
 }
 END_TEST
 
+/* What takes the place of the stored scans may come to lie where the first of them was: they are gone all the
+ * same. Two scans of f64 are as many bytes each as one copy of both in f32. */
+START_TEST(a_refusal_after_the_scans_were_replaced)
+{
+    const noc_step steps[] = {ZSCORE(NOC_ZSCORE_FILLED),
+                              ZSCORE(NOC_ZSCORE_FILLED),
+                              {.kind = NOC_STEP_CROP, .size = {INT32_MAX, 1, 1}}};
+    noc_manifest m = manifest_of(2, steps, 3);
+    noc_prepared *p = NULL;
+
+    for (int64_t n = 1; n <= 32; n++) {
+        noc_image images[2];
+        for (int i = 0; i < 2; i++) {
+            images[i] = (noc_image){.grid.size = {n, n, n}, .channels = 1, .type = NOC_VOXEL_F64, .slope = 1};
+            images[i].bytes = (size_t)(n * n * n) * sizeof(double);
+            images[i].voxels = noc_alloc_zeroed(images[i].bytes, 1, &err);
+            for (int a = 0; a < 4; a++)
+                images[i].grid.affine[a][a] = 1;
+        }
+        ck_assert_int_eq(noc_prepare(&m, images, 2, &p, &err), NOC_EGEOMETRY);
+        for (int i = 0; i < 2; i++)
+            ck_assert_ptr_null(images[i].voxels);
+    }
+}
+END_TEST
+
 START_TEST(values_that_are_no_numbers)
 {
     float values[48] = {0}; /* as many bytes as huge */
@@ -863,6 +890,7 @@ int main(void)
     tcase_add_test(tests, one_voxel);
     tcase_add_test(tests, wrong_channels);
     tcase_add_test(tests, a_crop_beyond_the_volume);
+    tcase_add_test(tests, a_refusal_after_the_scans_were_replaced);
     tcase_add_test(tests, values_that_are_no_numbers);
     tcase_add_test(tests, singular_affine);
     suite_add_tcase(suite, tests);
