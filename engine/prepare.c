@@ -433,18 +433,25 @@ typedef struct bounds {
     int64_t from[3], to[3];
 } bounds;
 
+/* By the first and the last of a row's values that are not 0. */
 static void widen_bounds(void *argument, const double *v, int count)
 {
     bounds *b = argument;
-    for (int i = 0; i < count; i++) {
-        int64_t voxel = b->next + i, row = voxel / b->size[2];
-        const int64_t at[3] = {row / b->size[1], row % b->size[1], voxel % b->size[2]};
-        for (int a = 0; v[i] != 0 && a < 3; a++) {
-            b->from[a] = at[a] < b->from[a] ? at[a] : b->from[a];
-            b->to[a] = at[a] >= b->to[a] ? at[a] + 1 : b->to[a];
-        }
-    }
+    int64_t row = b->next / b->size[2], w = b->next % b->size[2];
+    int first = 0, last = count - 1;
     b->next += count;
+    while (first < count && v[first] == 0)
+        first++;
+    if (first == count)
+        return;
+    while (v[last] == 0)
+        last--;
+    const int64_t low[3] = {row / b->size[1], row % b->size[1], w + first};
+    const int64_t high[3] = {low[0], low[1], w + last};
+    for (int a = 0; a < 3; a++) {
+        b->from[a] = low[a] < b->from[a] ? low[a] : b->from[a];
+        b->to[a] = high[a] >= b->to[a] ? high[a] + 1 : b->to[a];
+    }
 }
 
 /* A scan without a voxel that is not 0 is left as it is. */

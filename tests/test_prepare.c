@@ -696,6 +696,29 @@ START_TEST(long_rows)
 }
 END_TEST
 
+/* What is not 0 begins and ends in different stretches of a row, some of which have nothing. */
+START_TEST(foreground_of_long_rows)
+{
+    enum { LONG = 1300 };
+    static const int ends[][2] = {{5, 1207}, {5, 5}, {511, 512}, {600, 700}, {0, LONG - 1}};
+    noc_manifest m = manifest_of(1, (const noc_step[]){{.kind = NOC_STEP_FOREGROUND_CROP}}, 1);
+
+    for (size_t n = 0; n < sizeof ends / sizeof ends[0]; n++) {
+        float values[2][LONG] = {{0}};
+        int64_t size[3];
+        values[1][ends[n][0]] = values[1][ends[n][1]] = 1;
+        noc_image image = image_of(values[0], 1, 1, 2, LONG);
+        noc_prepared *p = prepare(&m, &image, 1);
+        noc_prepared_size(p, size);
+        ck_assert_int_eq(size[0], 1);
+        ck_assert_int_eq(size[1], 1);
+        ck_assert_int_eq(size[2], ends[n][1] - ends[n][0] + 1);
+        ck_assert_int_eq(noc_prepared_place(p)->origin, LONG + ends[n][0]);
+        noc_prepared_free(p);
+    }
+}
+END_TEST
+
 /* A constant image has no spread, one of zeros nothing that counts: finite all the same. */
 START_TEST(constant_images)
 {
@@ -886,6 +909,7 @@ int main(void)
     tcase_add_test(tests, resampling_of_little);
     tcase_add_test(tests, estimates);
     tcase_add_test(tests, long_rows);
+    tcase_add_test(tests, foreground_of_long_rows);
     tcase_add_test(tests, constant_images);
     tcase_add_test(tests, one_voxel);
     tcase_add_test(tests, wrong_channels);
