@@ -137,6 +137,12 @@ static void apply_link(const noc_prepared *p, const noc_pointwise *link, int cha
     }
 }
 
+/* Within a stored channel, of a voxel of the present volume. */
+static int64_t index_of(const noc_prepared *p, int64_t d, int64_t h, int64_t w)
+{
+    return p->origin + d * p->step[0] + h * p->step[1] + w * p->step[2];
+}
+
 /* `count` values (at most ROW) of a channel from stored index `index` (within the channel), `step` apart,
  * after the first `links` steps. */
 static void chain_values(const noc_prepared *p, int links, int channel, int64_t index, int64_t step,
@@ -159,8 +165,7 @@ static void each_row(const noc_prepared *p, int channel, void (*row)(void *sum, 
         for (int64_t h = 0; h < p->size[1]; h++)
             for (int64_t w = 0; w < p->size[2]; w += ROW) {
                 int count = p->size[2] - w < ROW ? (int)(p->size[2] - w) : ROW;
-                int64_t index = p->origin + d * p->step[0] + h * p->step[1] + w * p->step[2];
-                chain_values(p, p->link_count, channel, index, p->step[2], count, v);
+                chain_values(p, p->link_count, channel, index_of(p, d, h, w), p->step[2], count, v);
                 row(sum, v, count);
             }
 }
@@ -636,8 +641,7 @@ static void read_plane(const void *argument, int64_t d, double *out)
     for (int64_t h = 0; h < p->size[1]; h++)
         for (int64_t w = 0; w < p->size[2]; w += ROW) {
             int count = p->size[2] - w < ROW ? (int)(p->size[2] - w) : ROW;
-            int64_t index = p->origin + d * p->step[0] + h * p->step[1] + w * p->step[2];
-            chain_values(p, p->link_count, source->channel, index, p->step[2], count,
+            chain_values(p, p->link_count, source->channel, index_of(p, d, h, w), p->step[2], count,
                          out + h * p->size[2] + w);
         }
 }
@@ -652,13 +656,6 @@ static noc_resampling resampling_of(const noc_step *step, const int64_t size[3],
     if (step->may_separate_axis)
         r.thick_axis = noc_resample_thick_axis(spacing, step->spacing_mm);
     return r;
-}
-
-/* In the model's order. */
-static void spacing_of(const noc_orientation *orientation, const noc_grid *grid, double spacing[3])
-{
-    for (int a = 0; a < 3; a++)
-        spacing[a] = grid->spacing_mm[orientation->axis[a]];
 }
 
 /* How the mask comes back: by order 1, or by the nearest voxel along the thick axis and where nearest is
@@ -679,7 +676,7 @@ static noc_status add_resample(noc_prepared *p, const noc_step *step, noc_error 
 {
     noc_image image;
     double spacing[3];
-    spacing_of(&p->placement.orientation, &p->grid, spacing);
+    noc_orientation_spacing(&p->placement.orientation, p->grid.spacing_mm, spacing);
     noc_resampling r = resampling_of(step, p->size, spacing);
     noc_status status = make_image(r.to, p->channels, &image, err);
     for (int c = 0; status == NOC_OK && c < p->channels; c++) {
@@ -853,8 +850,7 @@ static void cut_row(const noc_prepared *p, int channel, int64_t d, int64_t h, in
         out[(w - start) * p->channels] = pad_value;
     for (int64_t w = from; w < to; w += ROW) {
         int count = to - w < ROW ? (int)(to - w) : ROW;
-        int64_t index = p->origin + d * p->step[0] + h * p->step[1] + w * p->step[2];
-        chain_values(p, p->link_count, channel, index, p->step[2], count, v);
+        chain_values(p, p->link_count, channel, index_of(p, d, h, w), p->step[2], count, v);
         for (int i = 0; i < count; i++)
             out[(w + i - start) * p->channels] = (float)v[i];
     }

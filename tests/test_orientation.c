@@ -9,6 +9,8 @@
 
 enum { ORIENTATIONS = 48 };
 
+static const double file_spacing[3] = {0.7, 1.5, 3}; /* i, j, k */
+
 static noc_error err;
 
 /* Number n of the 48: axis[m] = where axis m goes (0 = x, 1 = y, 2 = z), sign[m] = to which side. */
@@ -24,14 +26,13 @@ static void orientation_of(int n, int axis[3], double sign[3])
 /* A file whose axes i, j, k lie so in space. */
 static void affine_of(int n, double affine[4][4])
 {
-    static const double spacing[3] = {0.7, 1.5, 3};
     int axis[3];
     double sign[3];
 
     orientation_of(n, axis, sign);
     memset(affine, 0, 16 * sizeof affine[0][0]);
     for (int j = 0; j < 3; j++) {
-        affine[axis[j]][j] = sign[j] * spacing[j];
+        affine[axis[j]][j] = sign[j] * file_spacing[j];
         affine[j][3] = 10 * j - 7;
     }
     affine[3][3] = 1;
@@ -71,12 +72,13 @@ static void check_steps(const double affine[4][4], int model, const int64_t ijk_
                         const noc_orientation *o)
 {
     int axis[3];
-    double sign[3];
+    double sign[3], dhw_spacing[3];
     int64_t dhw[3], origin, step[3];
     int seen[60] = {0};
 
     orientation_of(model, axis, sign);
     noc_orientation_size(o, ijk_size, dhw);
+    noc_orientation_spacing(o, file_spacing, dhw_spacing);
     noc_orientation_steps(o, ijk_size, &origin, step);
     ck_assert_int_eq(dhw[0] * dhw[1] * dhw[2], 60);
     for (int64_t d = 0; d < dhw[0]; d++)
@@ -91,6 +93,7 @@ static void check_steps(const double affine[4][4], int model, const int64_t ijk_
                 for (int m = 0; m < 3; m++) {
                     double moved = place(affine, axis[m], here) - place(affine, axis[m], first);
                     double spacing = noc_affine_column(affine, o->axis[2 - m]);
+                    ck_assert_double_eq_tol(dhw_spacing[2 - m], spacing, 1e-12);
                     ck_assert_double_eq_tol(moved, sign[m] * spacing * (double)along[m], 1e-12);
                 }
             }

@@ -67,8 +67,7 @@ static noc_status find_preparation(const noc_manifest *manifest, need *n, noc_er
     if (status != NOC_OK)
         return status;
     noc_orientation_size(&orientation, n->grid.size, size);
-    for (int axis = 0; axis < 3; axis++)
-        spacing_mm[axis] = n->grid.spacing_mm[orientation.axis[axis]];
+    noc_orientation_spacing(&orientation, n->grid.spacing_mm, spacing_mm);
     noc_prepare_estimate(manifest, size, spacing_mm, n->stored, &n->prepare);
     return NOC_OK;
 }

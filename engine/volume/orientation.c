@@ -141,6 +141,12 @@ void noc_orientation_size(const noc_orientation *orientation, const int64_t ijk[
         dhw[m] = ijk[orientation->axis[m]];
 }
 
+void noc_orientation_spacing(const noc_orientation *orientation, const double ijk[3], double dhw[3])
+{
+    for (int m = 0; m < 3; m++)
+        dhw[m] = ijk[orientation->axis[m]];
+}
+
 void noc_orientation_steps(const noc_orientation *orientation, const int64_t ijk[3], int64_t *origin,
                            int64_t step[3])
 {

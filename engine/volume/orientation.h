@@ -23,8 +23,9 @@ typedef struct noc_orientation {
 noc_status noc_orientation_find(const double affine[4][4], const char *code, noc_orientation *orientation,
                                 noc_error *err);
 
-/* Sizes in model order. */
+/* Sizes and spacings in model order. */
 void noc_orientation_size(const noc_orientation *orientation, const int64_t ijk[3], int64_t dhw[3]);
+void noc_orientation_spacing(const noc_orientation *orientation, const double ijk[3], double dhw[3]);
 
 /* Linear index (in one channel, i fastest) of model voxel (0,0,0), and the step for one voxel along each
  * model axis: index(d,h,w) = *origin + d*step[0] + h*step[1] + w*step[2]. */
