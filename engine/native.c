@@ -32,15 +32,13 @@ static size_t room_floats(int classes, const int64_t widest[2])
 {
     size_t floats = (size_t)classes * (1 + NOC_NATIVE_ROWS);
     for (int a = 0; a < 2; a++)
-        if (!noc_size_mul(floats, (size_t)widest[a], &floats))
-            return SIZE_MAX;
+        floats = noc_size_product(floats, (size_t)widest[a]);
     return floats;
 }
 
 size_t noc_native_bytes(int classes, const int64_t widest[2])
 {
-    size_t bytes;
-    return noc_size_mul(room_floats(classes, widest), sizeof(float), &bytes) ? bytes : SIZE_MAX;
+    return noc_size_product(room_floats(classes, widest), sizeof(float));
 }
 
 static int64_t between(int64_t low, int64_t v, int64_t high)

@@ -19,8 +19,7 @@ static noc_status size_of(const noc_value *value, size_t *floats, noc_error *err
 {
     size_t size = (size_t)value->channels;
     for (int axis = 0; axis < 3; axis++)
-        if (!noc_size_mul(size, (size_t)value->grid[axis], &size))
-            size = SIZE_MAX;
+        size = noc_size_product(size, (size_t)value->grid[axis]);
     if (size > SIZE_MAX / 64)
         return noc_fail(err, NOC_ETOOLARGE, "%s: %d x %d x %d tokens of %d channels do not fit in memory",
                         value->name, value->grid[0], value->grid[1], value->grid[2], value->channels);

@@ -476,17 +476,20 @@ static void add_foreground_crop(noc_prepared *p)
 
 /* ---- an image of its own ---- */
 
+static size_t image_bytes(const int64_t size[3], size_t voxel_bytes)
+{
+    for (int a = 0; a < 3; a++)
+        voxel_bytes = noc_size_product(voxel_bytes, (size_t)size[a]);
+    return voxel_bytes;
+}
+
 /* Of f32, in the model's order. */
 static noc_status make_image(const int64_t size[3], int channels, noc_image *image, noc_error *err)
 {
-    size_t bytes = sizeof(float);
-    *image = (noc_image){.channels = channels, .type = NOC_VOXEL_F32, .slope = 1};
-    bool fits = noc_size_mul(bytes, (size_t)channels, &bytes);
-    for (int a = 0; a < 3; a++) {
-        image->grid.size[a] = size[2 - a];
-        fits = fits && noc_size_mul(bytes, (size_t)size[a], &bytes);
-    }
-    if (!fits || bytes > PTRDIFF_MAX)
+    size_t bytes = image_bytes(size, (size_t)channels * sizeof(float));
+    *image = (noc_image){
+        .grid.size = {size[2], size[1], size[0]}, .channels = channels, .type = NOC_VOXEL_F32, .slope = 1};
+    if (bytes > PTRDIFF_MAX)
         return noc_fail(err, NOC_ETOOLARGE, "%lld x %lld x %lld voxels are beyond this machine's sizes",
                         (long long)size[0], (long long)size[1], (long long)size[2]);
     image->bytes = bytes;
@@ -726,20 +729,6 @@ static noc_status apply_steps(noc_prepared *p, const noc_manifest *manifest, noc
 
 /* ---- needs ---- */
 
-static size_t sum_of(size_t a, size_t b)
-{
-    size_t sum;
-    return noc_size_add(a, b, &sum) ? sum : SIZE_MAX;
-}
-
-static size_t image_bytes(const int64_t size[3], size_t voxel_bytes)
-{
-    for (int a = 0; a < 3; a++)
-        if (!noc_size_mul(voxel_bytes, (size_t)size[a], &voxel_bytes))
-            return SIZE_MAX;
-    return voxel_bytes;
-}
-
 void noc_prepare_estimate(const noc_manifest *manifest, const int64_t size[3], const double spacing_mm[3],
                           size_t stored_bytes, noc_prepare_needs *needs)
 {
@@ -755,15 +744,15 @@ void noc_prepare_estimate(const noc_manifest *manifest, const int64_t size[3], c
             beside = RANKS * sizeof(uint64_t[DIGITS]);
         if (step->kind == NOC_STEP_ZSCORE && step->mask == NOC_ZSCORE_FILLED) {
             n.kept = image_bytes(n.size, voxel);
-            beside = sum_of(n.kept, image_bytes(n.size, 1));
+            beside = noc_size_sum(n.kept, image_bytes(n.size, 1));
         }
         if (step->kind == NOC_STEP_RESAMPLE) {
             noc_resampling r = resampling_of(step, n.size, spacing_mm);
             memcpy(n.size, r.to, sizeof n.size);
             n.kept = image_bytes(n.size, voxel);
-            beside = sum_of(n.kept, noc_resample_bytes(&r));
+            beside = noc_size_sum(n.kept, noc_resample_bytes(&r));
         }
-        size_t now = sum_of(before, beside);
+        size_t now = noc_size_sum(before, beside);
         n.most = now > n.most ? now : n.most;
     }
     *needs = n;

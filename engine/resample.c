@@ -181,36 +181,26 @@ static size_t larger_of(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-static size_t product(int64_t a, int64_t b)
-{
-    size_t out;
-    return noc_size_mul((size_t)a, (size_t)b, &out) ? out : SIZE_MAX;
-}
-
 static room_sizes sizes_of(const noc_resampling *r)
 {
-    const int64_t *from = r->from, *to = r->to;
-    room_sizes s = {.bounds = r->thick_axis < 0 ? 1 : (size_t)from[r->thick_axis]};
-    s.plane = larger_of(larger_of(product(from[1], from[2]), product(from[1], to[2])),
-                        larger_of(product(to[1], to[2]), product(to[0], COLUMNS)));
-    s.plane = larger_of(s.plane, product(from[0], COLUMNS));
-    s.line = larger_of(
-        larger_of(product(from[2] + 2 * CUBIC_PAD, from[1]), product(from[1] + 2 * CUBIC_PAD, to[2])),
-        product(from[0] + 2 * CUBIC_PAD, COLUMNS));
-    if (!noc_size_mul(product(to[1], to[2]), (size_t)from[0], &s.middle))
-        s.middle = SIZE_MAX;
+    const size_t from[3] = {(size_t)r->from[0], (size_t)r->from[1], (size_t)r->from[2]};
+    const size_t to[3] = {(size_t)r->to[0], (size_t)r->to[1], (size_t)r->to[2]};
+    room_sizes s = {.bounds = r->thick_axis < 0 ? 1 : from[r->thick_axis]};
+    s.plane = larger_of(larger_of(noc_size_product(from[1], from[2]), noc_size_product(from[1], to[2])),
+                        larger_of(noc_size_product(to[1], to[2]), noc_size_product(to[0], COLUMNS)));
+    s.plane = larger_of(s.plane, noc_size_product(from[0], COLUMNS));
+    s.line = larger_of(larger_of(noc_size_product(from[2] + 2 * CUBIC_PAD, from[1]),
+                                 noc_size_product(from[1] + 2 * CUBIC_PAD, to[2])),
+                       noc_size_product(from[0] + 2 * CUBIC_PAD, COLUMNS));
+    s.middle = noc_size_product(noc_size_product(to[1], to[2]), from[0]);
     return s;
 }
 
 size_t noc_resample_bytes(const noc_resampling *resampling)
 {
     room_sizes s = sizes_of(resampling);
-    size_t doubles, bytes;
-    if (!noc_size_mul(s.plane, 2, &doubles) || !noc_size_add(doubles, s.line, &doubles) ||
-        !noc_size_add(doubles, 2 * s.bounds, &doubles) || !noc_size_mul(doubles, sizeof(double), &doubles) ||
-        !noc_size_mul(s.middle, sizeof(float), &bytes) || !noc_size_add(bytes, doubles, &bytes))
-        return SIZE_MAX;
-    return bytes;
+    size_t doubles = noc_size_sum(noc_size_sum(noc_size_product(s.plane, 2), s.line), 2 * s.bounds);
+    return noc_size_sum(noc_size_product(doubles, sizeof(double)), noc_size_product(s.middle, sizeof(float)));
 }
 
 static noc_status make_room(const noc_resampling *r, buffers *room, noc_error *err)

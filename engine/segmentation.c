@@ -132,11 +132,12 @@ static size_t bytes_with(const noc_engine *e, int64_t layers, const axis_cuts *h
 {
     const int64_t widest[2] = {h->voxels, w->voxels};
     if (halo_of(e->model->manifest))
-        output_bytes += noc_native_bytes(e->plan->values[e->plan->logits].channels, widest);
+        output_bytes =
+            noc_size_sum(output_bytes, noc_native_bytes(e->plan->values[e->plan->logits].channels, widest));
     if (e->ops->has_memory)
         return output_bytes;
-    return (size_t)(layers * h->widest * w->widest + e->batch) * e->logits_floats * sizeof(float) +
-           output_bytes;
+    size_t windows = (size_t)(layers * h->widest * w->widest + e->batch);
+    return noc_size_sum(noc_size_product(windows, e->logits_floats * sizeof(float)), output_bytes);
 }
 
 /* Of the cuts that fit into memory (0: no limit) those that compute the fewest windows, then the fewest

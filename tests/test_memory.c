@@ -21,6 +21,18 @@ START_TEST(sizes_do_not_overflow)
 }
 END_TEST
 
+START_TEST(sizes_saturate)
+{
+    ck_assert_uint_eq(noc_size_product(6, 7), 42);
+    ck_assert_uint_eq(noc_size_product(SIZE_MAX, 0), 0);
+    ck_assert_uint_eq(noc_size_product(SIZE_MAX / 2 + 1, 2), SIZE_MAX);
+    ck_assert_uint_eq(noc_size_product(SIZE_MAX, SIZE_MAX), SIZE_MAX);
+    ck_assert_uint_eq(noc_size_sum(40, 2), 42);
+    ck_assert_uint_eq(noc_size_sum(SIZE_MAX - 1, 1), SIZE_MAX);
+    ck_assert_uint_eq(noc_size_sum(SIZE_MAX, 2), SIZE_MAX);
+}
+END_TEST
+
 START_TEST(blocks_are_aligned)
 {
     const size_t sizes[] = {0, 1, 63, 64, 65, 1000003};
@@ -120,6 +132,7 @@ int main(void)
     TCase *cases = tcase_create("memory");
 
     tcase_add_test(cases, sizes_do_not_overflow);
+    tcase_add_test(cases, sizes_saturate);
     tcase_add_test(cases, blocks_are_aligned);
     tcase_add_test(cases, too_much_is_an_error);
     tcase_add_test(cases, copies_of_text);

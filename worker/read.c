@@ -96,13 +96,6 @@ static noc_status read_headers(const noc_study *study, const noc_job_rules *rule
     return find_preparation(rules->manifest, n, err);
 }
 
-static size_t add(size_t a, size_t b)
-{
-    size_t sum;
-
-    return noc_size_add(a, b, &sum) ? sum : SIZE_MAX;
-}
-
 /* Bytes of a voxel of all that a segmentation's result becomes. */
 static size_t result_bytes(const noc_manifest *manifest)
 {
@@ -120,13 +113,13 @@ static size_t mib(size_t bytes)
 static noc_status choose_tiles(noc_job *job, const noc_job_rules *rules, const need *n, size_t *segmenting,
                                noc_error *err)
 {
-    size_t volumes = add(n->prepare.kept, n->truth);
+    size_t volumes = noc_size_sum(n->prepare.kept, n->truth);
     noc_error why;
     noc_status status = noc_segmentation_bytes(rules->engine, n->prepare.size, n->voxels, 0, segmenting, err);
 
     job->tile_memory = 0;
     job->is_alone = false;
-    if (status != NOC_OK || add(volumes, *segmenting) <= rules->budget)
+    if (status != NOC_OK || noc_size_sum(volumes, *segmenting) <= rules->budget)
         return status;
     size_t left = rules->budget > volumes ? rules->budget - volumes : 1;
     if (noc_segmentation_bytes(rules->engine, n->prepare.size, n->voxels, left, segmenting, &why) != NOC_OK)
@@ -149,10 +142,10 @@ noc_status noc_job_estimate(noc_job *job, const noc_job_rules *rules, size_t *by
     if (status != NOC_OK)
         return status;
     all = result_bytes(rules->manifest);
-    job->bytes_when_segmented = add(n.voxels * all, n.truth);
+    job->bytes_when_segmented = noc_size_sum(n.voxels * all, n.truth);
     job->bytes_when_finished = n.voxels * all * 2; /* and a copy on its way to a writer */
-    size_t most = add(add(n.stored, n.truth), n.raw);
-    size_t preparing = add(n.prepare.most, n.truth);
+    size_t most = noc_size_sum(noc_size_sum(n.stored, n.truth), n.raw);
+    size_t preparing = noc_size_sum(n.prepare.most, n.truth);
     most = most > job->bytes_when_segmented ? most : job->bytes_when_segmented;
     most = most > preparing ? most : preparing;
     if (most > rules->budget)
@@ -162,7 +155,7 @@ noc_status noc_job_estimate(noc_job *job, const noc_job_rules *rules, size_t *by
     status = choose_tiles(job, rules, &n, &segmenting, err);
     if (status != NOC_OK)
         return status;
-    size_t total = add(add(n.prepare.kept, n.truth), segmenting);
+    size_t total = noc_size_sum(noc_size_sum(n.prepare.kept, n.truth), segmenting);
     *bytes = total > most ? total : most;
     return NOC_OK;
 }

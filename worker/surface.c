@@ -17,8 +17,6 @@ enum { WORD = 64 };
 
 noc_status noc_bits_create(const int64_t size[3], noc_bits *bits, noc_error *err)
 {
-    size_t words;
-
     memset(bits, 0, sizeof *bits);
     for (int axis = 0; axis < 3; axis++)
         if (size[axis] > NOC_SURFACE_AXIS)
@@ -26,9 +24,8 @@ noc_status noc_bits_create(const int64_t size[3], noc_bits *bits, noc_error *err
                             (long long)size[axis], (int)NOC_SURFACE_AXIS);
     memcpy(bits->size, size, sizeof bits->size);
     bits->words = (size[0] + 2 + WORD - 1) / WORD;
-    if (!noc_size_mul((size_t)(size[1] + 2) * (size_t)(size[2] + 2), (size_t)bits->words, &words))
-        words = SIZE_MAX;
-    bits->rows = noc_alloc_zeroed(words, sizeof *bits->rows, err);
+    bits->rows =
+        noc_alloc_zeroed((size_t)((size[1] + 2) * (size[2] + 2) * bits->words), sizeof *bits->rows, err);
     return bits->rows ? NOC_OK : NOC_ENOMEMORY;
 }
 
@@ -265,14 +262,10 @@ static uint16_t *field_place(const field *f, int64_t i, int64_t j, int64_t k)
 /* The pages of `nearest` cost nothing before a plane is transformed. */
 static noc_status field_create(const cloud *c, const double spacing[3], field *f, noc_error *err)
 {
-    size_t places;
-
     memset(f, 0, sizeof *f);
     f->cloud = c;
     memcpy(f->spacing, spacing, sizeof f->spacing);
-    if (!noc_size_mul((size_t)c->size[0] * (size_t)c->size[1], (size_t)c->size[2], &places))
-        places = SIZE_MAX;
-    f->nearest = noc_alloc(places, sizeof *f->nearest, err);
+    f->nearest = noc_alloc((size_t)(c->size[0] * c->size[1] * c->size[2]), sizeof *f->nearest, err);
     f->tries = noc_alloc((size_t)c->size[2], sizeof *f->tries, err);
     f->parabolas = noc_alloc((size_t)c->size[1], sizeof *f->parabolas, err);
     f->from = noc_alloc((size_t)c->size[1], sizeof *f->from, err);

@@ -34,6 +34,20 @@ bool noc_size_add(size_t a, size_t b, size_t *out)
     return true;
 }
 
+size_t noc_size_product(size_t a, size_t b)
+{
+    size_t product;
+
+    return noc_size_mul(a, b, &product) ? product : SIZE_MAX;
+}
+
+size_t noc_size_sum(size_t a, size_t b)
+{
+    size_t sum;
+
+    return noc_size_add(a, b, &sum) ? sum : SIZE_MAX;
+}
+
 void *noc_alloc(size_t count, size_t size, noc_error *err)
 {
     size_t bytes, rounded;

@@ -10,6 +10,9 @@
 /* False on overflow; *out is then untouched. */
 bool noc_size_mul(size_t a, size_t b, size_t *out);
 bool noc_size_add(size_t a, size_t b, size_t *out);
+/* SIZE_MAX on overflow: for sizes that are compared or allocated, where the largest is refused. */
+size_t noc_size_product(size_t a, size_t b);
+size_t noc_size_sum(size_t a, size_t b);
 
 /* count*size bytes aligned to 64, released by free(). NULL with NOC_ENOMEMORY in err on overflow or
  * when there is none. count or size 0 gives a valid pointer. */
