@@ -29,7 +29,6 @@ struct noc_values {
     size_t row_count;
     const noc_case **scored;              /* [row_count] */
     double *means, *low, *high, *counted; /* [class][name] */
-    double *resampled;                    /* [width][RESAMPLES] */
 };
 
 /* ---- names and values ---- */
@@ -142,7 +141,8 @@ static uint64_t next_random(uint64_t *state)
 
 typedef struct bootstrap {
     noc_values *values;
-    double *work; /* [thread][2][width] */
+    double *work;      /* [thread][2][width] */
+    double *resampled; /* [width][RESAMPLES] */
 } bootstrap;
 
 static void resample(void *argument, int piece, int thread)
@@ -158,7 +158,7 @@ static void resample(void *argument, int piece, int thread)
         add_row(v->rows + row * (size_t)v->width, v->width, sum, counted);
     }
     for (int i = 0; i < v->width; i++)
-        v->resampled[(size_t)i * RESAMPLES + (size_t)piece] = quotient(sum[i], counted[i]);
+        b->resampled[(size_t)i * RESAMPLES + (size_t)piece] = quotient(sum[i], counted[i]);
 }
 
 static int compare_numbers(const void *a, const void *b)
@@ -171,8 +171,9 @@ static int compare_numbers(const void *a, const void *b)
 /* From the 2.5th to the 97.5th percentile of the resampled means; of those that have one. */
 static void find_interval(void *argument, int i, int thread)
 {
-    noc_values *v = ((bootstrap *)argument)->values;
-    double *means = v->resampled + (size_t)i * RESAMPLES;
+    bootstrap *b = argument;
+    noc_values *v = b->values;
+    double *means = b->resampled + (size_t)i * RESAMPLES;
     size_t count = 0;
 
     (void)thread;
@@ -197,16 +198,19 @@ static void fill_means(noc_values *v)
 
 static noc_status fill_intervals(noc_values *v, noc_pool *pool, noc_error *err)
 {
+    size_t width = (size_t)v->width;
     bootstrap b = {.values = v,
-                   .work =
-                       noc_alloc((size_t)noc_pool_threads(pool) * 2 * (size_t)v->width, sizeof *b.work, err)};
+                   .work = noc_alloc((size_t)noc_pool_threads(pool) * 2 * width, sizeof *b.work, err),
+                   .resampled = noc_alloc(width * RESAMPLES, sizeof *b.resampled, err)};
+    bool has_room = b.work && b.resampled;
 
-    if (!b.work)
-        return NOC_ENOMEMORY;
-    noc_pool_run(pool, RESAMPLES, resample, &b);
-    noc_pool_run(pool, v->width, find_interval, &b);
+    if (has_room) {
+        noc_pool_run(pool, RESAMPLES, resample, &b);
+        noc_pool_run(pool, v->width, find_interval, &b);
+    }
     free(b.work);
-    return NOC_OK;
+    free(b.resampled);
+    return has_room ? NOC_OK : NOC_ENOMEMORY;
 }
 
 static bool allocate(noc_values *v, noc_error *err)
@@ -218,8 +222,7 @@ static bool allocate(noc_values *v, noc_error *err)
            (v->means = noc_alloc_zeroed(width, sizeof *v->means, err)) &&
            (v->counted = noc_alloc_zeroed(width, sizeof *v->counted, err)) &&
            (v->low = noc_alloc(width, sizeof *v->low, err)) &&
-           (v->high = noc_alloc(width, sizeof *v->high, err)) &&
-           (v->resampled = noc_alloc(width * RESAMPLES, sizeof *v->resampled, err));
+           (v->high = noc_alloc(width, sizeof *v->high, err));
 }
 
 noc_status noc_values_create(const noc_evaluate *all, noc_pool *pool, noc_values **values, noc_error *err)
@@ -263,19 +266,20 @@ void noc_values_free(noc_values *values)
     free(values->counted);
     free(values->low);
     free(values->high);
-    free(values->resampled);
     free(values);
 }
 
 /* As nnU-Net: of the means of all labels; regions only where there are no labels. */
-static double foreground_mean(const noc_values *v, int name)
+static void foreground_means(const noc_values *v, double means[VALUES])
 {
     int count = v->all->label_count > 0 ? v->all->label_count : v->classes;
-    double sum = 0;
 
-    for (int class = 0; class < count; class ++)
-        sum += v->means[class * v->names_count + name];
-    return quotient(sum, count);
+    for (int i = 0; i < v->names_count; i++) {
+        double sum = 0;
+        for (int class = 0; class < count; class ++)
+            sum += v->means[class * v->names_count + i];
+        means[i] = quotient(sum, count);
+    }
 }
 
 /* ---- numbers ---- */
@@ -316,7 +320,7 @@ static void json_values(const noc_values *v, const double *low, const double *hi
         bool is_new = strcmp(group, n->group) != 0;
         if (is_new && group[0])
             noc_text_add(text, "}");
-        noc_text_add(text, "%s", i > first && !(is_new && n->group[0] && i == first) ? "," : "");
+        noc_text_add(text, "%s", i > first ? "," : "");
         if (is_new && n->group[0])
             noc_text_add(text, "\"%s\":{", n->group);
         noc_text_add(text, "\"%s\":", n->name);
@@ -373,8 +377,7 @@ void noc_values_add_json(const noc_values *values, noc_text *text)
     json_classes(v, v->means, NULL, text);
     noc_text_add(text, ",\n\"intervals\":");
     json_classes(v, v->low, v->high, text);
-    for (int i = 0; i < v->names_count; i++)
-        foreground[i] = foreground_mean(v, i);
+    foreground_means(v, foreground);
     noc_text_add(text, ",\n\"foreground_mean\":");
     json_values(v, foreground, NULL, text);
     noc_text_add(text, ",\n\"failures\":{");
@@ -468,8 +471,7 @@ void noc_values_add_summary(const noc_values *values, noc_text *text)
     const noc_values *v = values;
     double foreground[VALUES] = {0};
 
-    for (int i = 0; i < v->names_count; i++)
-        foreground[i] = foreground_mean(v, i);
+    foreground_means(v, foreground);
     noc_text_add(text, "{\n    \"foreground_mean\": ");
     summary_values(foreground, text);
     noc_text_add(text, ",\n    \"mean\": ");
