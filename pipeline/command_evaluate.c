@@ -115,6 +115,5 @@ int noc_command_evaluate(const noc_settings *settings)
         noc_result_folder_close(&all.folder);
     free(all.labels);
     free(all.regions);
-    free(all.found);
     return code;
 }

@@ -34,7 +34,6 @@ typedef struct noc_evaluate {
     noc_class *regions; /* owned; of --regions */
     int region_count;
     bool has_labels; /* --labels was given */
-    bool *found;     /* [NOC_LABEL_COUNT] owned; labels of any file */
     noc_case_list list;
 } noc_evaluate;
 

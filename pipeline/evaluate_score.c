@@ -19,7 +19,8 @@ typedef struct scoring {
     noc_evaluate *all;
     noc_nifti_options options;
     size_t memory;        /* of one thread */
-    pthread_mutex_t lock; /* of HDF5 and all->found */
+    bool *found;          /* [NOC_LABEL_COUNT] owned; labels of any file */
+    pthread_mutex_t lock; /* of HDF5 and found */
 } scoring;
 
 /* A mask or a truth as it was read. */
@@ -33,7 +34,7 @@ static void note_labels(scoring *s, const noc_label_map *map)
 {
     pthread_mutex_lock(&s->lock);
     for (int b = 0; b < map->box_count; b++)
-        s->all->found[map->boxes[b].label] = true;
+        s->found[map->boxes[b].label] = true;
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -200,17 +201,17 @@ static void score_piece(void *argument, int i, int thread)
 
 /* ---- every case has every class ---- */
 
-static noc_status list_found_labels(noc_evaluate *all, noc_error *err)
+static noc_status list_found_labels(noc_evaluate *all, const bool *found, noc_error *err)
 {
     int count = 0;
 
     for (int label = 1; label < NOC_LABEL_COUNT; label++)
-        count += all->found[label];
+        count += found[label];
     all->labels = noc_alloc((size_t)count, sizeof *all->labels, err);
     if (!all->labels)
         return NOC_ENOMEMORY;
     for (int label = 1; label < NOC_LABEL_COUNT; label++)
-        if (all->found[label])
+        if (found[label])
             all->labels[all->label_count++] = class_of_label(label);
     return NOC_OK;
 }
@@ -255,14 +256,15 @@ noc_status noc_evaluate_score(noc_evaluate *all, noc_pool *pool, noc_error *err)
     noc_status status = NOC_OK;
 
     s.options = (noc_nifti_options){.max_bytes = s.memory / 2, .assume_ras = all->settings->assume_ras};
-    all->found = noc_alloc_zeroed(NOC_LABEL_COUNT, sizeof *all->found, err);
-    if (!all->found)
+    s.found = noc_alloc_zeroed(NOC_LABEL_COUNT, sizeof *s.found, err);
+    if (!s.found)
         return NOC_ENOMEMORY;
     pthread_mutex_init(&s.lock, NULL);
     noc_pool_run(pool, (int)all->list.count, score_piece, &s);
     pthread_mutex_destroy(&s.lock);
     if (!all->has_labels)
-        status = list_found_labels(all, err);
+        status = list_found_labels(all, s.found, err);
+    free(s.found);
     for (size_t i = 0; status == NOC_OK && i < all->list.count; i++)
         if (all->list.cases[i].failure.status == NOC_OK)
             status = complete_case(all, &all->list.cases[i], err);
