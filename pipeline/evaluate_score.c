@@ -226,28 +226,33 @@ const noc_class *noc_evaluate_class(const noc_evaluate *all, int index)
     return index < all->label_count ? &all->labels[index] : &all->regions[index - all->label_count];
 }
 
-/* What it has comes in the order of the classes; what it lacks is empty in both. */
+/* What it has comes in the order of the classes; what it lacks is empty in both, which is the same for every
+ * class. */
 static noc_status complete_case(const noc_evaluate *all, noc_case *c, noc_error *err)
 {
     const noc_label_map nothing = {.size = {c->size[0], c->size[1], c->size[2]}};
+    const noc_class any = {.bit = -1};
     int classes = noc_evaluate_class_count(all), used = 0;
-    noc_status status = NOC_OK;
-    noc_evaluation *complete = noc_alloc((size_t)classes, sizeof *complete, err);
+    noc_evaluation empty;
 
+    if (c->score_count == classes)
+        return NOC_OK;
+    noc_status status =
+        noc_class_evaluate(&any, &nothing, &nothing, c->spacing_mm, &all->tolerances, &empty, err);
+    if (status != NOC_OK)
+        return status;
+    noc_evaluation *complete = noc_alloc((size_t)classes, sizeof *complete, err);
     if (!complete)
         return NOC_ENOMEMORY;
-    for (int i = 0; status == NOC_OK && i < classes; i++) {
-        const noc_class *class = noc_evaluate_class(all, i);
-        if (used < c->score_count && strcmp(c->scores[used].metric.label, class->label) == 0)
-            complete[i] = c->scores[used++];
-        else
-            status = noc_class_evaluate(class, &nothing, &nothing, c->spacing_mm, &all->tolerances,
-                                        &complete[i], err);
+    for (int i = 0; i < classes; i++) {
+        bool has_it = used < c->score_count &&
+                      strcmp(c->scores[used].metric.label, noc_evaluate_class(all, i)->label) == 0;
+        complete[i] = has_it ? c->scores[used++] : empty;
     }
     free(c->scores);
     c->scores = complete;
     c->score_count = classes;
-    return status;
+    return NOC_OK;
 }
 
 noc_status noc_evaluate_score(noc_evaluate *all, noc_pool *pool, noc_error *err)
