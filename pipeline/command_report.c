@@ -8,6 +8,7 @@
 #include "catalog/catalog.h"
 #include "engine/base/file.h"
 #include "engine/base/text.h"
+#include "worker/score.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -15,17 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RATIOS = 7 };
-
-static const char *const ratio_names[RATIOS] = {"dice",     "iou",           "precision",        "recall",
-                                                "truth_ml", "prediction_ml", "volume_similarity"};
-enum { DICE = 0, PREDICTION_ML = 5 };
-
 /* Sums over the studies with a truth; a ratio that is nan does not count. */
 typedef struct label_mean {
     char label[NOC_METRIC_TEXT], name[NOC_METRIC_TEXT];
-    int64_t studies, counted[RATIOS];
-    double sum[RATIOS];
+    int64_t studies, counted[NOC_RATIO_COUNT];
+    double sum[NOC_RATIO_COUNT];
 } label_mean;
 
 typedef struct report {
@@ -36,13 +31,6 @@ typedef struct report {
     int64_t states[NOC_STATE_COUNT];
     bool has_rows;
 } report;
-
-static void ratios_of(const noc_metric *m, double out[RATIOS])
-{
-    const double values[RATIOS] = {m->dice,     m->iou,           m->precision,        m->recall,
-                                   m->truth_ml, m->prediction_ml, m->volume_similarity};
-    memcpy(out, values, sizeof(values));
-}
 
 /* printf may write a nan with a sign. */
 static void add_number(noc_text *text, double value, bool is_json)
@@ -80,16 +68,16 @@ static noc_status find_mean(report *all, const noc_metric *metric, label_mean **
 
 static noc_status add_to_means(report *all, const noc_metric *metric, noc_error *err)
 {
-    double values[RATIOS];
+    double values[NOC_RATIO_COUNT];
     label_mean *mean = NULL;
     if (!metric->has_truth)
         return NOC_OK;
     noc_status status = find_mean(all, metric, &mean, err);
     if (status != NOC_OK)
         return status;
-    ratios_of(metric, values);
+    noc_metric_ratios(metric, values);
     mean->studies++;
-    for (int i = 0; i < RATIOS; i++) {
+    for (int i = 0; i < NOC_RATIO_COUNT; i++) {
         if (!isnan(values[i])) {
             mean->counted[i]++;
             mean->sum[i] += values[i];
@@ -108,15 +96,15 @@ static double mean_of(const label_mean *mean, int ratio)
 static void csv_header(noc_text *text)
 {
     noc_text_add(text, "key,state,failure,label,name,tp,fp,fn,tn");
-    for (int i = 0; i < RATIOS; i++)
-        noc_text_add(text, ",%s", ratio_names[i]);
+    for (int i = 0; i < NOC_RATIO_COUNT; i++)
+        noc_text_add(text, ",%s", noc_ratio_names[i]);
     noc_text_add(text, "\n");
 }
 
 static void csv_metric(noc_text *text, const noc_metric *m)
 {
-    double values[RATIOS];
-    ratios_of(m, values);
+    double values[NOC_RATIO_COUNT];
+    noc_metric_ratios(m, values);
     noc_text_add(text, ",");
     noc_text_add_csv(text, m->label);
     noc_text_add(text, ",");
@@ -125,9 +113,9 @@ static void csv_metric(noc_text *text, const noc_metric *m)
         noc_text_add(text, ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64, m->tp, m->fp, m->fn, m->tn);
     else
         noc_text_add(text, ",,,,");
-    for (int i = 0; i < RATIOS; i++) {
+    for (int i = 0; i < NOC_RATIO_COUNT; i++) {
         noc_text_add(text, ",");
-        if (m->has_truth || i == PREDICTION_ML)
+        if (m->has_truth || i == NOC_PREDICTION_ML)
             add_number(text, values[i], false);
     }
     noc_text_add(text, "\n");
@@ -149,8 +137,8 @@ static void csv_row(report *all, const noc_result_row *row, const noc_metric *me
 
 static void json_metric(noc_text *text, const noc_metric *m)
 {
-    double values[RATIOS];
-    ratios_of(m, values);
+    double values[NOC_RATIO_COUNT];
+    noc_metric_ratios(m, values);
     noc_text_add(text, ",\"label\":");
     noc_text_add_json(text, m->label);
     noc_text_add(text, ",\"name\":");
@@ -158,10 +146,10 @@ static void json_metric(noc_text *text, const noc_metric *m)
     if (m->has_truth)
         noc_text_add(text, ",\"tp\":%" PRIu64 ",\"fp\":%" PRIu64 ",\"fn\":%" PRIu64 ",\"tn\":%" PRIu64, m->tp,
                      m->fp, m->fn, m->tn);
-    for (int i = 0; i < RATIOS; i++) {
-        if (!m->has_truth && i != PREDICTION_ML)
+    for (int i = 0; i < NOC_RATIO_COUNT; i++) {
+        if (!m->has_truth && i != NOC_PREDICTION_ML)
             continue;
-        noc_text_add(text, ",\"%s\":", ratio_names[i]);
+        noc_text_add(text, ",\"%s\":", noc_ratio_names[i]);
         add_number(text, values[i], true);
     }
 }
@@ -192,8 +180,8 @@ static void json_means(const report *all, noc_text *text)
         noc_text_add(text, ":{\"name\":");
         noc_text_add_json(text, mean->name);
         noc_text_add(text, ",\"studies\":%" PRId64, mean->studies);
-        for (int j = 0; j < RATIOS; j++) {
-            noc_text_add(text, ",\"%s\":", ratio_names[j]);
+        for (int j = 0; j < NOC_RATIO_COUNT; j++) {
+            noc_text_add(text, ",\"%s\":", noc_ratio_names[j]);
             add_number(text, mean_of(mean, j), true);
         }
         noc_text_add(text, "}");
@@ -240,12 +228,12 @@ static void table_means(const report *all, noc_text *text)
         const label_mean *mean = &all->means[i];
         char head[48];
         snprintf(head, sizeof(head), "mean of %" PRId64 " (dice of %" PRId64 ")", mean->studies,
-                 mean->counted[DICE]);
+                 mean->counted[NOC_DICE]);
         noc_text_add(text, "%-32s %-6s %-20s", head, mean->label, mean->name);
-        table_cell(text, mean_of(mean, DICE), true);
-        table_cell(text, mean_of(mean, 1), true);
-        table_cell(text, mean_of(mean, 4), true);
-        table_cell(text, mean_of(mean, PREDICTION_ML), true);
+        table_cell(text, mean_of(mean, NOC_DICE), true);
+        table_cell(text, mean_of(mean, NOC_IOU), true);
+        table_cell(text, mean_of(mean, NOC_TRUTH_ML), true);
+        table_cell(text, mean_of(mean, NOC_PREDICTION_ML), true);
         noc_text_add(text, "\n");
     }
 }

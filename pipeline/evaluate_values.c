@@ -5,6 +5,7 @@
 
 #include "engine/base/log.h"
 #include "engine/base/memory.h"
+#include "worker/score.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -12,14 +13,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { VALUES = 24 + NOC_TOLERANCES, NAME = 40, RESAMPLES = 1000 };
+/* Places in the values of a class. */
+enum {
+    COUNTS = 4,
+    HD95 = COUNTS + NOC_RATIO_COUNT,
+    SURFACE_DICE = HD95 + 2,
+    VALUES = SURFACE_DICE + NOC_TOLERANCES + 10 /* at most */
+};
+
+enum { NAME = 40, RESAMPLES = 1000 };
 
 /* A value's name, and the group of values that it stands in ("" none). */
 typedef struct value_name {
     char group[12], name[NAME];
 } value_name;
-
-enum { COUNTS = 4, DICE = 4, IOU = 5, RATIOS = 11, HD95 = 11, SURFACE_DICE = 13 };
 
 struct noc_values {
     const noc_evaluate *all;
@@ -43,23 +50,15 @@ static void add_name(noc_values *v, const char *group, const char *name)
 
 static void fill_names(noc_values *v)
 {
-    static const char *const plain[] = {"tp",
-                                        "fp",
-                                        "fn",
-                                        "tn",
-                                        "dice",
-                                        "iou",
-                                        "precision",
-                                        "recall",
-                                        "truth_ml",
-                                        "prediction_ml",
-                                        "volume_similarity"};
+    static const char *const counts[COUNTS] = {"tp", "fp", "fn", "tn"};
     static const char *const areas[] = {"asd_truth_to_prediction", "asd_prediction_to_truth", "truth_mm2",
                                         "prediction_mm2"};
     char name[NAME];
 
-    for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++)
-        add_name(v, "", plain[i]);
+    for (int i = 0; i < COUNTS; i++)
+        add_name(v, "", counts[i]);
+    for (int i = 0; i < NOC_RATIO_COUNT; i++)
+        add_name(v, "", noc_ratio_names[i]);
     add_name(v, "deepmind", "hd95");
     add_name(v, "deepmind", "hd100");
     for (int t = 0; t < v->all->tolerances.count; t++) {
@@ -82,10 +81,7 @@ static void fill_values(const noc_evaluate *all, const noc_evaluation *e, double
     const noc_metric *m = &e->metric;
     const noc_surface *s = &e->surface;
     double penalty = all->settings->penalty_mm;
-    const double first[] = {(double)m->tp,    (double)m->fp,    (double)m->fn,        (double)m->tn,
-                            m->dice,          m->iou,           m->precision,         m->recall,
-                            m->truth_ml,      m->prediction_ml, m->volume_similarity, s->deepmind.hd95,
-                            s->deepmind.hd100};
+    const double counts[COUNTS] = {(double)m->tp, (double)m->fp, (double)m->fn, (double)m->tn};
     const double rest[] = {s->deepmind.asd_truth_to_prediction,
                            s->deepmind.asd_prediction_to_truth,
                            s->deepmind.truth_mm2,
@@ -98,16 +94,19 @@ static void fill_values(const noc_evaluate *all, const noc_evaluation *e, double
                            noc_brats_distance(e, s->deepmind.hd95, penalty)};
     size_t tolerances = (size_t)all->tolerances.count;
 
-    memcpy(out, first, sizeof first);
+    memcpy(out, counts, sizeof counts);
+    noc_metric_ratios(m, out + COUNTS);
+    out[HD95] = s->deepmind.hd95;
+    out[HD95 + 1] = s->deepmind.hd100;
     memcpy(out + SURFACE_DICE, s->deepmind.surface_dice, tolerances * sizeof *out);
     memcpy(out + SURFACE_DICE + tolerances, rest, sizeof rest);
     if (strcmp(all->settings->convention, "brats") != 0)
         return;
     for (size_t i = 0; i < tolerances; i++)
         out[SURFACE_DICE + i] = noc_brats_ratio(e, out[SURFACE_DICE + i]);
-    for (int i = DICE; i < RATIOS; i++)
-        if (i != 8 && i != 9) /* not the volumes */
-            out[i] = noc_brats_ratio(e, out[i]);
+    for (int i = 0; i < NOC_RATIO_COUNT; i++)
+        if (i != NOC_TRUTH_ML && i != NOC_PREDICTION_ML)
+            out[COUNTS + i] = noc_brats_ratio(e, out[COUNTS + i]);
     for (int i = HD95; i < SURFACE_DICE; i++)
         out[i] = noc_brats_distance(e, out[i], penalty);
 }
@@ -440,10 +439,10 @@ static void summary_number(noc_text *text, const char *key, double value, bool i
 static void summary_values(const double *value, noc_text *text)
 {
     noc_text_add(text, "{");
-    summary_number(text, "Dice", value[DICE], true);
+    summary_number(text, "Dice", value[COUNTS + NOC_DICE], true);
     summary_number(text, "FN", value[2], false);
     summary_number(text, "FP", value[1], false);
-    summary_number(text, "IoU", value[IOU], false);
+    summary_number(text, "IoU", value[COUNTS + NOC_IOU], false);
     summary_number(text, "TN", value[3], false);
     summary_number(text, "TP", value[0], false);
     summary_number(text, "n_pred", value[0] + value[1], false);
@@ -496,7 +495,8 @@ void noc_values_log(const noc_values *values)
     const noc_values *v = values;
 
     for (int class = 0; class < v->classes; class ++) {
-        size_t dice = (size_t)(class * v->names_count + DICE), hd95 = (size_t)(class * v->names_count + HD95);
+        size_t first = (size_t)(class * v->names_count), dice = first + COUNTS + NOC_DICE,
+               hd95 = first + HD95;
         noc_log(NOC_LOG_INFO,
                 "label %s: Dice %.4f (%.4f to %.4f) of %.0f cases, HD95 %.2f mm (%.2f to %.2f) of %.0f",
                 noc_evaluate_class(v->all, class)->label, v->means[dice], v->low[dice], v->high[dice],

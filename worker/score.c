@@ -201,6 +201,20 @@ void noc_metric_derive(noc_metric *metric, double voxel_ml)
     metric->prediction_ml = (tp + fp) * voxel_ml;
 }
 
+const char *const noc_ratio_names[NOC_RATIO_COUNT] = {
+    "dice", "iou", "precision", "recall", "truth_ml", "prediction_ml", "volume_similarity"};
+
+void noc_metric_ratios(const noc_metric *metric, double ratios[NOC_RATIO_COUNT])
+{
+    ratios[NOC_DICE] = metric->dice;
+    ratios[NOC_IOU] = metric->iou;
+    ratios[NOC_PRECISION] = metric->precision;
+    ratios[NOC_RECALL] = metric->recall;
+    ratios[NOC_TRUTH_ML] = metric->truth_ml;
+    ratios[NOC_PREDICTION_ML] = metric->prediction_ml;
+    ratios[NOC_VOLUME_SIMILARITY] = metric->volume_similarity;
+}
+
 static void fill_metric(noc_metric *m, const counter *c, int class, size_t voxels, bool has_truth,
                         double voxel_ml)
 {

@@ -29,4 +29,18 @@ noc_status noc_score(const noc_manifest *manifest, const noc_grid *grid, const v
  * ml. */
 void noc_metric_derive(noc_metric *metric, double voxel_ml);
 
+/* These ratios and volumes, in the order in which they are told. */
+enum {
+    NOC_DICE,
+    NOC_IOU,
+    NOC_PRECISION,
+    NOC_RECALL,
+    NOC_TRUTH_ML,
+    NOC_PREDICTION_ML,
+    NOC_VOLUME_SIMILARITY,
+    NOC_RATIO_COUNT
+};
+extern const char *const noc_ratio_names[NOC_RATIO_COUNT]; /* "dice", ... */
+void noc_metric_ratios(const noc_metric *metric, double ratios[NOC_RATIO_COUNT]);
+
 #endif
