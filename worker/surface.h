@@ -1,11 +1,13 @@
 /* Distances between the surfaces of two masks, exact, by the rules of the programs whose numbers the field
  * publishes:
  *
- *   deepmind  google-deepmind/surface-distance: the surface passes through the corner points between 2x2x2
- * voxels that are not all alike; a point weighs as much as its surfels, in mm2 (Nikolov et al.,
- * arXiv:1809.04430) monai     compute_hausdorff_distance, compute_average_surface_distance: points are the
- * centres of mask voxels with a background 6-neighbour, all of one weight; percentiles of each direction
- * interpolated medpy     medpy.metric.binary.hd95: the points of monai, both directions in one list
+ * - deepmind: google-deepmind/surface-distance. The surface passes through the corner points between 2x2x2
+ *   voxels that are not all alike; a point weighs as much as its surfels, in mm2 (Nikolov et al.,
+ *   arXiv:1809.04430).
+ * - monai: compute_hausdorff_distance, compute_average_surface_distance. Points are the centres of mask
+ *   voxels with a background 6-neighbour, all of one weight; percentiles of each direction are
+ *   interpolated.
+ * - medpy: medpy.metric.binary.hd95. The points of monai, both directions in one list.
  *
  * Beyond the volume is background. Distances are in mm, d(a -> b) from each point of a to the nearest of b.
  */
