@@ -318,6 +318,28 @@ START_TEST(a_label_map_knows_where_labels_lie)
 }
 END_TEST
 
+/* Bytes are the map's own only where they are the values. */
+START_TEST(scaled_bytes_are_labels_by_their_values)
+{
+    static const struct {
+        double slope, inter;
+        int label, voxel_bytes;
+    } scales[] = {{1, 0, 3, 1}, {2, 0, 6, 2}, {1, 1, 4, 2}};
+    noc_label_map map;
+
+    for (size_t s = 0; s < sizeof scales / sizeof scales[0]; s++) {
+        noc_image image = image_of(NOC_VOXEL_U8, (const uint8_t[]){3, 3, 3, 3}, 2, 2);
+        image.slope = scales[s].slope;
+        image.inter = scales[s].inter;
+        ck_assert_int_eq(noc_label_map_make(&image, &map, NULL), NOC_OK);
+        ck_assert_int_eq(map.voxel_bytes, scales[s].voxel_bytes);
+        ck_assert_int_eq(map.boxes[0].label, scales[s].label);
+        noc_label_map_clear(&map);
+        noc_image_clear(&image);
+    }
+}
+END_TEST
+
 START_TEST(what_is_no_label_is_named)
 {
     static const float bad[] = {-1, 0.5F, NAN, INFINITY, 65536};
@@ -381,6 +403,7 @@ int main(void)
     tcase_add_test(tests, values_do_not_depend_on_the_place_in_the_box);
     tcase_add_test(tests, masks_far_from_each_other);
     tcase_add_test(tests, a_label_map_knows_where_labels_lie);
+    tcase_add_test(tests, scaled_bytes_are_labels_by_their_values);
     tcase_add_test(tests, what_is_no_label_is_named);
     tcase_add_test(tests, regions_of_predictions_may_be_bits);
     tcase_add_test(tests, an_axis_too_long_is_refused);

@@ -15,6 +15,11 @@ typedef struct reading {
     uint32_t *box_of; /* [NOC_LABEL_COUNT] place in boxes + 1, 0: not seen yet */
 } reading;
 
+bool noc_is_label(double value)
+{
+    return value >= 0 && value < NOC_LABEL_COUNT && value == floor(value);
+}
+
 /* NULL only when memory ends. */
 static noc_label_box *find_box(reading *r, uint16_t label, noc_error *err)
 {
@@ -67,7 +72,7 @@ static noc_status take_values(reading *r, size_t first, uint16_t *row, noc_error
     noc_image_values(r->image, first, 1, ni, r->values);
     for (size_t i = 0; i < ni; i++) {
         double value = r->values[i];
-        if (!(value >= 0 && value < NOC_LABEL_COUNT && value == floor(value)))
+        if (!noc_is_label(value))
             return noc_fail(err, NOC_EDATA,
                             "it is %g at voxel (%zu, %zu, %zu), not a label (0, 1, ... 65535)", value, i,
                             first / ni % nj, first / ni / nj);
@@ -121,7 +126,7 @@ noc_status noc_label_map_make(noc_image *image, noc_label_map *map, noc_error *e
     if (image->channels != 1)
         return noc_fail(err, NOC_ECHANNELS, "it has %d channels, expected 1", image->channels);
     memcpy(map->size, image->grid.size, sizeof map->size);
-    if (image->type == NOC_VOXEL_U8 && image->slope == 1 && image->inter == 0) {
+    if (noc_image_is_plain_bytes(image)) {
         map->voxel_bytes = 1;
         map->voxels = image->voxels;
         image->voxels = NULL;

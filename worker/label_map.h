@@ -6,6 +6,9 @@
 
 enum { NOC_LABEL_COUNT = 65536 };
 
+/* True of 0, 1, ... 65535. */
+bool noc_is_label(double value);
+
 /* The smallest box that holds a label; both ends are inside. */
 typedef struct noc_label_box {
     uint16_t label;

@@ -1,23 +1,23 @@
-/* Counts of all labels in one pass. Every stored label is looked up once as a set of classes (bit c: it
- * belongs to label or region c), so labels and overlapping regions are counted alike. */
+/* Counts of all classes in one pass. Every stored label is looked up once: for labels as the one class that
+ * it is, for regions, which overlap, as the set of those that it belongs to (bit r: region r). */
 #include "worker/score.h"
 
 #include "engine/base/memory.h"
+#include "worker/label_map.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK = 4096, TABLE = 65536, BYTES = 256 /* values of one */ };
+enum { CHUNK = 4096, BYTES = 256 /* values of one */ };
 
-/* One class is a label or a region. Labels of a label model exclude each other, so a voxel is in at most
- * one of them; regions overlap. */
+/* One class is a label or a region. */
 typedef struct counter {
     int class_count;
     bool has_regions;
-    int32_t *class_of;                 /* [TABLE] labels: class + 1 of a stored label, or 0 */
-    uint32_t *regions_of;              /* [TABLE] regions: bits of a stored label */
+    int32_t *class_of;                 /* [NOC_LABEL_COUNT] labels: class + 1 of a stored label, or 0 */
+    uint32_t *regions_of;              /* [NOC_LABEL_COUNT] regions: bits of a stored label */
     uint64_t *tp, *truth, *prediction; /* [class_count] */
 } counter;
 
@@ -39,14 +39,14 @@ static void fill_tables(counter *c, const noc_manifest *manifest)
 {
     if (!c->has_regions) {
         for (int i = 0; i < manifest->label_count; i++)
-            if (manifest->labels[i].index > 0 && manifest->labels[i].index < TABLE)
+            if (manifest->labels[i].index > 0 && manifest->labels[i].index < NOC_LABEL_COUNT)
                 c->class_of[manifest->labels[i].index] = i + 1;
         return;
     }
     for (int r = 0; r < manifest->region_count; r++)
         for (int t = 0; t < manifest->regions[r].truth_label_count; t++) {
             int label = manifest->regions[r].truth_labels[t];
-            if (label >= 0 && label < TABLE)
+            if (label >= 0 && label < NOC_LABEL_COUNT)
                 c->regions_of[label] |= (uint32_t)1 << r;
         }
 }
@@ -61,9 +61,9 @@ static noc_status counter_create(counter *c, const noc_manifest *manifest, noc_e
     c->truth = noc_alloc_zeroed(n, sizeof *c->truth, err);
     c->prediction = noc_alloc_zeroed(n, sizeof *c->prediction, err);
     if (c->has_regions)
-        c->regions_of = noc_alloc_zeroed(TABLE, sizeof *c->regions_of, err);
+        c->regions_of = noc_alloc_zeroed(NOC_LABEL_COUNT, sizeof *c->regions_of, err);
     else
-        c->class_of = noc_alloc_zeroed(TABLE, sizeof *c->class_of, err);
+        c->class_of = noc_alloc_zeroed(NOC_LABEL_COUNT, sizeof *c->class_of, err);
     if (!c->tp || !c->truth || !c->prediction ||
         !(c->has_regions ? (void *)c->regions_of : (void *)c->class_of)) {
         counter_clear(c);
@@ -82,7 +82,7 @@ static uint32_t element(const void *data, int bytes, size_t i)
 
 static uint32_t stored_label(double value)
 {
-    return value >= 0 && value < TABLE ? (uint32_t)value : 0;
+    return value >= 0 && value < NOC_LABEL_COUNT ? (uint32_t)value : 0;
 }
 
 static void count_label(counter *c, uint32_t truth, uint32_t prediction, uint64_t voxels)
@@ -155,11 +155,6 @@ static noc_status count_bytes(counter *c, const uint8_t *predicted, bool is_bits
             count_pair(c, at / BYTES, at % BYTES, is_bits, pairs[at]);
     free(pairs);
     return NOC_OK;
-}
-
-static bool is_plain_bytes(const noc_image *image)
-{
-    return image->type == NOC_VOXEL_U8 && image->slope == 1 && image->inter == 0;
 }
 
 static void region_label(const noc_region *region, char text[NOC_METRIC_TEXT])
@@ -266,7 +261,7 @@ noc_status noc_score(const noc_manifest *manifest, const noc_grid *grid, const v
         counter_clear(&c);
         return NOC_ENOMEMORY;
     }
-    if (truth && bytes == 1 && is_plain_bytes(truth))
+    if (truth && bytes == 1 && noc_image_is_plain_bytes(truth))
         status = count_bytes(&c, predicted, region_bytes > 0, truth->voxels, voxels, err);
     else
         count_values(&c, predicted, bytes, region_bytes > 0, truth, voxels);
@@ -282,19 +277,19 @@ noc_status noc_score(const noc_manifest *manifest, const noc_grid *grid, const v
 
 /* ---- does a truth fit ---- */
 
-static void mark_known(const noc_manifest *manifest, bool known[TABLE])
+static void mark_known(const noc_manifest *manifest, bool known[NOC_LABEL_COUNT])
 {
     known[0] = true;
     for (int i = 0; i < manifest->label_count; i++)
-        if (manifest->labels[i].index < TABLE)
+        if (manifest->labels[i].index < NOC_LABEL_COUNT)
             known[manifest->labels[i].index] = true;
     for (int p = 0; p < manifest->paint_count; p++)
-        if (manifest->paints[p].label >= 0 && manifest->paints[p].label < TABLE)
+        if (manifest->paints[p].label >= 0 && manifest->paints[p].label < NOC_LABEL_COUNT)
             known[manifest->paints[p].label] = true;
     for (int r = 0; r < manifest->region_count; r++)
         for (int t = 0; t < manifest->regions[r].truth_label_count; t++) {
             int label = manifest->regions[r].truth_labels[t];
-            if (label >= 0 && label < TABLE)
+            if (label >= 0 && label < NOC_LABEL_COUNT)
                 known[label] = true;
         }
 }
@@ -314,24 +309,24 @@ noc_status noc_truth_check_grid(const noc_grid *grid, const noc_grid *truth, con
 }
 
 /* "1, 2, 4": the first that fit. */
-static void list_known(const bool known[TABLE], char text[NOC_METRIC_TEXT])
+static void list_known(const bool known[NOC_LABEL_COUNT], char text[NOC_METRIC_TEXT])
 {
     size_t used = 0;
 
     text[0] = '\0';
-    for (int label = 1; label < TABLE && used < NOC_METRIC_TEXT - sizeof ", 65535, ..."; label++)
+    for (int label = 1; label < NOC_LABEL_COUNT && used < NOC_METRIC_TEXT - sizeof ", 65535, ..."; label++)
         if (known[label])
             used += (size_t)snprintf(text + used, NOC_METRIC_TEXT - used, "%s%d", used ? ", " : "", label);
     if (used >= NOC_METRIC_TEXT - sizeof ", 65535, ...")
         snprintf(text + used, NOC_METRIC_TEXT - used, ", ...");
 }
 
-static noc_status check_values(const bool known[TABLE], const noc_grid *grid, size_t first, size_t count,
-                               const double *values, noc_error *err)
+static noc_status check_values(const bool known[NOC_LABEL_COUNT], const noc_grid *grid, size_t first,
+                               size_t count, const double *values, noc_error *err)
 {
     for (size_t i = 0; i < count; i++) {
         double v = values[i];
-        bool is_label = v >= 0 && v < TABLE && v == floor(v);
+        bool is_label = noc_is_label(v);
         if (is_label && known[(size_t)v])
             continue;
         size_t at = first + i, ni = (size_t)grid->size[0], nj = (size_t)grid->size[1];
@@ -346,7 +341,7 @@ static noc_status check_values(const bool known[TABLE], const noc_grid *grid, si
     return NOC_OK;
 }
 
-static bool are_known(const bool known[TABLE], const uint8_t *labels, size_t voxels)
+static bool are_known(const bool known[NOC_LABEL_COUNT], const uint8_t *labels, size_t voxels)
 {
     bool seen[BYTES] = {false};
 
@@ -368,12 +363,12 @@ noc_status noc_truth_check(const noc_manifest *manifest, const noc_grid *grid, c
     noc_status status = noc_truth_check_grid(grid, &truth->grid, "scan", err);
     if (status != NOC_OK)
         return status;
-    bool *known = noc_alloc_zeroed(TABLE, sizeof *known, err);
+    bool *known = noc_alloc_zeroed(NOC_LABEL_COUNT, sizeof *known, err);
     if (!known)
         return NOC_ENOMEMORY;
     mark_known(manifest, known);
     size_t voxels = noc_grid_voxels(grid), first = 0;
-    if (is_plain_bytes(truth) && are_known(known, truth->voxels, voxels))
+    if (noc_image_is_plain_bytes(truth) && are_known(known, truth->voxels, voxels))
         first = voxels; /* else the first that is not is looked for */
     for (; first < voxels && status == NOC_OK; first += CHUNK) {
         size_t count = voxels - first < CHUNK ? voxels - first : CHUNK;

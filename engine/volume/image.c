@@ -131,6 +131,11 @@ noc_status noc_image_check_finite(const noc_image *image, noc_error *err)
     return NOC_OK;
 }
 
+bool noc_image_is_plain_bytes(const noc_image *image)
+{
+    return image->type == NOC_VOXEL_U8 && image->slope == 1 && image->inter == 0;
+}
+
 void noc_image_clear(noc_image *image)
 {
     free(image->voxels);

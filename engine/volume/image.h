@@ -68,6 +68,9 @@ bool noc_grid_is_same(const noc_grid *a, const noc_grid *b, double tolerance);
  * included), `step` apart (may be negative), to doubles. */
 void noc_image_values(const noc_image *image, size_t first, ptrdiff_t step, size_t count, double *values);
 
+/* True when its voxels are bytes and a byte is its value. */
+bool noc_image_is_plain_bytes(const noc_image *image);
+
 /* NOC_ENONFINITE naming the first voxel (i, j, k, channel) that is NaN or Inf. */
 noc_status noc_image_check_finite(const noc_image *image, noc_error *err);
 
