@@ -21,7 +21,6 @@
 #define LATE_S 10.0    /* for a round that is under way then */
 #define WATCH_S 0.5
 #define ABSENCE_S 300.0 /* for a disk that takes its time */
-enum { STUDIES_PER_WORKER = 4 };
 
 /* ---- small services ---- */
 
@@ -139,7 +138,7 @@ static noc_status fill_schedule(noc_coordinator *c, noc_error *err)
     noc_schedule_options options = {.attempts = c->settings->attempts,
                                     .lease_s = c->settings->lease_s,
                                     .backoff_s = 1,
-                                    .depth = STUDIES_PER_WORKER};
+                                    .depth = NOC_STUDIES_HELD};
     noc_status status = noc_schedule_create(&options, &c->schedule, err);
     for (size_t i = 0; status == NOC_OK && i < c->study_count; i++) {
         const noc_pending *p = &c->studies[i];

@@ -36,6 +36,9 @@ typedef enum noc_message_type {
     NOC_SAY_MASK,       /* outcome with voxels */
 } noc_message_type;
 
+/* By a worker at most, for which it has leases. */
+enum { NOC_STUDIES_HELD = 4 };
+
 typedef enum noc_role { NOC_ROLE_COORDINATOR, NOC_ROLE_WRITER, NOC_ROLE_WORKER } noc_role;
 
 #endif

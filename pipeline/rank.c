@@ -103,6 +103,16 @@ static void place_worker(const noc_rank_options *o, noc_engine_options *engine)
         noc_log(NOC_LOG_WARN, "%s", why.text);
 }
 
+/* Of what the coordinator lets a worker hold, one study is computed and the others are read. Beside a GPU,
+ * which takes a hundredth of the time that inflating a scan does, most of the CPUs are there for it. */
+static int readers_of(const noc_device_info *info)
+{
+    enum { MOST = NOC_STUDIES_HELD - 1, CPUS_OF_A_READER = 2, BESIDE_AN_ENGINE = 4 };
+    int readers = info->threads / (strcmp(info->kind, "cuda") == 0 ? CPUS_OF_A_READER : BESIDE_AN_ENGINE);
+
+    return readers < 1 ? 1 : readers > MOST ? MOST : readers;
+}
+
 static noc_status open_worker(rank *r, noc_device_info *info, noc_error *err)
 {
     const noc_rank_options *o = r->options;
@@ -117,13 +127,15 @@ static noc_status open_worker(rank *r, noc_device_info *info, noc_error *err)
     if (worker.memory == 0)
         worker.memory = noc_memory_limit() / 10 * 8 / (size_t)o->node_workers;
     noc_status status = noc_engine_open(&engine, o->model, &r->engine, err);
-    if (status == NOC_OK)
+    if (status == NOC_OK) {
+        noc_engine_describe(r->engine, info);
+        worker.readers = readers_of(info);
         status = noc_worker_create(r->engine, &worker, &r->worker, err);
+    }
     if (status == NOC_OK)
         status = noc_agent_create(o->link, r->worker, o->settings->heartbeat_s, &r->roles.agent, err);
     if (status != NOC_OK)
         return status;
-    noc_engine_describe(r->engine, info);
     if (strcmp(info->precision, o->configuration.precision) != 0)
         return noc_fail(err, NOC_ECONFIG, "this node computes %s, the results are %s: give --precision",
                         info->precision, o->configuration.precision);
