@@ -253,11 +253,30 @@ START_TEST(launches_of_the_published_network)
 }
 END_TEST
 
+/* The tensor cores are not what else computes: measured for themselves. */
+START_TEST(limits_of_half_precision)
+{
+    static const noc_precision precisions[] = {NOC_PRECISION_F16, NOC_PRECISION_BF16};
+    for (int p = 0; p < 2; p++) {
+        noc_device *device = NULL;
+        noc_device_limits l;
+        noc_device_options options = {.threads = 1, .precision = precisions[p]};
+        ck_assert_int_eq(noc_cuda_ops.open(&options, &device, NULL), NOC_OK);
+        ck_assert_int_eq(noc_cuda_ops.limits(device, &l, NULL), NOC_OK);
+        ck_assert(isfinite(l.product_flops) && isfinite(l.vector_flops) && isfinite(l.bytes_per_second));
+        ck_assert(l.product_flops > 0 && l.vector_flops > 0 && l.bytes_per_second > 0);
+        ck_assert(l.product_flops != l.vector_flops);
+        noc_cuda_ops.close(device);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("cuda_network");
     TCase *tests = tcase_create("cuda_network");
     tcase_set_timeout(tests, 600);
+    tcase_add_test(tests, limits_of_half_precision);
     tcase_add_test(tests, launches_of_the_published_network);
     tcase_add_loop_test(tests, networks, 0, SAMPLES);
     suite_add_tcase(suite, tests);

@@ -162,8 +162,10 @@ typedef struct noc_cuda_gathering {
 } noc_cuda_gathering;
 cudaError_t noc_cuda_gather_run(cudaStream_t stream, const noc_cuda_gathering *g);
 
-/* `rounds` rounds of fused multiply-adds in registers by `blocks` blocks; returns the FLOP of it in *flop. */
-cudaError_t noc_cuda_peak_run(cudaStream_t stream, int blocks, int rounds, float *sink, double *flop);
+/* `rounds` rounds of arithmetic in registers by `blocks` blocks: fused multiply-adds in f32, products of
+ * matrices in half precision. Returns the FLOP of it in *flop. */
+cudaError_t noc_cuda_peak_run(cudaStream_t stream, noc_cuda_type type, int blocks, int rounds, float *sink,
+                              double *flop);
 
 #ifdef __cplusplus
 }

@@ -1,6 +1,6 @@
 /* What the GPU can do at most: arithmetic in registers and a copy of more than its caches hold, timed by
- * events; the best of some passes counts. The kernels of products compute in f32 whatever the precision, so
- * one figure holds for both kinds of arithmetic. */
+ * events; the best of some passes counts. Products are of the tensor cores in half precision; in f32 one
+ * figure holds for both kinds of arithmetic. */
 #include "engine/cuda/cuda.h"
 
 enum { PASSES = 5, BLOCKS_A_PROCESSOR = 8 };
@@ -15,12 +15,13 @@ typedef struct measuring {
     noc_device *device;
     cudaEvent_t begin, end;
     unsigned char *from, *to;
+    noc_cuda_type type; /* of the arithmetic */
     double flop;
 } measuring;
 
 static cudaError_t compute(measuring *m)
 {
-    return noc_cuda_peak_run(m->device->stream,
+    return noc_cuda_peak_run(m->device->stream, m->type,
                              BLOCKS_A_PROCESSOR * m->device->properties.multiProcessorCount, ROUNDS,
                              (float *)(void *)m->from, &m->flop);
 }
@@ -51,18 +52,30 @@ static cudaError_t best_pass(measuring *m, cudaError_t (*pass)(measuring *m), do
     return error;
 }
 
+static cudaError_t measure_flops(measuring *m, noc_cuda_type type, double *flops)
+{
+    double seconds = 0;
+    m->type = type;
+    cudaError_t error = best_pass(m, compute, &seconds);
+    *flops = m->flop / seconds;
+    return error;
+}
+
 static cudaError_t measure(measuring *m, noc_device_limits *limits)
 {
-    double arithmetic = 0, copying = 0;
+    noc_device_limits l = {0};
+    double copying = 0;
     cudaError_t error = cudaMemsetAsync(m->from, 0, COPY_BYTES, m->device->stream);
     if (error == cudaSuccess)
-        error = best_pass(m, compute, &arithmetic);
+        error = measure_flops(m, NOC_CUDA_F32, &l.vector_flops);
+    l.product_flops = l.vector_flops;
+    if (error == cudaSuccess && m->device->type != NOC_CUDA_F32)
+        error = measure_flops(m, m->device->type, &l.product_flops);
     if (error == cudaSuccess)
         error = best_pass(m, copy, &copying);
+    l.bytes_per_second = 2.0 * COPY_BYTES / copying;
     if (error == cudaSuccess)
-        *limits = (noc_device_limits){.product_flops = m->flop / arithmetic,
-                                      .vector_flops = m->flop / arithmetic,
-                                      .bytes_per_second = 2.0 * COPY_BYTES / copying};
+        *limits = l;
     return error;
 }
 
