@@ -168,6 +168,9 @@ typedef struct noc_device_ops {
      * latest, from which on runs may be slower: some devices time ops for those alone who ask. An op that is
      * computed as part of a later one has 0. plan->op_count numbers that live with the network. */
     const double *(*network_seconds)(noc_network *network);
+    /* Seconds that the last batch took on the device from its first step to its last, without taking windows
+     * and giving logits. */
+    double (*batch_seconds)(const noc_network *network);
     /* Measures for about half a second with the threads of the device. */
     noc_status (*limits)(noc_device *device, noc_device_limits *limits, noc_error *err);
 

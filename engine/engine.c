@@ -253,6 +253,11 @@ const double *noc_engine_seconds(noc_engine *engine)
     return engine->ops->network_seconds(engine->network);
 }
 
+double noc_engine_batch_seconds(const noc_engine *engine)
+{
+    return engine->ops->batch_seconds(engine->network);
+}
+
 noc_status noc_engine_read_stage(noc_engine *engine, int stage, float *out, noc_error *err)
 {
     int value = stage >= 0 && stage < NOC_STAGES ? engine->plan->stages[stage] : -1;

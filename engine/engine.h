@@ -67,6 +67,8 @@ void noc_engine_network_memory(const noc_engine *engine, noc_network_memory *mem
 noc_status noc_engine_limits(const noc_engine *engine, noc_device_limits *limits, noc_error *err);
 /* Seconds of each op of the plan, as noc_device_ops.network_seconds says. */
 const double *noc_engine_seconds(noc_engine *engine);
+/* Seconds of the last batch on the device, as noc_device_ops.batch_seconds says. */
+double noc_engine_batch_seconds(const noc_engine *engine);
 noc_status noc_engine_read_stage(noc_engine *engine, int stage, float *out, noc_error *err); /* stage 0..3 */
 
 /* What a segmentation makes. */

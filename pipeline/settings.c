@@ -211,11 +211,13 @@ static const verb verbs[] = {
     {"plan", PLAN, "the model is given with -m", "-m MODEL",
      "The network's operations with shapes, GMAC and bytes."},
     {"bench", BENCH, NULL, "engine -m MODEL | pipeline -m MODEL DIR|LIST... | schedule",
-     "Measure: seconds a window; studies an hour of those scans (in a catalog and a folder of their own); "
-     "how\n"
-     "well the schedule fills 1 to 1000 workers (--workers, --limit studies): simulated archives at 0.1 s a\n"
-     "window, of brains or a hospital's mixture, without and with faults, against max(longest, work / "
-     "workers).\n"
+     "Measure: seconds a window, from host memory to full-size logits there, and of the network alone; "
+     "studies\n"
+     "an hour of those scans (in a catalog and a folder of their own); how well the schedule fills 1 to "
+     "1000\n"
+     "workers (--workers, --limit studies): simulated archives at 0.1 s a window, of brains or a "
+     "hospital's\n"
+     "mixture, without and with faults, against max(longest, work / workers).\n"
      "--profile shows the steps of a window beside what this machine can do, as measured at that moment "
      "with\n"
      "the same threads: arithmetic in registers (products, all other), and a copy beyond the caches of a\n"

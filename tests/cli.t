@@ -284,10 +284,11 @@ holds "plan --json" 'sum(o["macs"] for o in d["ops"]) == d["macs"] and d["arena_
     all(len(o["shape"]) == 4 and o["output_bytes"] > 0 for o in d["ops"])'
 exits "bench engine --json" 0 "$NOC" bench engine -m two --json --repeats 2
 holds "bench engine --json: its keys" 'set(d) == {"seconds_per_window", "median_seconds_per_window", "windows",
-    "mean_seconds_per_window", "batch", "shape", "device", "precision", "isa", "threads", "arena_bytes", "scratch_bytes",
-    "weight_bytes"} and d["device"] == "cpu" and d["batch"] == 1 and d["windows"] == 2 and
-    d["seconds_per_window"] > 0 and len(d["shape"]) == 4 and d["arena_bytes"] > 0 and d["scratch_bytes"] > 0 and
-    d["weight_bytes"] > 0'
+    "mean_seconds_per_window", "network_seconds_per_window", "network_median_seconds_per_window", "batch", "shape", "device",
+    "precision", "isa", "threads", "arena_bytes", "scratch_bytes", "weight_bytes"} and d["device"] == "cpu" and
+    d["batch"] == 1 and d["windows"] == 2 and 0 < d["network_seconds_per_window"] <= d["seconds_per_window"] + 1e-6 and
+    d["network_seconds_per_window"] <= d["network_median_seconds_per_window"] <= d["median_seconds_per_window"] + 1e-6 and
+    len(d["shape"]) == 4 and d["arena_bytes"] > 0 and d["scratch_bytes"] > 0 and d["weight_bytes"] > 0'
 "$NOC" plan -m two --json >plan.json
 for precision in f32 auto; do
     exits "bench engine --profile --json, $precision" 0 "$NOC" bench engine -m two --json --profile --repeats 2 \

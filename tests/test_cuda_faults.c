@@ -1,6 +1,7 @@
 /* Every call of the CUDA runtime fails once, at each of its places from opening to closing an engine: a typed
  * failure or the same mask, never a crash, and nothing is left behind (the emulated runtime looks when the
  * last device is closed, the address sanitizer at the end). And how many windows a batch gets. */
+#include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/engine.h"
 #include "tests/emulation/faults.h"
@@ -170,9 +171,38 @@ static noc_status run_timed(noc_error *err)
     return status;
 }
 
+/* Of the last batch: one by one, as a graph, and step by step, when the steps' are its parts. */
+START_TEST(seconds)
+{
+    enum { RUNS = 5, TIMED = 3 };
+    noc_engine_options options = options_of(1);
+    noc_engine *engine = NULL;
+    float *input = calloc((size_t)CHANNELS * 32 * 32 * 32, sizeof *input),
+          *logits = calloc((size_t)3 * 32 * 32 * 32, sizeof *logits);
+    double sum = 0;
+    ck_assert_int_eq(noc_engine_open(&options, model, &engine, NULL), NOC_OK);
+    for (int i = 0; i < RUNS; i++) {
+        const double *ops = i < TIMED ? NULL : noc_engine_seconds(engine);
+        double begin = noc_clock_monotonic(), before = sum;
+        ck_assert_int_eq(noc_engine_forward(engine, 1, input, logits, NULL), NOC_OK);
+        double whole = noc_clock_monotonic() - begin, steps = noc_engine_batch_seconds(engine);
+        ck_assert_msg(steps > 0 && steps <= whole, "run %d: %g s of %g", i, steps, whole);
+        sum = 0;
+        for (int op = 0; ops && op < noc_engine_plan(engine)->op_count; op++)
+            sum += ops[op];
+        if (ops)
+            ck_assert_double_eq_tol(sum - before, steps, 1e-4 * steps);
+    }
+    noc_engine_close(engine);
+    free(logits);
+    free(input);
+}
+END_TEST
+
 START_TEST(events)
 {
-    static const char *const calls[] = {"cudaEventCreateWithFlags", "cudaEventRecord"};
+    static const char *const calls[] = {"cudaEventCreateWithFlags", "cudaEventRecord"},
+                             *const texts[] = {"events of the network", "running the network"};
     noc_error err = {0};
     for (int i = 0; i < 2; i++)
         for (int n = 1;; n += 16) {
@@ -183,7 +213,7 @@ START_TEST(events)
             if (emu_failures() == 0)
                 break;
             ck_assert_int_eq(status, NOC_EDEVICE);
-            ck_assert_ptr_nonnull(strstr(err.text, "running the network"));
+            ck_assert_ptr_nonnull(strstr(err.text, texts[i]));
         }
 }
 END_TEST
@@ -255,6 +285,7 @@ int main(void)
     tcase_add_test(tests, waits_and_copies);
     tcase_add_test(tests, objects);
     tcase_add_test(tests, graphs);
+    tcase_add_test(tests, seconds);
     tcase_add_test(tests, events);
     tcase_add_test(tests, batches);
     tcase_add_test(tests, host_bytes);

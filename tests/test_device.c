@@ -1,6 +1,7 @@
 /* Every op of the CPU device at awkward shapes against plain loops over doubles, and gathering against a
  * naive loop; with every instruction set that opens here, and with the same bits for 1, 2, 3 and 19 threads.
  */
+#include "engine/base/clock.h"
 #include "engine/device.h"
 #include "tests/gather_sample.h"
 #include "tests/graph_sample.h"
@@ -47,7 +48,8 @@ static void check_steps(noc_device *device, const graph *g, const double *second
                       seconds[i]);
 }
 
-/* The same input as [channels][tokens] gives the same bits, whatever the window before it has left behind. */
+/* The same input as [channels][tokens] gives the same bits, whatever the window before it has left behind;
+ * its steps take a part of its time. */
 static void check_planar(noc_network *network, const graph *g, const float *input, noc_buffer *buffer,
                          const float *expected)
 {
@@ -60,7 +62,10 @@ static void check_planar(noc_network *network, const graph *g, const float *inpu
     ck_assert_int_eq(noc_cpu_ops.network_run(network, 1, &inputs, true, &buffer, &offset, NULL), NOC_OK);
     for (size_t i = 0; i < floats; i++)
         planar[i % channels * tokens + i / channels] = input[i];
+    double begin = noc_clock_monotonic();
     ck_assert_int_eq(noc_cpu_ops.network_run(network, 1, &inputs, true, &buffer, &offset, NULL), NOC_OK);
+    double whole = noc_clock_monotonic() - begin, steps = noc_cpu_ops.batch_seconds(network);
+    ck_assert_msg(steps > 0 && steps <= whole, "%g s of %g", steps, whole);
     ck_assert_int_eq(noc_cpu_ops.network_read(network, g->plan.logits, out, NULL), NOC_OK);
     ck_assert(memcmp(out, expected, count * sizeof *out) == 0);
     free(planar);

@@ -73,6 +73,7 @@ struct noc_network {
     bool is_planar;     /* [channels][tokens]: only convolutions may read it then */
     float *interleaved; /* [tokens][channels] of a planar one, where other ops read it; else NULL */
     double *seconds;    /* of each op so far */
+    double batch_seconds;
 };
 
 /* noc_pool_run with denormals flushed to zero inside of the pieces. */
@@ -116,6 +117,7 @@ noc_status noc_cpu_network_run(noc_network *network, int batch, const noc_window
                                bool is_planar, noc_buffer *const output[], const size_t offset[],
                                noc_error *err);
 const double *noc_cpu_network_seconds(noc_network *network);
+double noc_cpu_batch_seconds(const noc_network *network);
 noc_status noc_cpu_network_read(noc_network *network, int value, float *out, noc_error *err);
 
 /* ---- limits.c ---- */

@@ -292,6 +292,7 @@ const noc_device_ops noc_cpu_ops = {
     .network_run = noc_cpu_network_run,
     .network_read = noc_cpu_network_read,
     .network_seconds = noc_cpu_network_seconds,
+    .batch_seconds = noc_cpu_batch_seconds,
     .limits = noc_cpu_limits,
     .host_loop = cpu_host_loop,
     .buffer_create = cpu_buffer_create,

@@ -282,6 +282,7 @@ static void run_window(noc_network *network)
         step->kind->run(network, step);
         double end = noc_clock_monotonic();
         network->seconds[step->ops + step->op_count - 1 - network->plan->ops] += end - begin;
+        network->batch_seconds += end - begin;
         begin = end;
     }
 }
@@ -289,6 +290,11 @@ static void run_window(noc_network *network)
 const double *noc_cpu_network_seconds(noc_network *network)
 {
     return network->seconds;
+}
+
+double noc_cpu_batch_seconds(const noc_network *network)
+{
+    return network->batch_seconds;
 }
 
 /* Makes a window the network's input. */
@@ -317,6 +323,7 @@ noc_status noc_cpu_network_run(noc_network *network, int batch, const noc_window
         if (offset[b] > output[b]->bytes / sizeof(float) ||
             floats > output[b]->bytes / sizeof(float) - offset[b])
             return noc_fail(err, NOC_EINTERNAL, "logits of %zu floats do not fit into their buffer", floats);
+    network->batch_seconds = 0;
     for (int b = 0; b < batch; b++) {
         take_input(network, input[b].host, is_planar);
         run_window(network);

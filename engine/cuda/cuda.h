@@ -130,8 +130,9 @@ struct noc_network {
     noc_cuda_graph *graphs; /* [max_batch + 1] */
     bool has_no_graphs;     /* the driver did not make one */
     bool is_timed;          /* each step for itself, instead of in a graph */
-    cudaEvent_t *events;    /* then: before the first step, and behind each */
+    cudaEvent_t *events;    /* before the first step and behind the last; while timed, behind each */
     double *seconds;        /* of each op while timed */
+    double batch_seconds;   /* of the last batch, all steps */
 };
 
 /* NOC_OK for cudaSuccess; NOC_ENOMEMORY for memory that is not there; else NOC_EDEVICE: what failed, and why.
@@ -206,14 +207,16 @@ noc_status noc_cuda_network_read(noc_network *network, int value, float *out, no
 
 /* ---- graph.c ---- */
 
-/* Launch the steps for the first `batch` windows. */
-cudaError_t noc_cuda_run_graph(noc_network *network, int batch);
-cudaError_t noc_cuda_run_timed(noc_network *network, int batch);
-/* When a timed batch is done. */
+/* Launches the steps for the first `batch` windows. */
+cudaError_t noc_cuda_run_steps(noc_network *network, int batch);
+/* When that batch is done. */
 cudaError_t noc_cuda_count_seconds(noc_network *network);
-/* Its batches are timed from now on. */
+/* Each step of its batches is timed from now on. */
 const double *noc_cuda_network_seconds(noc_network *network);
+double noc_cuda_batch_seconds(const noc_network *network);
 void noc_cuda_graphs_free(noc_network *network);
+/* Once the steps are known. */
+noc_status noc_cuda_timing_create(noc_network *network, noc_error *err);
 void noc_cuda_timing_free(noc_network *network);
 
 /* ---- limits.c ---- */

@@ -228,6 +228,7 @@ const noc_device_ops noc_cuda_ops = {
     .network_run = noc_cuda_network_run,
     .network_read = noc_cuda_network_read,
     .network_seconds = noc_cuda_network_seconds,
+    .batch_seconds = noc_cuda_batch_seconds,
     .limits = noc_cuda_limits,
     .host_loop = cuda_host_loop,
     .volume_create = noc_cuda_volume_create,

@@ -1,4 +1,5 @@
-/* The steps of a batch: as one graph, or one by one with an event behind each.
+/* The steps of a batch between two events: as one graph, or one by one, where each is timed with an event
+ * behind each.
  *
  * A graph is captured once a batch size. It holds the steps alone, which know no memory but the network's:
  * the kernels before and behind it (taking windows, giving logits) have other pointers with every batch, and
@@ -7,13 +8,19 @@
  * refuse, and a size that does not come again needs none. */
 #include "engine/cuda/cuda.h"
 
+#include "engine/base/memory.h"
+
 #include <stdlib.h>
 
-static cudaError_t run_steps(noc_network *network, int batch)
+static cudaError_t run_one_by_one(noc_network *network, int batch)
 {
     cudaError_t error = cudaSuccess;
-    for (int i = 0; error == cudaSuccess && i < network->step_count; i++)
-        error = network->steps[i].kind->run(network, &network->steps[i], batch);
+    for (int i = 0; error == cudaSuccess && i < network->step_count; i++) {
+        if (network->is_timed && i > 0)
+            error = cudaEventRecord(network->events[i], network->device->stream);
+        if (error == cudaSuccess)
+            error = network->steps[i].kind->run(network, &network->steps[i], batch);
+    }
     return error;
 }
 
@@ -26,7 +33,7 @@ static cudaError_t capture(noc_network *network, int batch, cudaGraphExec_t *mad
     cudaError_t error = cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
     if (error != cudaSuccess)
         return error;
-    error = run_steps(network, batch);
+    error = run_one_by_one(network, batch);
     cudaError_t ended = cudaStreamEndCapture(stream, &graph); /* after a failure too: the stream is used on */
     if (error == cudaSuccess)
         error = ended;
@@ -46,17 +53,26 @@ static cudaError_t launch_graph(noc_network *network, int batch)
 
 /* Whatever a graph fails for, the steps are launched as they are: the same bits, and a device that is broken
  * fails there too. */
-cudaError_t noc_cuda_run_graph(noc_network *network, int batch)
+static cudaError_t run_batch(noc_network *network, int batch)
 {
     bool has_run = network->graphs[batch].has_run;
     network->graphs[batch].has_run = true;
-    if (has_run && !network->has_no_graphs) {
+    if (has_run && !network->is_timed && !network->has_no_graphs) {
         if (launch_graph(network, batch) == cudaSuccess)
             return cudaSuccess;
         network->has_no_graphs = true;
         cudaGetLastError();
     }
-    return run_steps(network, batch);
+    return run_one_by_one(network, batch);
+}
+
+cudaError_t noc_cuda_run_steps(noc_network *network, int batch)
+{
+    cudaStream_t stream = network->device->stream;
+    cudaError_t error = cudaEventRecord(network->events[0], stream);
+    if (error == cudaSuccess)
+        error = run_batch(network, batch);
+    return error == cudaSuccess ? cudaEventRecord(network->events[network->step_count], stream) : error;
 }
 
 void noc_cuda_graphs_free(noc_network *network)
@@ -75,45 +91,38 @@ void noc_cuda_timing_free(noc_network *network)
         if (network->events[i])
             cudaEventDestroy(network->events[i]);
     free(network->events);
-    network->events = NULL;
+    free(network->seconds);
 }
 
-static cudaError_t make_events(noc_network *network)
+noc_status noc_cuda_timing_create(noc_network *network, noc_error *err)
 {
     cudaError_t error = cudaSuccess;
-    network->events = calloc((size_t)network->step_count + 1, sizeof *network->events);
-    if (!network->events)
-        return cudaErrorMemoryAllocation;
+    network->seconds = noc_alloc_zeroed((size_t)network->plan->op_count, sizeof *network->seconds, err);
+    network->events = noc_alloc_zeroed((size_t)network->step_count + 1, sizeof *network->events, err);
+    if (!network->seconds || !network->events)
+        return NOC_ENOMEMORY;
     for (int i = 0; error == cudaSuccess && i <= network->step_count; i++)
         error = cudaEventCreateWithFlags(&network->events[i], cudaEventDefault);
-    if (error != cudaSuccess)
-        noc_cuda_timing_free(network);
-    return error;
+    return noc_cuda_status(error, "events of the network", err);
 }
 
-cudaError_t noc_cuda_run_timed(noc_network *network, int batch)
+static cudaError_t add_seconds(const noc_network *network, int from, int to, double *seconds)
 {
-    cudaStream_t stream = network->device->stream;
-    cudaError_t error = network->events ? cudaSuccess : make_events(network);
-    if (error == cudaSuccess)
-        error = cudaEventRecord(network->events[0], stream);
-    for (int i = 0; error == cudaSuccess && i < network->step_count; i++) {
-        error = network->steps[i].kind->run(network, &network->steps[i], batch);
-        if (error == cudaSuccess)
-            error = cudaEventRecord(network->events[i + 1], stream);
-    }
+    float ms = 0;
+    cudaError_t error = cudaEventElapsedTime(&ms, network->events[from], network->events[to]);
+    *seconds += (double)ms * 1e-3;
     return error;
 }
 
 /* A step's time is its last op's. */
 cudaError_t noc_cuda_count_seconds(noc_network *network)
 {
-    cudaError_t error = cudaSuccess;
-    for (int i = 0; error == cudaSuccess && i < network->step_count; i++) {
-        float ms = 0;
+    network->batch_seconds = 0;
+    cudaError_t error = add_seconds(network, 0, network->step_count, &network->batch_seconds);
+    for (int i = 0; error == cudaSuccess && network->is_timed && i < network->step_count; i++) {
         const noc_cuda_step *step = &network->steps[i];
-        error = cudaEventElapsedTime(&ms, network->events[i], network->events[i + 1]);
-        network->seconds[step->ops + step->op_count - 1 - network->plan->ops] += (double)ms * 1e-3;
+        error = add_seconds(network, i, i + 1,
+                            &network->seconds[step->ops + step->op_count - 1 - network->plan->ops]);
     }
     return error;
 }
@@ -122,4 +131,9 @@ const double *noc_cuda_network_seconds(noc_network *network)
 {
     network->is_timed = true;
     return network->seconds;
+}
+
+double noc_cuda_batch_seconds(const noc_network *network)
+{
+    return network->batch_seconds;
 }

@@ -248,8 +248,7 @@ static noc_status reserve(noc_network *network, noc_error *err)
 static noc_status make_tables(noc_network *network, noc_error *err)
 {
     network->graphs = noc_alloc_zeroed((size_t)network->max_batch + 1, sizeof *network->graphs, err);
-    network->seconds = noc_alloc_zeroed((size_t)network->plan->op_count, sizeof *network->seconds, err);
-    return network->graphs && network->seconds ? NOC_OK : NOC_ENOMEMORY;
+    return network->graphs ? noc_cuda_timing_create(network, err) : NOC_ENOMEMORY;
 }
 
 static noc_status fill_network(noc_network *network, noc_error *err)
@@ -297,7 +296,6 @@ void noc_cuda_network_free(noc_network *network)
         free(block);
     }
     cudaFreeHost(network->staging);
-    free(network->seconds);
     free(network->offsets);
     free(network->steps);
     free(network);
@@ -395,12 +393,12 @@ noc_status noc_cuda_network_run(noc_network *network, int batch, const noc_windo
         return status;
     cudaError_t error = take_input(network, batch, input, is_planar);
     if (error == cudaSuccess)
-        error = network->is_timed ? noc_cuda_run_timed(network, batch) : noc_cuda_run_graph(network, batch);
+        error = noc_cuda_run_steps(network, batch);
     for (int b = 0; error == cudaSuccess && b < batch; b++)
         error = give(network, network->plan->logits, b, output[b]->data + offset[b]);
     if (error == cudaSuccess)
         error = cudaStreamSynchronize(network->device->stream);
-    if (error == cudaSuccess && network->is_timed)
+    if (error == cudaSuccess)
         error = noc_cuda_count_seconds(network);
     return noc_cuda_status(error, "running the network", err);
 }
