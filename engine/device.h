@@ -124,8 +124,8 @@ typedef struct noc_gather {
     int grid[3]; /* of one window's logits */
     int upsample[3];
     int64_t window[3]; /* voxels; at most grid*upsample */
-    /* Weight of each window voxel [window D][H][W], or NULL: 1. One that gather_reserve was called with does
-     * not change before it is called again. */
+    /* Weight of each window voxel [window D][H][W], or NULL: 1. One that gather_reserve was called with
+     * stays as it is until the device is closed. */
     const float *importance;
     const noc_gather_window *windows;
     int window_count;       /* all that touch the box, in window order */

@@ -88,24 +88,7 @@ static cudaError_t copy_importance(noc_device *device, const noc_gather *g)
     return noc_cuda_upload(device, room->importance, g->importance, floats * sizeof(float));
 }
 
-noc_status noc_cuda_gather_reserve(noc_device *device, const noc_gather *widest, noc_error *err)
-{
-    noc_cuda_gather_room *room = &device->room;
-    noc_status status = noc_cuda_enter(device, err);
-    if (status != NOC_OK)
-        return status;
-    cudaError_t error =
-        take_output_room(room, row_bytes(widest) > PIECE_BYTES ? row_bytes(widest) : (size_t)PIECE_BYTES);
-    if (error == cudaSuccess)
-        error = take_window_room(room, widest->window_count);
-    if (error == cudaSuccess && widest->importance)
-        error = copy_importance(device, widest);
-    if (error == cudaSuccess)
-        room->importance_of = widest->importance;
-    return noc_cuda_status(error, "memory for gathering", err);
-}
-
-/* Room for a gathering that was not announced, or announced smaller. */
+/* A map that no gather was announced with may change: it is sent each time. */
 static cudaError_t take_room(noc_device *device, const noc_gather *g)
 {
     noc_cuda_gather_room *room = &device->room;
@@ -116,6 +99,17 @@ static cudaError_t take_room(noc_device *device, const noc_gather *g)
     if (error == cudaSuccess && g->importance && g->importance != room->importance_of)
         error = copy_importance(device, g);
     return error;
+}
+
+noc_status noc_cuda_gather_reserve(noc_device *device, const noc_gather *widest, noc_error *err)
+{
+    noc_status status = noc_cuda_enter(device, err);
+    if (status != NOC_OK)
+        return status;
+    cudaError_t error = take_room(device, widest);
+    if (error == cudaSuccess && widest->importance)
+        device->room.importance_of = widest->importance;
+    return noc_cuda_status(error, "memory for gathering", err);
 }
 
 /* ---- pieces ---- */
