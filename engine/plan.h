@@ -121,6 +121,10 @@ bool noc_op_reads(const noc_op *op, int value);
 bool noc_plan_is_result(const noc_plan *plan, int value);
 /* The only op that reads a value; -1 when there are none or several, or the value is a result. */
 int noc_plan_only_reader(const noc_plan *plan, int value);
+/* True for a LINEAR that does nothing after its product and bias. */
+bool noc_op_is_product(const noc_op *op);
+/* The LINEAR that makes `value` for one reader alone and does nothing after its product, else NULL. */
+noc_op *noc_plan_own_linear(const noc_plan *plan, int value);
 
 /* Applies the chosen rewrites in place. */
 noc_status noc_plan_rewrite(noc_plan *plan, unsigned rewrites, noc_error *err);

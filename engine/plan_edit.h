@@ -12,10 +12,6 @@ void noc_plan_remove(noc_plan *plan, int at);
 
 /* The op that writes a value; -1 for the input. */
 int noc_plan_writer(const noc_plan *plan, int value);
-/* True for a LINEAR that does nothing after its product and bias. */
-bool noc_op_is_product(const noc_op *op);
-/* The LINEAR that makes `value` for one reader alone and does nothing after its product, else NULL. */
-noc_op *noc_plan_own_linear(const noc_plan *plan, int value);
 /* Output channels that a LINEAR or CONV computes: rows of its weight, the tail's included. */
 int noc_op_rows(const noc_plan *plan, const noc_op *op);
 /* Drops the values that no op writes, and renumbers the rest. */

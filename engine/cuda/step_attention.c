@@ -75,11 +75,8 @@ static noc_cuda_gemm key_values_of(const noc_network *network, const noc_op *op,
 /* That the LINEAR before it makes what nobody else reads; it may be normed, whether it is or not. */
 static bool has_key_values_before(const noc_network *network, const noc_op *op)
 {
-    const int at = (int)(op - network->plan->ops);
-    const noc_op *linear = at > 0 ? &op[-1] : op;
-    if (linear->kind != NOC_OP_LINEAR || linear->output != op->input[1] ||
-        noc_plan_only_reader(network->plan, linear->output) != at || linear->residual >= 0 ||
-        linear->tail > 0 || linear->activation != NOC_ACTIVATION_NONE)
+    const noc_op *linear = noc_plan_own_linear(network->plan, op->input[1]);
+    if (!linear || linear + 1 != op)
         return false;
     noc_cuda_gemm gemm = key_values_of(network, linear, op);
     return noc_cuda_gemm_fits(&gemm);

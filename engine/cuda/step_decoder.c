@@ -45,9 +45,9 @@ static int match(const noc_network *network, int first)
         !noc_cuda_is_fusible(network, first + 1, NOC_OP_SUM) ||
         !noc_cuda_is_fusible(network, first + 2, NOC_OP_LINEAR) || op->residual >= 0 ||
         op->activation != NOC_ACTIVATION_NONE || noc_cuda_norm_before(network, op) ||
-        !is_sum_of(network, op, &op[1]) || !noc_cuda_is_followed(network, &op[1]) || op[2].tail > 0 ||
-        op[2].residual >= 0 || op[2].activation != NOC_ACTIVATION_NONE ||
-        op[2].output != network->plan->logits || first + 3 != network->plan->op_count)
+        !is_sum_of(network, op, &op[1]) || !noc_cuda_is_followed(network, &op[1]) ||
+        !noc_op_is_product(&op[2]) || op[2].output != network->plan->logits ||
+        first + 3 != network->plan->op_count)
         return 0;
     noc_cuda_decoder d = decoder_of(network, op);
     return noc_cuda_decoder_fits(&d) ? 3 : 0;
