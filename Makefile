@@ -174,7 +174,7 @@ $(OBJ)/engine/cuda/absent.o: EXTRA :=
 $(OBJ)/pipeline/%.o: EXTRA := $(HDF5_CFLAGS) $(MPI_CFLAGS)
 $(OBJ)/pipeline/version.o: EXTRA := $(HDF5_CFLAGS) $(MPI_CFLAGS) $(VERSION_FLAGS)
 $(OBJ)/pipeline/version.o: $(BUILD)/version
-$(OBJ)/tests/test_cuda%.o: EXTRA := $(CHECK_CFLAGS) $(CUDA_C_FLAGS)
+$(OBJ)/tests/test_cuda%.o $(OBJ)/tests/cuda_%.o: EXTRA := $(CHECK_CFLAGS) $(CUDA_C_FLAGS)
 $(OBJ)/tests/%.o: EXTRA := $(CHECK_CFLAGS) $(HDF5_CFLAGS) $(MPI_CFLAGS)
 
 $(OBJ)/%.o: %.c $(BUILD)/flags
@@ -326,8 +326,8 @@ faults: all $(TEST_SHIMS)
 cuda_mode = $(MAKE) --no-print-directory SAN=$(2) BUILD=$(BUILD)/cuda-$(1) LIBCPU=$(BUILD)/libcpu.a \
     $(patsubst $(BUILD)/%,$(BUILD)/cuda-$(1)/%,$(filter-out %/test_cuda_faults,$(CUDA_TESTS)))
 cuda-programs: $(if $(CUDA_INCLUDE),$(CUDA_TESTS) $(BUILD)/cuda_counts $(BUILD)/cuda_limits) $(if $(CUDA),$(CUDA_KERNELS:%.cu=$(OBJ)/%.o))
-	@$(if $(CUDA_INCLUDE),$(call cuda_mode,address,address$(comma)undefined),:)
-	@$(if $(CUDA_INCLUDE),$(call cuda_mode,thread,thread),:)
+	+@$(if $(CUDA_INCLUDE),$(call cuda_mode,address,address$(comma)undefined),:)
+	+@$(if $(CUDA_INCLUDE),$(call cuda_mode,thread,thread),:)
 
 # Every planted fault in every mode; tests/kernels.t looks for each in the mode that has to find it.
 check-planted: cuda-programs
@@ -351,7 +351,6 @@ $(OBJ)/counted/%.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(call say,c++ ,$< (counted))
 	$(Q)$(CXX) $(EMULATED_FLAGS) -O1 -fno-tree-vectorize -fno-thread-jumps -fno-pie -fsanitize=thread -MMD -MP -x c++ -c $< -o $@
-$(BUILD)/cuda_counts: EXTRA := $(CHECK_CFLAGS) $(CUDA_C_FLAGS)
 $(BUILD)/cuda_counts: $(OBJ)/tests/cuda_counts.o $(CUDA_KERNELS:%.cu=$(OBJ)/counted/%.o) \
     $(patsubst %.cpp,$(OBJ)/emulated/%.o,$(wildcard tests/emulation/*.cpp))
 	$(Q)$(CXX) -no-pie -pthread $^ $(CHECK_LIBS) -lm -o $@
@@ -381,7 +380,6 @@ cuda-report: $(if $(CUDA),$(BUILD)/cuda_limits $(CUDA_KERNELS:%.cu=$(OBJ)/%.o)) 
 
 # What each kernel's launches must cost in the published network, from the device's instructions and the emulated device's
 # launches: a table for BENCHMARKS.md.
-$(BUILD)/cuda_model: EXTRA := $(CUDA_C_FLAGS)
 $(BUILD)/cuda_model: $(OBJ)/tests/cuda_model.o $(patsubst %.cu,$(OBJ)/emulated/%.o,$(filter engine/cuda/fused_%,$(CUDA_KERNELS))) \
     $(patsubst %.cpp,$(OBJ)/emulated/%.o,$(filter-out $(COUNTERS),$(wildcard tests/emulation/*.cpp)))
 	$(Q)$(CXX) -pthread -rdynamic $(SANITIZE) $^ -lm -ldl -o $@
