@@ -164,7 +164,7 @@ if [ -z "${SAN:-}" ]; then # a preloaded library cannot come before a sanitizer
 fi
 
 # A round that waits for a dead writer, and nobody is left to end it: its other writer leaves by itself.
-start_busy orphan 4 --writers 2
+start_busy orphan 4 --writers 2 --lease 15 # the worker leaves after one, also where others are made longer
 coordinator=$(processes rank "$supervisor" 0) second=$(processes rank "$supervisor" 2)
 kill -STOP "$second"
 sleep 2
