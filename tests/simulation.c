@@ -615,14 +615,14 @@ static void supervise(simulation *s)
     sim_rank *first = rank_of(s, 0, 0);
     double lease = s->plan.lease_s;
     bool is_silent = first->life == LIFE_STOPPED && world_now() - first->stopped > lease + SILENCE_S;
+    bool is_heard = first->life != LIFE_NONE && !is_silent;
     if (!s->jobs[0].is_there && !s->is_finished) {
         start_job(s);
         return;
     }
-    if (s->is_finished || (first->life != LIFE_NONE && !is_silent &&
-                           !noc_coordinator_is_over(first->roles.coordinator, &verdict)))
+    if (s->is_finished || (is_heard && !noc_coordinator_is_over(first->roles.coordinator, &verdict)))
         return;
-    if (first->life != LIFE_NONE && !is_silent) {
+    if (is_heard) {
         take_verdict(s, &verdict);
         leave(s, 0, 0);
         check_anew(s);
