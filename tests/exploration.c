@@ -306,8 +306,9 @@ static int run_all(const exploration *e)
 /* ---- every order ----
  *
  * Depth first, each execution from the start (the product's state cannot be copied), cut off where a state
- * was met before. A state is what every rank has taken in and what is on its way, so that orders of steps
- * that different ranks make independently of each other meet. Fewer orders still, none of them lost:
+ * was met before. A state is what recovery left to the job, what every rank has taken in since and what is on
+ * its way, so that orders of steps that different ranks make independently of each other meet, and so do jobs
+ * that begin with the same. Fewer orders still, none of them lost:
  *  - PRESENT, HELLO, PING and HEARTBEAT are taken at once, in the order of the ranks: they only say who
  * lives, which is looked at when time passes, and workers that have taken in nothing are alike.
  *  - What a worker takes in concerns nobody else until it says something, and only the coordinator talks to
@@ -555,7 +556,7 @@ static bool read_options(int argc, char **argv, exploration *e)
 
 int exploration_main(int argc, char **argv)
 {
-    exploration e = {.seed = 1, .runs = 1, .workers = 3, .studies = 4, .faults = 2, .limit = 1000000};
+    static exploration e = {.seed = 1, .runs = 1, .workers = 3, .studies = 4, .faults = 2, .limit = 1000000};
     const char *base = getenv("NOC_SIMULATION_DIR");
     char command[300];
     if (!read_options(argc, argv, &e))

@@ -12,8 +12,8 @@ seed=${NOC_SIMULATION_SEED:-1}
 
 ok "every order of the steps of 1 worker, 1 study, 1 fault, at every instant of the coordinator" \
     timeout 600 "$simulate" --explore --inside --workers 1 --studies 1 --faults 1
-ok "every order of the steps of 1 worker, 2 studies, 1 fault" \
-    timeout 600 "$simulate" --explore --workers 1 --studies 2 --faults 1
+ok "every order of the steps of 1 worker, 2 studies, 2 faults" \
+    timeout 600 "$simulate" --explore --workers 1 --studies 2 --faults 2
 ok "of 3 workers, 4 studies, 2 faults, as far as 500 executions go" \
     timeout 600 "$simulate" --explore --workers 3 --studies 4 --faults 2 --limit 500
 ok "$runs random runs from seed $seed" timeout 3000 "$simulate" --seed "$seed" --runs "$runs"

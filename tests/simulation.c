@@ -215,27 +215,29 @@ static int is_part(const struct dirent *entry)
     return strncmp(entry->d_name, "part-", 5) == 0;
 }
 
+/* Endings alone: with the catalog's parts in order they tell each file, whatever its number. */
 static uint64_t hash_folder(const simulation *s, uint64_t hash)
 {
     struct dirent **entries;
     int count = scandir(s->folder, &entries, is_part, compare_names);
     for (int i = 0; i < count; i++) {
-        hash = world_mix_bytes(hash, entries[i]->d_name, strlen(entries[i]->d_name));
+        const char *end = strchr(entries[i]->d_name, '.');
+        hash = world_mix_bytes(hash, end ? end : "", end ? strlen(end) : 0);
         free(entries[i]);
     }
     free(entries);
     return hash;
 }
 
-/* Of what a new job finds, but for numbers that only count (runs, attempts as rows). */
+/* Of what recovery has left to a new job, but for numbers that only count: of runs, attempts (as rows) and
+ * parts. Of those it counts who lies with whom, and that the next number is a new one. */
 static uint64_t hash_of_rest(simulation *s)
 {
-    uint64_t hash =
-        hash_rows(s, 1,
-                  "SELECT study_id, state, attempts, is_suspect, deaths_alone, failure, part FROM "
-                  "result ORDER BY study_id");
-    hash = hash_rows(s, hash, "SELECT number FROM part ORDER BY number");
-    hash = hash_rows(s, hash, "SELECT last_part FROM result_set");
+    uint64_t hash = hash_rows(
+        s, 1,
+        "SELECT study_id, state, attempts, is_suspect, deaths_alone, failure, (SELECT count(*) FROM "
+        "part WHERE number <= r.part) FROM result r ORDER BY study_id");
+    hash = hash_rows(s, hash, "SELECT count(*), (SELECT last_part FROM result_set) >= max(number) FROM part");
     hash = hash_folder(s, hash);
     hash = world_mix_bytes(hash, s->attempts, sizeof s->attempts);
     return world_mix_bytes(hash, s->deaths, sizeof s->deaths);
@@ -580,7 +582,6 @@ static void start_job(simulation *s)
     job->net = world_net_create(s->plan.ranks);
     s->starts++;
     s->starts_since_fault++;
-    s->beginning = hash_of_rest(s);
     look_away(s);
     for (int rank = 0; rank < job->layout.ranks; rank++) {
         noc_status status = start_rank(s, rank, &err);
@@ -594,6 +595,8 @@ static void start_job(simulation *s)
         if (status != NOC_OK)
             breaks(s, "rank %d cannot begin: %s", rank, err.text);
     }
+    check_anew(s);
+    s->beginning = hash_of_rest(s);
 }
 
 /* Exit codes below 64 end an archive; the others ask for the same command again. */
@@ -949,7 +952,6 @@ simulation *simulation_create(const char *folder, const simulation_plan *plan)
         return NULL;
     }
     start_job(s);
-    check_anew(s);
     return s;
 }
 

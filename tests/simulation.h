@@ -74,7 +74,8 @@ bool simulation_is_over(const simulation *s);
 /* True when no rank runs any more, not one of an earlier job. */
 bool simulation_is_quiet(const simulation *s);
 /* Two simulations of one plan with equal hashes go on alike, as far as no timer but a lease is concerned:
- * what every rank has taken in but for small talk, and what is on its way. */
+ * what recovery left to the job, what every rank has taken in since but for small talk, and what is on its
+ * way. */
 uint64_t simulation_hash(const simulation *s);
 
 /* So that equals in a symmetry can be told: of what a rank has taken in. */
