@@ -166,6 +166,8 @@ int64_t noc_cuda_tokens_of(const noc_value *value);
 const noc_value *noc_cuda_value_of(const noc_network *network, int value);
 /* Where a value lies: elements, the logits f32 where network->logits is set. */
 void *noc_cuda_value(const noc_network *network, int value);
+/* What op adds to its output, or NULL. */
+void *noc_cuda_residual(const noc_network *network, const noc_op *op);
 
 /* ---- fused.c: LAYER_NORMs that never are in memory ---- */
 

@@ -61,6 +61,11 @@ void *noc_cuda_value(const noc_network *network, int value)
     return network->arena + network->offsets[value] * (size_t)network->max_batch * element_bytes(network);
 }
 
+void *noc_cuda_residual(const noc_network *network, const noc_op *op)
+{
+    return op->residual >= 0 ? noc_cuda_value(network, op->residual) : NULL;
+}
+
 /* ---- what a network keeps ---- */
 
 noc_status noc_cuda_keep(noc_network *network, size_t bytes, void **kept, noc_error *err)

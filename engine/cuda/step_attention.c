@@ -30,7 +30,7 @@ static cudaError_t run(noc_network *network, const noc_cuda_step *step, int batc
     noc_cuda_attention a = {.type = network->device->type,
                             .q = noc_cuda_value(network, op->input[0]),
                             .kv = noc_cuda_value(network, op->input[1]),
-                            .residual = op->residual >= 0 ? noc_cuda_value(network, op->residual) : NULL,
+                            .residual = noc_cuda_residual(network, op),
                             .out = noc_cuda_value(network, op->output),
                             .batch = batch,
                             .queries = (int)noc_cuda_tokens_of(out),
@@ -148,7 +148,7 @@ static cudaError_t run_fused(noc_network *network, const noc_cuda_step *step, in
     cudaError_t error = cudaSuccess;
     a.batch = batch;
     a.queries = noc_cuda_input(network, op, norm);
-    a.residual = op->residual >= 0 ? noc_cuda_value(network, op->residual) : NULL;
+    a.residual = noc_cuda_residual(network, op);
     a.out = noc_cuda_value(network, op->output);
     if (has_scores(network, op))
         error = make_key_values(network, step, batch, &a);

@@ -21,7 +21,7 @@ cudaError_t noc_cuda_gemm_run(const noc_network *network, noc_cuda_gemm *gemm, c
     gemm->in = noc_cuda_input(network, op, step->norm);
     gemm->weight = step->weights->weight;
     gemm->bias = step->weights->bias;
-    gemm->residual = op->residual >= 0 ? noc_cuda_value(network, op->residual) : NULL;
+    gemm->residual = noc_cuda_residual(network, op);
     gemm->rows *= batch;
     return noc_cuda_gemm_launch(gemm, network->device->type, network->device->stream);
 }

@@ -44,7 +44,7 @@ static cudaError_t run(noc_network *network, const noc_cuda_step *step, int batc
     m.taps_bias = step->weights[0].bias;
     m.weight = step->weights[1].weight;
     m.bias = step->weights[1].bias;
-    m.residual = op[1].residual >= 0 ? noc_cuda_value(network, op[1].residual) : NULL;
+    m.residual = noc_cuda_residual(network, &op[1]);
     m.out = noc_cuda_value(network, op[1].output);
     m.batch = batch;
     return noc_cuda_mixffn_launch(&m, network->device->type, network->device->stream);

@@ -17,8 +17,7 @@ static noc_status prepare(noc_network *network, noc_cuda_step *step, noc_error *
     if (op->tail > 0) /* a factor for each row */
         noc_cuda_want(network, (size_t)network->max_batch *
                                    (size_t)noc_cuda_tokens_of(noc_cuda_value_of(network, op->output)));
-    noc_status status = noc_cuda_copy_elements(network, &op->weight, &step->weights->weight, err);
-    return status == NOC_OK ? noc_cuda_copy_floats(network, &op->bias, &step->weights->bias, err) : status;
+    return noc_cuda_copy_product(network, op, step->weights, err);
 }
 
 /* A convolution of the values' grids; a product of matrices is one of rows. */
@@ -49,7 +48,7 @@ static cudaError_t run(noc_network *network, const noc_cuda_step *step, int batc
                           .in = noc_cuda_value(network, op->input[0]),
                           .weight = step->weights->weight,
                           .bias = step->weights->bias,
-                          .residual = op->residual >= 0 ? noc_cuda_value(network, op->residual) : NULL,
+                          .residual = noc_cuda_residual(network, op),
                           .scale = op->tail > 0 ? network->scratch : NULL,
                           .out = noc_cuda_value(network, op->output),
                           .in_channels = in->channels,
