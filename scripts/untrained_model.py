@@ -30,11 +30,11 @@ def values(random, name, shape):
     return random.normal(0, numpy.prod(shape[1:]) ** -0.5 if len(shape) > 1 else 0.1, shape)
 
 
-def main():
+def write(folder, manifest):
     random = numpy.random.default_rng(1)
-    tensors = {name: values(random, name, shape).astype("f4") for name, shape in model_folder.shapes(MANIFEST["network"])}
-    model_folder.write(sys.argv[1], MANIFEST, tensors)
+    tensors = {name: values(random, name, shape).astype("f4") for name, shape in model_folder.shapes(manifest["network"])}
+    model_folder.write(folder, manifest, tensors)
 
 
 if __name__ == "__main__":
-    main()
+    write(sys.argv[1], MANIFEST)
