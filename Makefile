@@ -4,6 +4,7 @@
 # make faults     RUNS=200 SEED=1: disturbed runs   (FAULTS_FLAGS='--only SEED' repeats one)
 # make power      power cuts after each call of recorded runs (CUTS=8: random choices of what is lost)
 # make check-cuda  the CUDA kernels on an emulated GPU, in four modes   make cuda-report cuda-count cuda-model  their figures
+# make check-gpu  the same kernels, goldens and the demo's masks on this machine's GPU
 # make check-planted  which mode finds which fault planted in the CUDA kernels
 # make info       parts, versions, flags            make bench     speed of the engine on this machine
 # make deps       the distribution's packages       make bench-peers bench-archive  beside other engines, beside PyTorch
@@ -145,7 +146,7 @@ headers = $(wildcard $(patsubst %.c,%.h,$(1)))
 
 # --- building --------------------------------------------------------------------------------------------------------
 
-.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 check-cuda check-peers cuda-report cuda-count bench bench-peers bench-archive peers lint layers format install uninstall clean fuzzers fuzz power faults cuda-model cuda-programs check-planted FORCE
+.PHONY: all archives tests info deps demo check check-all check-long check-aarch64 check-cuda check-gpu check-peers cuda-report cuda-count bench bench-peers bench-archive peers lint layers format install uninstall clean fuzzers fuzz power faults cuda-model cuda-programs check-planted FORCE
 
 all: $(BUILD)/nocturne
 
