@@ -1,0 +1,19 @@
+/* Connected components of a class in a mask. */
+#ifndef NOC_COMPONENTS_H
+#define NOC_COMPONENTS_H
+
+#include "engine/base/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* How many components the voxels v with (v & bits) == wanted (never 0) form, where voxels that share a face,
+ * an edge or a corner hang together. size: i (fastest), j, k; voxel_bytes 1, 2 or 4. One pass. NOC_ENOMEMORY.
+ */
+noc_status noc_components_count(const void *voxels, int voxel_bytes, const int64_t size[3], uint32_t bits,
+                                uint32_t wanted, int64_t *count, noc_error *err);
+
+/* What that allocates at most: it keeps the runs of two planes. SIZE_MAX on overflow. */
+size_t noc_components_bytes(const int64_t size[3]);
+
+#endif
