@@ -144,6 +144,7 @@ typedef struct noc_part_study {
     int64_t windows;
     noc_metric *metrics; /* owned */
     int metric_count;
+    char suspect[NOC_SUSPECT_TEXT]; /* broken rules of plausibility, "" when none */
 } noc_part_study;
 
 typedef struct noc_part_record {
@@ -195,6 +196,7 @@ typedef struct noc_result_row {
     const char *sentence;                    /* NULL when none */
     int64_t part;                            /* number when done (or written), else 0 */
     const char *source_sha256, *mask_sha256; /* NULL when not done */
+    const char *suspect;                     /* broken rules of plausibility, NULL when none */
     double seconds_read, seconds_prepare, seconds_compute, seconds_score;
     int64_t windows;
     const noc_metric *metrics;

@@ -16,10 +16,11 @@ static const char sql_set_pending[] =
     " ('running', 'written')";
 static const char sql_set_done[] =
     "INSERT INTO result (set_id, study_id, state, part, source_sha256, mask_sha256, seconds_read,"
-    " seconds_prepare, seconds_compute, seconds_score, windows) VALUES (?1, ?2, 'done', ?3, ?4, ?5, ?6,"
-    " ?7, ?8, ?9, ?10) ON CONFLICT (set_id, study_id) DO UPDATE SET state = 'done', is_suspect = 0,"
-    " failure = NULL, sentence = NULL, part = ?3, source_sha256 = ?4, mask_sha256 = ?5, seconds_read ="
-    " ?6, seconds_prepare = ?7, seconds_compute = ?8, seconds_score = ?9, windows = ?10";
+    " seconds_prepare, seconds_compute, seconds_score, windows, suspect) VALUES (?1, ?2, 'done', ?3, ?4,"
+    " ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (set_id, study_id) DO UPDATE SET state = 'done',"
+    " is_suspect = 0, failure = NULL, sentence = NULL, part = ?3, source_sha256 = ?4, mask_sha256 ="
+    " ?5, seconds_read = ?6, seconds_prepare = ?7, seconds_compute = ?8, seconds_score = ?9, windows ="
+    " ?10, suspect = ?11";
 static const char sql_drop_metrics[] = "DELETE FROM metric WHERE set_id = ?1 AND study_id = ?2";
 static const char sql_add_metric[] =
     "INSERT INTO metric (set_id, study_id, position, label, name, has_truth, tp, fp, fn, tn, dice, iou,"
@@ -43,7 +44,7 @@ static const char sql_drop_part_metrics[] =
 static const char sql_drop_part_results[] =
     "UPDATE result SET state = 'pending', part = NULL, source_sha256 = NULL, mask_sha256 = NULL,"
     " seconds_read = NULL, seconds_prepare = NULL, seconds_compute = NULL, seconds_score = NULL,"
-    " windows = NULL WHERE set_id = ?1 AND part = ?2 AND state = 'done'";
+    " windows = NULL, suspect = NULL WHERE set_id = ?1 AND part = ?2 AND state = 'done'";
 static const char sql_drop_part[] = "DELETE FROM part WHERE set_id = ?1 AND number = ?2";
 
 void noc_part_record_clear(noc_part_record *part)
@@ -116,7 +117,8 @@ static noc_status set_done(noc_catalog *catalog, int64_t set, int64_t id, int64_
                        noc_sql_string(study->source_sha256), noc_sql_string(study->mask_sha256),
                        noc_sql_number(study->seconds_read), noc_sql_number(study->seconds_prepare),
                        noc_sql_number(study->seconds_compute), noc_sql_number(study->seconds_score),
-                       noc_sql_integer(study->windows)),
+                       noc_sql_integer(study->windows),
+                       noc_sql_string(study->suspect[0] ? study->suspect : NULL)),
         NULL, err);
     if (status == NOC_OK)
         status = add_metrics(catalog, set, id, study, err);

@@ -36,8 +36,8 @@ static const char sql_drop_metrics[] = "DELETE FROM metric WHERE study_id = ?1";
 static const char sql_reset_results[] =
     "UPDATE result SET state = 'pending', attempts = 0, is_suspect = 0, deaths_alone = 0, failure ="
     " NULL, sentence = NULL, part = NULL, source_sha256 = NULL, mask_sha256 = NULL, seconds_read ="
-    " NULL, seconds_prepare = NULL, seconds_compute = NULL, seconds_score = NULL, windows = NULL WHERE"
-    " study_id = ?1";
+    " NULL, seconds_prepare = NULL, seconds_compute = NULL, seconds_score = NULL, windows = NULL,"
+    " suspect = NULL WHERE study_id = ?1";
 
 /* ---- rows ---- */
 

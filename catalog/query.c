@@ -19,8 +19,8 @@ static const char sql_results[] =
     "SELECT " NOC_STUDY_COLUMNS
     ", coalesce(r.state, 'pending'), coalesce(r.attempts, 0), r.failure, r.sentence, coalesce(r.part,"
     " 0), r.source_sha256, r.mask_sha256, r.seconds_read, r.seconds_prepare, r.seconds_compute,"
-    " r.seconds_score, coalesce(r.windows, 0) FROM study s LEFT JOIN result r ON r.study_id = s.id AND"
-    " r.set_id = ?1 WHERE matches(?2, s.key) ORDER BY s.key";
+    " r.seconds_score, coalesce(r.windows, 0), r.suspect FROM study s LEFT JOIN result r ON r.study_id ="
+    " s.id AND r.set_id = ?1 WHERE matches(?2, s.key) ORDER BY s.key";
 static const char sql_metrics[] =
     "SELECT label, name, has_truth, tp, fp, fn, tn, dice, iou, precision, recall, truth_ml,"
     " prediction_ml, volume_similarity FROM metric WHERE set_id = ?1 AND study_id = ?2 ORDER BY"
@@ -209,6 +209,7 @@ static noc_status read_result(noc_catalog *catalog, sqlite3_stmt *row, noc_resul
     out->seconds_compute = sqlite3_column_double(row, FIRST + 9);
     out->seconds_score = sqlite3_column_double(row, FIRST + 10);
     out->windows = sqlite3_column_int64(row, FIRST + 11);
+    out->suspect = (const char *)sqlite3_column_text(row, FIRST + 12);
     return NOC_OK;
 }
 

@@ -101,7 +101,10 @@ static const char schema_1[] =
     " FOREIGN KEY (set_id, study_id) REFERENCES result (set_id, study_id)"
     ") STRICT;";
 
-static const char *const schema_steps[] = {schema_1};
+/* Which rules of plausibility a done mask breaks; NULL: none. (is_suspect is of a worker's death.) */
+static const char schema_2[] = "ALTER TABLE result ADD COLUMN suspect TEXT;";
+
+static const char *const schema_steps[] = {schema_1, schema_2};
 enum { SCHEMA_VERSION = sizeof(schema_steps) / sizeof(schema_steps[0]) };
 
 static const char sql_version[] = "PRAGMA user_version";

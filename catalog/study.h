@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-enum { NOC_STUDY_KEY = 121, NOC_STUDY_CHANNELS = 16, NOC_METRIC_TEXT = 64 };
+enum { NOC_STUDY_KEY = 121, NOC_STUDY_CHANNELS = 16, NOC_METRIC_TEXT = 64, NOC_SUSPECT_TEXT = 512 };
 
 typedef struct noc_study {
     int64_t id;              /* the catalog's row */

@@ -572,6 +572,86 @@ static void read_output(reader *r, const noc_yaml_node *root)
         read_regions(r, map);
 }
 
+/* Its place among the classes; -1: there is none of that name. */
+static int find_class(const noc_manifest *m, const char *name)
+{
+    for (int i = 0; i < m->label_count; i++)
+        if (strcmp(m->labels[i].name, name) == 0) /* NOLINT: both were read, or reading has ended */
+            return i;
+    return find_region(m, name);
+}
+
+static void read_rule_class(reader *r, const noc_yaml_node *map, noc_rule *rule)
+{
+    char *name = NULL;
+    read_text_node(r, require(r, map, "label"), "label", &name);
+    if (r->status == NOC_OK) {
+        rule->class = find_class(r->manifest, name);
+        if (rule->class < 0)
+            COMPLAIN(r, noc_yaml_find(map, "label"), "plausible.label: there is no label or region %s", name);
+    }
+    free(name);
+}
+
+static void read_volumes(reader *r, const noc_yaml_node *node, double volume_ml[2])
+{
+    size_t count = count_items(r, node, "volume_ml", 2, 2);
+    for (size_t i = 0; i < count && r->status == NOC_OK; i++) {
+        const noc_yaml_node *item = noc_yaml_item(node, i);
+        if (noc_yaml_kind_of(item) != NOC_YAML_SCALAR ||
+            noc_yaml_number(r->doc, item, 0, DBL_MAX, &volume_ml[i], NULL) != NOC_OK)
+            COMPLAIN(r, item, "plausible.volume_ml must be numbers of 0 or more");
+    }
+    if (r->status == NOC_OK && volume_ml[0] > volume_ml[1])
+        COMPLAIN(r, node, "plausible.volume_ml: from %g to %g is nothing", volume_ml[0], volume_ml[1]);
+}
+
+static void read_components(reader *r, const noc_yaml_node *node, noc_rule *rule)
+{
+    size_t count = count_items(r, node, "components", 2, 2);
+    for (size_t i = 0; i < count; i++)
+        read_int_node(r, noc_yaml_item(node, i), "components", 0, INT_MAX, &rule->components[i]);
+    if (r->status == NOC_OK && rule->components[0] > rule->components[1])
+        COMPLAIN(r, node, "plausible.components: from %d to %d is nothing", rule->components[0],
+                 rule->components[1]);
+    rule->has_components = count > 0;
+}
+
+static void read_rule(reader *r, const noc_yaml_node *map)
+{
+    noc_rule *rule = &r->manifest->rules[r->manifest->rule_count++];
+    int presence = -1;
+    *rule = (noc_rule){.volume_ml = {0, DBL_MAX}};
+    check_keys(r, map, "plausible", KEYS("label", "volume_ml", "components", "present"));
+    read_rule_class(r, map, rule);
+    read_volumes(r, find(r, map, "volume_ml"), rule->volume_ml);
+    read_components(r, find(r, map, "components"), rule);
+    read_choice(r, map, "present", KEYS("true", "false"), &presence);
+    rule->presence = presence == 0 ? NOC_PRESENCE_YES : presence == 1 ? NOC_PRESENCE_NO : NOC_PRESENCE_ANY;
+    if (r->status == NOC_OK && noc_yaml_count(map) == 1)
+        COMPLAIN(r, map, "plausible: a rule needs volume_ml, components or present");
+}
+
+/* Rules that never change a mask: a study that breaks one is suspect. */
+static void read_plausible(reader *r, const noc_yaml_node *root)
+{
+    enum { RULES_MAX = 65536 };
+    noc_manifest *m = r->manifest;
+    r->section = "";
+    const noc_yaml_node *node = find(r, root, "plausible");
+    size_t count = count_items(r, node, "plausible", 1, RULES_MAX);
+    if (count == 0)
+        return;
+    m->rules = noc_alloc_zeroed(count, sizeof *m->rules, r->err);
+    if (!m->rules) {
+        r->status = NOC_ENOMEMORY;
+        return;
+    }
+    r->section = "plausible.";
+    for (size_t i = 0; i < count && r->status == NOC_OK; i++)
+        read_rule(r, noc_yaml_item(node, i));
+}
+
 /* A scalar, or the one item of a list. */
 static const noc_yaml_node *only_one(reader *r, const noc_yaml_node *node, const char *key)
 {
@@ -629,7 +709,7 @@ static void read_root(reader *r, const noc_yaml_node *root)
     read_choice(r, root, "format", KEYS("nocturne-model/1"), &only);
     check_keys(r, root, "a manifest",
                KEYS("format", "name", "description", "license", "reference", "family", "weights",
-                    "weights_sha256", "network", "input", "window", "output"));
+                    "weights_sha256", "network", "input", "window", "output", "plausible"));
     read_name(r, root);
     read_text_node(r, find(r, root, "description"), "description", &m->description);
     read_text_node(r, find(r, root, "license"), "license", &m->license);
@@ -641,6 +721,7 @@ static void read_root(reader *r, const noc_yaml_node *root)
     read_input(r, root);
     read_window(r, root);
     read_output(r, root);
+    read_plausible(r, root);
 }
 
 /* path or path/model.yaml, whichever is the file. */
@@ -699,6 +780,7 @@ void noc_manifest_free(noc_manifest *manifest)
     for (int i = 0; manifest->labels && i < manifest->network.num_classes - 1; i++)
         free(manifest->labels[i].name);
     free(manifest->labels);
+    free(manifest->rules);
     free(manifest->path);
     free(manifest->name);
     free(manifest->description);

@@ -64,6 +64,17 @@ typedef struct noc_paint {
     int label;
 } noc_paint;
 
+typedef enum noc_presence { NOC_PRESENCE_ANY, NOC_PRESENCE_YES, NOC_PRESENCE_NO } noc_presence;
+
+/* What a plausible mask holds of a class; a study that breaks a rule is suspect, its mask stays as it is. */
+typedef struct noc_rule {
+    int class;             /* index into labels or regions */
+    double volume_ml[2];   /* from, to: 0, DBL_MAX when any */
+    bool has_components;   /* false: any number */
+    int components[2];     /* from, to */
+    noc_presence presence; /* of a voxel at all */
+} noc_rule;
+
 typedef struct noc_manifest {
     char *path; /* of model.yaml */
     char *name;
@@ -87,6 +98,8 @@ typedef struct noc_manifest {
     int region_count;
     noc_paint paints[NOC_MAX_REGIONS];
     int paint_count;
+    noc_rule *rules; /* `plausible` */
+    int rule_count;
 } noc_manifest;
 
 /* path: model.yaml or the folder that holds it. A missing folder or file is NOC_ENOINPUT; everything else

@@ -111,10 +111,17 @@ static noc_status print(const noc_settings *settings, const noc_manifest *manife
                      "\"labels\":[",
                      o->mask_sha256, seconds, o->seconds_compute, (long long)o->windows);
         add_labels(&text, true, manifest, o);
-        noc_text_add(&text, "]}\n");
+        noc_text_add(&text, "]");
+        if (o->suspect[0]) {
+            noc_text_add(&text, ",\"suspect\":");
+            noc_text_add_json(&text, o->suspect);
+        }
+        noc_text_add(&text, "}\n");
     } else {
         noc_text_add(&text, "%s: %.1f s, %lld windows", settings->output, seconds, (long long)o->windows);
         add_labels(&text, false, manifest, o);
+        if (o->suspect[0])
+            noc_text_add(&text, "; suspect: %s", o->suspect);
         noc_text_add(&text, "\n");
     }
     noc_status status = noc_opening_print(&text, err);

@@ -26,6 +26,8 @@ typedef struct label_mean {
 typedef struct report {
     noc_text rows;     /* CSV or JSON rows, or the table of studies */
     noc_text failures; /* table only */
+    noc_text suspects; /* table only */
+    int64_t suspect_count;
     label_mean *means;
     int mean_count;
     int64_t states[NOC_STATE_COUNT];
@@ -98,7 +100,7 @@ static void csv_header(noc_text *text)
     noc_text_add(text, "key,state,failure,label,name,tp,fp,fn,tn");
     for (int i = 0; i < NOC_RATIO_COUNT; i++)
         noc_text_add(text, ",%s", noc_ratio_names[i]);
-    noc_text_add(text, "\n");
+    noc_text_add(text, ",suspect\n");
 }
 
 static void csv_metric(noc_text *text, const noc_metric *m)
@@ -118,7 +120,6 @@ static void csv_metric(noc_text *text, const noc_metric *m)
         if (m->has_truth || i == NOC_PREDICTION_ML)
             add_number(text, values[i], false);
     }
-    noc_text_add(text, "\n");
 }
 
 /* metric NULL: a study without any. */
@@ -130,7 +131,10 @@ static void csv_row(report *all, const noc_result_row *row, const noc_metric *me
     if (metric)
         csv_metric(&all->rows, metric);
     else
-        noc_text_add(&all->rows, ",,,,,,,,,,,,,\n");
+        noc_text_add(&all->rows, ",,,,,,,,,,,,,");
+    noc_text_add(&all->rows, ",");
+    noc_text_add_csv(&all->rows, row->suspect);
+    noc_text_add(&all->rows, "\n");
 }
 
 /* ---- JSON ---- */
@@ -164,6 +168,10 @@ static void json_row(report *all, const noc_result_row *row, const noc_metric *m
         noc_text_add_json(&all->rows, row->failure);
         noc_text_add(&all->rows, ",\"sentence\":");
         noc_text_add_json(&all->rows, row->sentence);
+    }
+    if (row->suspect) {
+        noc_text_add(&all->rows, ",\"suspect\":");
+        noc_text_add_json(&all->rows, row->suspect);
     }
     if (metric)
         json_metric(&all->rows, metric);
@@ -250,10 +258,14 @@ static void add_tables(const report *all, noc_text *text)
     }
     if (all->failures.size > 0)
         noc_text_add(text, "%sfailures\n%s", text->size > 0 ? "\n" : "", all->failures.data);
+    if (all->suspects.size > 0)
+        noc_text_add(text, "%ssuspect\n%s", text->size > 0 ? "\n" : "", all->suspects.data);
     noc_text_add(text, "%s", text->size > 0 ? "\n" : "");
     for (int i = 0; i < NOC_STATE_COUNT; i++)
         noc_text_add(text, "%s%" PRId64 " %s", i ? ", " : "", all->states[i],
                      noc_study_state_name((noc_study_state)i));
+    if (all->suspect_count > 0)
+        noc_text_add(text, ", %" PRId64 " suspect", all->suspect_count);
     noc_text_add(text, "\n");
 }
 
@@ -268,6 +280,10 @@ static noc_status add_result(void *argument, const noc_result_row *row, noc_erro
 {
     walk *w = argument;
     w->all->states[row->state]++;
+    if (row->suspect) {
+        w->all->suspect_count++;
+        noc_text_add(&w->all->suspects, "%-32s %s\n", row->study.key, row->suspect);
+    }
     for (int i = 0; i < row->metric_count; i++) {
         noc_status status = add_to_means(w->all, &row->metrics[i], err);
         if (status != NOC_OK)
@@ -317,7 +333,7 @@ int noc_command_report(const noc_settings *settings)
                             : read_results(settings, &w, &err);
     if (status == NOC_OK)
         assemble(settings, &all, &text);
-    if (status == NOC_OK && (all.rows.failed || all.failures.failed || text.failed))
+    if (status == NOC_OK && (all.rows.failed || all.failures.failed || all.suspects.failed || text.failed))
         status = noc_fail(&err, NOC_ENOMEMORY, "no memory for the report");
     if (status == NOC_OK && (fwrite(text.data, 1, text.size, stdout) != text.size || fflush(stdout) != 0))
         status = noc_fail(&err, NOC_EIO, "the report cannot be written to its output");
@@ -325,6 +341,7 @@ int noc_command_report(const noc_settings *settings)
         code = noc_command_fail(&err);
     noc_text_free(&all.rows);
     noc_text_free(&all.failures);
+    noc_text_free(&all.suspects);
     noc_text_free(&text);
     free(all.means);
     return code;

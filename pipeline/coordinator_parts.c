@@ -57,6 +57,7 @@ static void fill_record(noc_part_study *record, noc_outcome *outcome)
     memcpy(record->source_sha256, outcome->source_sha256, sizeof record->source_sha256);
     memcpy(record->fingerprint, outcome->fingerprint, sizeof record->fingerprint);
     memcpy(record->mask_sha256, outcome->mask_sha256, sizeof record->mask_sha256);
+    memcpy(record->suspect, outcome->suspect, sizeof record->suspect);
     record->seconds_read = outcome->seconds_read;
     record->seconds_prepare = outcome->seconds_prepare;
     record->seconds_compute = outcome->seconds_compute;

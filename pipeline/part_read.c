@@ -164,6 +164,8 @@ static void get_outcome(part_attributes *a, noc_outcome *o)
     o->seconds_prepare = part_get_real(a, "seconds_prepare");
     o->seconds_compute = part_get_real(a, "seconds_compute");
     o->seconds_score = part_get_real(a, "seconds_score");
+    if (a->status == NOC_OK && H5Aexists(a->object, "suspect") > 0)
+        part_get_text(a, "suspect", o->suspect, sizeof o->suspect);
 }
 
 static noc_status check_hash(const noc_outcome *o, const char *path, noc_error *err)
@@ -457,6 +459,7 @@ static noc_status fill_study(hid_t file, const char *path, bool with_mask, noc_p
     memcpy(study->source_sha256, o->source_sha256, sizeof study->source_sha256);
     memcpy(study->fingerprint, o->fingerprint, sizeof study->fingerprint);
     memcpy(study->mask_sha256, o->mask_sha256, sizeof study->mask_sha256);
+    memcpy(study->suspect, o->suspect, sizeof study->suspect);
     study->seconds_read = o->seconds_read;
     study->seconds_prepare = o->seconds_prepare;
     study->seconds_compute = o->seconds_compute;

@@ -346,6 +346,8 @@ static void put_study(part_attributes *a, const noc_part_writer *part, const noc
     part_put_real(a, "seconds_prepare", o->seconds_prepare);
     part_put_real(a, "seconds_compute", o->seconds_compute);
     part_put_real(a, "seconds_score", o->seconds_score);
+    if (o->suspect[0])
+        part_put_text(a, "suspect", o->suspect);
 }
 
 static noc_status add_rows(noc_part_writer *part, const noc_outcome *o, noc_error *err)

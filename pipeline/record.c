@@ -271,6 +271,7 @@ void noc_record_put_outcome(noc_record *record, const noc_outcome *outcome, bool
     noc_record_put_f64(record, outcome->seconds_compute);
     noc_record_put_f64(record, outcome->seconds_score);
     noc_record_put_block(record, outcome->metrics, (size_t)outcome->metric_count * sizeof *outcome->metrics);
+    noc_record_put_text(record, outcome->suspect);
     noc_record_put_u64(record, (uint64_t)outcome->mask_bytes);
     noc_record_put_u64(record, (uint64_t)outcome->region_bytes);
     noc_record_put_block(record, outcome->mask, with_voxels ? voxels * (size_t)outcome->mask_bytes : 0);
@@ -345,6 +346,7 @@ noc_status noc_record_get_outcome(noc_record *record, noc_outcome **outcome, noc
     out->seconds_compute = noc_record_get_f64(record);
     out->seconds_score = noc_record_get_f64(record);
     get_metrics(record, out);
+    noc_record_get_fixed(record, out->suspect, sizeof out->suspect);
     get_voxels(record, out);
     if (!record->failed) {
         *outcome = out;

@@ -8,7 +8,8 @@
  *   /                      schema, created, creator, part (its number), and what made it
  *   /studies/<key>         key, mask_sha256, source, source_sha256, fingerprint, windows,
  *                          seconds_read, seconds_prepare, seconds_compute, seconds_score,
- *                          created (UTC), and what made it
+ *                          created (UTC), and what made it; suspect, only where the model's rules of
+ *                          plausibility are broken: which
  *     in space             affine (4x4, (i,j,k,1) to mm), space ("RAS+"), spacing_mm
  *     as in the header     nifti_version, qform_code, sform_code, quatern, qoffset, qfac,
  *                          srow (3x4), pixdim, xyzt_units: a mask can leave without its scan
@@ -18,9 +19,9 @@
  *   /studies/<key>/mask    u8 or u16 (nk, nj, ni), whole planes a chunk, shuffle + deflate(1),
  *                          dimension labels k, j, i
  *   /studies/<key>/regions u8, u16 or u32, likewise, for a model of regions
- *   /metrics               one compound table, the columns of report --csv in their order, then
- *                          has_truth; without a truth counts are 0 and ratios NaN; attribute
- *                          empty_masks: the convention for ratios of empty masks
+ *   /metrics               one compound table, the columns of report --csv but suspect in their
+ *                          order, then has_truth; without a truth counts are 0 and ratios NaN;
+ *                          attribute empty_masks: the convention for ratios of empty masks
  *
  * What made it: configuration (text), model, model_sha256, window, overlap, blend, precision,
  * attention_scale, device, isa, nocturne_version. */

@@ -115,6 +115,8 @@ void sample_entry(noc_output_kind output, int number, noc_part_entry *entry)
     o->metrics = calloc(2, sizeof *o->metrics);
     for (int label = 1; o->metrics && label <= 2; label++)
         sample_metric(number, label, &o->metrics[label - 1]);
+    if (number % 3 == 1)
+        snprintf(o->suspect, sizeof o->suspect, "Anterior: %d components, expected 1 to 1", number + 1);
     o->windows = 8 + number;
     o->seconds_read = 0.5;
     o->seconds_prepare = 0.25;
@@ -251,6 +253,8 @@ bool sample_is_study(const noc_part_entry *entry, const noc_part_study *study)
     if (strcmp(o->source_sha256, study->source_sha256) != 0 ||
         strcmp(o->fingerprint, study->fingerprint) != 0)
         return differs(o->key, "the source");
+    if (strcmp(o->suspect, study->suspect) != 0)
+        return differs(o->key, "what is suspect");
     if (o->windows != study->windows || o->seconds_read != study->seconds_read ||
         o->seconds_prepare != study->seconds_prepare || o->seconds_compute != study->seconds_compute ||
         o->seconds_score != study->seconds_score)

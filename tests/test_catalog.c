@@ -142,6 +142,8 @@ static noc_part_record make_part(int64_t number, const char *const *keys, size_t
         snprintf(s->source_sha256, sizeof(s->source_sha256), "aa;bb");
         s->seconds_compute = 2.5;
         s->windows = 8;
+        if (number == 1)
+            strcpy(s->suspect, "anterior: absent, expected present");
         s->metric_count = 2;
         s->metrics = calloc(2, sizeof(*s->metrics));
         s->metrics[0] = (noc_metric){.label = "1",
@@ -392,6 +394,27 @@ START_TEST(study_runs_from_pending_to_done)
     OK(noc_catalog_end_run(catalog, run, 0, &err));
     ck_assert_int_eq(ask("SELECT count(*) FROM run WHERE ended_ns >= started_ns AND exit_code = 0"), 1);
     ck_assert_int_eq(noc_catalog_end_run(catalog, 99, 0, &err), NOC_EINTERNAL);
+}
+END_TEST
+
+/* It comes with a part and goes with it, with a newer mask, or with another file. */
+START_TEST(what_is_suspect_belongs_to_the_mask)
+{
+    static const char suspects[] = "SELECT count(*) FROM result WHERE suspect IS NOT NULL";
+    int64_t count = 0, set = (add("a"), open_set("/r"));
+    OK(commit_one(set, 1, "a", "1:1"));
+    ck_assert_int_eq(ask(suspects), 1);
+    OK(noc_catalog_drop_part(catalog, set, 1, &count, &err));
+    ck_assert_int_eq(ask(suspects), 0);
+    OK(commit_one(set, 1, "a", "1:1"));
+    OK(commit_one(set, 2, "a", "1:1"));
+    ck_assert_int_eq(ask(suspects), 0);
+    add("b");
+    OK(noc_catalog_drop_part(catalog, set, 1, &count, &err));
+    OK(commit_one(set, 1, "b", "1:1"));
+    ck_assert_int_eq(ask(suspects), 1);
+    ck_assert_int_eq(put("b", "/images/b.nii.gz", NULL, "2:2", NULL, NULL), NOC_PUT_CHANGED);
+    ck_assert_int_eq(ask(suspects), 0);
 }
 END_TEST
 
@@ -794,11 +817,11 @@ END_TEST
 START_TEST(newer_schema_is_refused_and_older_upgraded)
 {
     static const char *const steps[] = {
-        "", "ALTER TABLE study ADD COLUMN note TEXT; CREATE TABLE extra (id INTEGER)"};
+        "", "", "ALTER TABLE study ADD COLUMN note TEXT; CREATE TABLE extra (id INTEGER)"};
     add("a");
-    ck_assert_int_eq(ask("PRAGMA user_version"), 1);
-    OK(noc_schema_apply(catalog, steps, 2, &err));
     ck_assert_int_eq(ask("PRAGMA user_version"), 2);
+    OK(noc_schema_apply(catalog, steps, 3, &err));
+    ck_assert_int_eq(ask("PRAGMA user_version"), 3);
     ck_assert_int_eq(ask("SELECT count(*) FROM study WHERE note IS NULL AND key = 'a'"), 1);
     noc_catalog_close(catalog);
     catalog = NULL;
@@ -806,6 +829,28 @@ START_TEST(newer_schema_is_refused_and_older_upgraded)
         ck_assert_int_eq(noc_catalog_open(path, (noc_catalog_mode)mode, &catalog, &err), NOC_EDATA);
         ck_assert_ptr_nonnull(strstr(err.text, "newer"));
     }
+}
+END_TEST
+
+/* A catalog of the first schema: read only once `scan` has upgraded it, with nothing lost. */
+START_TEST(first_schema_is_upgraded)
+{
+    static const char back[] = "ALTER TABLE result DROP COLUMN suspect; PRAGMA user_version = 1";
+    add("a");
+    int64_t set = open_set("/r");
+    OK(commit_one(set, 2, "a", "1:1"));
+    OK(noc_database_script(catalog, back, &err));
+    noc_catalog_close(catalog);
+    catalog = NULL;
+    ck_assert_int_eq(noc_catalog_open(path, NOC_CATALOG_READ, &catalog, &err), NOC_EDATA);
+    ck_assert_ptr_nonnull(strstr(err.text, "`nocturne scan` upgrades it"));
+    OK(noc_catalog_open(path, NOC_CATALOG_WRITE, &catalog, &err));
+    ck_assert_int_eq(ask("SELECT count(*) FROM result WHERE state = 'done' AND suspect IS NULL"), 1);
+    OK(noc_catalog_begin(catalog, &err));
+    OK(noc_database_script(catalog, "UPDATE result SET state = 'pending'; DELETE FROM part", &err));
+    OK(noc_catalog_commit(catalog, &err));
+    OK(commit_one(set, 1, "a", "1:1"));
+    ck_assert_int_eq(ask("SELECT count(*) FROM result WHERE suspect LIKE 'anterior%'"), 1);
 }
 END_TEST
 
@@ -829,9 +874,9 @@ END_TEST
 
 START_TEST(failed_upgrade_changes_nothing)
 {
-    static const char *const steps[] = {"", "CREATE TABLE extra (id INTEGER)", "not SQL"};
-    ck_assert_int_ne(noc_schema_apply(catalog, steps, 3, &err), NOC_OK);
-    ck_assert_int_eq(ask("PRAGMA user_version"), 1);
+    static const char *const steps[] = {"", "", "CREATE TABLE extra (id INTEGER)", "not SQL"};
+    ck_assert_int_ne(noc_schema_apply(catalog, steps, 4, &err), NOC_OK);
+    ck_assert_int_eq(ask("PRAGMA user_version"), 2);
     ck_assert_int_eq(ask("SELECT count(*) FROM sqlite_master WHERE name = 'extra'"), 0);
 }
 END_TEST
@@ -1117,6 +1162,8 @@ static void add_opening(TCase *tests)
     tcase_add_test(tests, killed_writer_leaves_what_it_committed);
     tcase_add_test(tests, what_is_no_catalog_is_refused);
     tcase_add_test(tests, newer_schema_is_refused_and_older_upgraded);
+    tcase_add_test(tests, first_schema_is_upgraded);
+    tcase_add_test(tests, what_is_suspect_belongs_to_the_mask);
     tcase_add_test(tests, schema_that_never_was_is_refused);
     tcase_add_test(tests, failed_upgrade_changes_nothing);
     tcase_add_test(tests, reader_sees_the_committed_state_while_a_writer_writes);

@@ -3,6 +3,7 @@
 #include "engine/manifest.h"
 
 #include <check.h>
+#include <float.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -206,6 +207,35 @@ START_TEST(other_good_ones)
 }
 END_TEST
 
+static noc_manifest *load_plausible(bool is_regions, const char *rules)
+{
+    char first[400];
+    snprintf(first, sizeof(first), "format: nocturne-model/1\nplausible: %s", rules);
+    write_manifest(is_regions, 1, first);
+    return load(path);
+}
+
+START_TEST(rules_of_plausibility)
+{
+    noc_manifest *m = load_plausible(
+        false, "[{label: a, volume_ml: [0.5, 3]}, {label: b, components: [1, 2], present: true},"
+               " {label: a, present: false}]");
+    const noc_rule *rules = m->rules;
+    ck_assert_int_eq(m->rule_count, 3);
+    ck_assert_str_eq(m->labels[rules[0].class].name, "a");
+    ck_assert(rules[0].volume_ml[0] == 0.5 && rules[0].volume_ml[1] == 3);
+    ck_assert(!rules[0].has_components && rules[0].presence == NOC_PRESENCE_ANY);
+    ck_assert_str_eq(m->labels[rules[1].class].name, "b");
+    ck_assert(rules[1].volume_ml[0] == 0 && rules[1].volume_ml[1] == DBL_MAX);
+    ck_assert(rules[1].has_components && rules[1].components[0] == 1 && rules[1].components[1] == 2);
+    ck_assert(rules[1].presence == NOC_PRESENCE_YES && rules[2].presence == NOC_PRESENCE_NO);
+    noc_manifest_free(m);
+    m = load_plausible(true, "[{label: ET, components: [0, 0]}]");
+    ck_assert(m->rule_count == 1 && m->rules[0].class == 2 && m->rules[0].has_components);
+    noc_manifest_free(m);
+}
+END_TEST
+
 START_TEST(the_hash_is_kept_in_lower_case)
 {
     write_manifest(
@@ -371,6 +401,34 @@ static const struct {
     {true, 31, "    - {region: WT, label: 256}", 31, "output.paint.label"},
     {true, 31, "    - {region: WT}", 31, "output.paint.label is missing"},
     {true, 31, "    - {label: 1}", 31, "output.paint.region is missing"},
+    {false, 2, "name: x\nplausible: {label: a}", 3, "plausible must be a list"},
+    {false, 2, "name: x\nplausible: []", 3, "plausible must have 1 to"},
+    {false, 2, "name: x\nplausible: [a]", 3, "plausible must be a map"},
+    {false, 2, "name: x\nplausible: [{label: c, present: true}]", 3,
+     "plausible.label: there is no label or region c"},
+    {true, 2, "name: x\nplausible: [{label: a, present: true}]", 3, "no label or region a"},
+    {false, 2, "name: x\nplausible: [{present: true}]", 3, "plausible.label is missing"},
+    {false, 2, "name: x\nplausible: [{label: a}]", 3,
+     "plausible: a rule needs volume_ml, components or present"},
+    {false, 2, "name: x\nplausible:\n  - {label: a, present: true}\n  - {label: a, volume: [0, 1]}", 5,
+     "volume"},
+    {false, 2, "name: x\nplausible: [{label: a, present: maybe}]", 3,
+     "plausible.present must be true or false"},
+    {false, 2, "name: x\nplausible: [{label: a, volume_ml: 1}]", 3, "plausible.volume_ml must be a list"},
+    {false, 2, "name: x\nplausible: [{label: a, volume_ml: [1]}]", 3,
+     "plausible.volume_ml must have 2 entries, not 1"},
+    {false, 2, "name: x\nplausible: [{label: a, volume_ml: [-1, 1]}]", 3,
+     "plausible.volume_ml must be numbers of 0 or more"},
+    {false, 2, "name: x\nplausible: [{label: a, volume_ml: [0, .nan]}]", 3,
+     "plausible.volume_ml must be numbers of 0 or more"},
+    {false, 2, "name: x\nplausible: [{label: a, volume_ml: [3, 0.5]}]", 3,
+     "plausible.volume_ml: from 3 to 0.5 is nothing"},
+    {false, 2, "name: x\nplausible: [{label: a, components: [2, 1]}]", 3,
+     "plausible.components: from 2 to 1 is nothing"},
+    {false, 2, "name: x\nplausible: [{label: a, components: [0, 1.5]}]", 3,
+     "plausible.components must be an integer from 0"},
+    {false, 2, "name: x\nplausible: [{label: a, components: [-1, 1]}]", 3,
+     "plausible.components must be an integer from 0"},
 };
 
 START_TEST(complaints)
@@ -434,6 +492,7 @@ static Suite *manifest_suite(void)
     tcase_add_test(manifests, all_steps);
     tcase_add_test(manifests, regions);
     tcase_add_test(manifests, other_good_ones);
+    tcase_add_test(manifests, rules_of_plausibility);
     tcase_add_test(manifests, the_hash_is_kept_in_lower_case);
     tcase_add_loop_test(manifests, complaints, 0, (int)(sizeof(bad) / sizeof(bad[0])));
     tcase_add_test(manifests, no_manifest);

@@ -14,6 +14,7 @@ static noc_outcome sample_outcome(void)
         .study = 7, .lease = 99, .windows = 12, .mask_bytes = 1, .region_bytes = 2, .metric_count = 2};
     strcpy(o.key, "case_7");
     strcpy(o.source_sha256, "aa;bb");
+    strcpy(o.suspect, "one: absent, expected present");
     o.grid.size[0] = 2;
     o.grid.size[1] = 3;
     o.grid.size[2] = 4;
@@ -57,6 +58,7 @@ START_TEST(an_outcome_comes_out_as_it_went_in)
     ck_assert_uint_eq(o->lease, 99);
     ck_assert_str_eq(o->key, "case_7");
     ck_assert_str_eq(o->source_sha256, "aa;bb");
+    ck_assert_str_eq(o->suspect, "one: absent, expected present");
     ck_assert(o->grid.affine[1][3] == -17.5);
     ck_assert_int_eq(o->metric_count, 2);
     ck_assert_uint_eq(o->metrics[1].tp, 1234567890123u);

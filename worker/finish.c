@@ -1,8 +1,9 @@
-/* From what the engine left to an outcome: paint, score, hash. */
+/* From what the engine left to an outcome: paint, score, look whether it is plausible, hash. */
 #include "engine/base/clock.h"
 #include "engine/base/memory.h"
 #include "engine/base/sha256.h"
 #include "worker/job.h"
+#include "worker/plausibility.h"
 #include "worker/score.h"
 
 static noc_status take_voxels(noc_job *job, const noc_manifest *manifest, size_t voxels, noc_error *err)
@@ -36,6 +37,8 @@ noc_status noc_job_finish(noc_job *job, const noc_job_rules *rules, noc_error *e
     if (status == NOC_OK)
         status = noc_score(rules->manifest, &o->grid, o->mask, o->mask_bytes, o->regions, o->region_bytes,
                            job->truth.voxels ? &job->truth : NULL, &o->metrics, &o->metric_count, err);
+    if (status == NOC_OK)
+        status = noc_plausibility_check(rules->manifest, o, err);
     if (status == NOC_OK)
         status = noc_sha256_of(o->mask, voxels * (size_t)o->mask_bytes, o->mask_sha256, err);
     o->seconds_score = noc_clock_monotonic() - start;

@@ -3,13 +3,15 @@
  *
  * A study's memory has four phases, and it is admitted for the largest: reading (stored voxels, truth, the
  * raw file while it is decoded), preparing (stored voxels, truth, what the steps make of them), segmenting
- * (prepared volume, truth, pending logits and output) and finishing (output, truth, painted mask). */
+ * (prepared volume, truth, pending logits and output) and finishing (output, truth, painted mask,
+ * components). */
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/base/memory.h"
 #include "engine/volume/nifti.h"
 #include "engine/volume/orientation.h"
 #include "worker/job.h"
+#include "worker/plausibility.h"
 #include "worker/score.h"
 
 #include <string.h>
@@ -142,7 +144,8 @@ noc_status noc_job_estimate(noc_job *job, const noc_job_rules *rules, size_t *by
     if (status != NOC_OK)
         return status;
     all = result_bytes(rules->manifest);
-    job->bytes_when_segmented = noc_size_sum(n.voxels * all, n.truth);
+    job->bytes_when_segmented = noc_size_sum(noc_size_sum(n.voxels * all, n.truth),
+                                             noc_plausibility_bytes(rules->manifest, n.grid.size));
     job->bytes_when_finished = n.voxels * all * 2; /* and a copy on its way to a writer */
     size_t most = noc_size_sum(noc_size_sum(n.stored, n.truth), n.raw);
     size_t preparing = noc_size_sum(n.prepare.most, n.truth);

@@ -36,6 +36,7 @@ typedef struct noc_outcome {
     char fingerprint[512];                       /* the study's, as submitted ("" when longer) */
     noc_metric *metrics; /* one a label or region of the model, in manifest order; owned */
     int metric_count;
+    char suspect[NOC_SUSPECT_TEXT]; /* the model's rules of plausibility that the mask breaks; "": none */
     int64_t windows;
     double seconds_read, seconds_prepare, seconds_compute, seconds_score;
     struct noc_admission
