@@ -100,7 +100,7 @@ static void csv_header(noc_text *text)
     noc_text_add(text, "key,state,failure,label,name,tp,fp,fn,tn");
     for (int i = 0; i < NOC_RATIO_COUNT; i++)
         noc_text_add(text, ",%s", noc_ratio_names[i]);
-    noc_text_add(text, ",suspect\n");
+    noc_text_add(text, "\n");
 }
 
 static void csv_metric(noc_text *text, const noc_metric *m)
@@ -132,8 +132,6 @@ static void csv_row(report *all, const noc_result_row *row, const noc_metric *me
         csv_metric(&all->rows, metric);
     else
         noc_text_add(&all->rows, ",,,,,,,,,,,,,");
-    noc_text_add(&all->rows, ",");
-    noc_text_add_csv(&all->rows, row->suspect);
     noc_text_add(&all->rows, "\n");
 }
 

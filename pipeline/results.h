@@ -19,9 +19,9 @@
  *   /studies/<key>/mask    u8 or u16 (nk, nj, ni), whole planes a chunk, shuffle + deflate(1),
  *                          dimension labels k, j, i
  *   /studies/<key>/regions u8, u16 or u32, likewise, for a model of regions
- *   /metrics               one compound table, the columns of report --csv but suspect in their
- *                          order, then has_truth; without a truth counts are 0 and ratios NaN;
- *                          attribute empty_masks: the convention for ratios of empty masks
+ *   /metrics               one compound table, the columns of report --csv in their order, then
+ *                          has_truth; without a truth counts are 0 and ratios NaN; attribute
+ *                          empty_masks: the convention for ratios of empty masks
  *
  * What made it: configuration (text), model, model_sha256, window, overlap, blend, precision,
  * attention_scale, device, isa, nocturne_version. */

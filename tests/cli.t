@@ -210,17 +210,17 @@ ok "report --csv has its columns and rows" "$PYTHON" - out <<'END'
 import csv, sys
 rows = list(csv.reader(open(sys.argv[1])))
 assert rows[0] == ("key,state,failure,label,name,tp,fp,fn,tn,dice,iou,precision,recall,truth_ml,prediction_ml,"
-                   "volume_similarity,suspect").split(","), rows[0]
+                   "volume_similarity").split(","), rows[0]
 assert all(len(row) == len(rows[0]) for row in rows), rows
 of = lambda key: [row for row in rows if row[0] == key]
-assert of("damaged") == [["damaged", "failed", "unreadable"] + [""] * 14], of("damaged")
+assert of("damaged") == [["damaged", "failed", "unreadable"] + [""] * 13], of("damaged")
 assert [row[3:5] for row in of("plain")] == [["1", "Anterior"], ["2", "Posterior"]]
-assert all(row[1:3] == ["done", ""] and row[5:14] == [""] * 9 and row[15:] == ["", ""] for row in of("plain"))
+assert all(row[1:3] == ["done", ""] and row[5:14] == [""] * 9 and row[15] == "" for row in of("plain"))
 assert [row[3:5] for row in of("scored")] == [["1", "Anterior"], ["2", "Posterior"]]
 for row in of("scored"):
     tp, fp, fn, tn = map(int, row[5:9])
     assert abs(float(row[9]) - 2 * tp / (2 * tp + fp + fn)) < 1e-8
-    assert all(len(ratio.replace(".", "").lstrip("0")) >= 6 for ratio in row[9:16]), row
+    assert all(len(ratio.replace(".", "").lstrip("0")) >= 6 for ratio in row[9:]), row
 assert len(rows) == 6
 END
 exits "report --json" 0 "$NOC" report --json
