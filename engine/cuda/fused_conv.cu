@@ -107,20 +107,20 @@ static __device__ __forceinline__ void keep_sums(const noc_cuda_conv &p, const f
 #pragma unroll 1
     for (int row = threadIdx.x / FOURS; row < B::ROWS; row += THREADS / FOURS)
         if (row0 + row < rows && column0 + column < p.columns)
-            put(to + (size_t)(row0 + row) * p.columns, sum_of_parts<B, WK>(sums, row, column));
+            put(to + (size_t)(row0 + row) * p.columns, sum_of_block<B, WK>(sums, row, column));
 }
 
-// grid: runs of rows, blocks of columns (one where tokens are normed here), parts of the depth (SHARED: their
+// grid: runs of rows, blocks of columns (one where tokens are normed here), parts of the depth (SPLIT: their
 // sums go to memory)
-template <class T, int WM, int WN, int WK, bool NORMED, bool SHARED>
+template <class T, int WM, int WN, int WK, bool NORMED, bool SPLIT>
 __global__ void __launch_bounds__(THREADS, 2) conv_kernel(noc_cuda_conv p)
 {
     typedef block<WM, WN, WK> B;
     int warp = threadIdx.x / 32, wn = warp % WN * 32, wm = warp / WN % WM * 32, wk = warp / WN / WM;
     int rows = p.batch * p.out_grid[0] * p.out_grid[1] * p.out_grid[2], row0 = blockIdx.x * B::ROWS;
     int column0 = blockIdx.y * B::COLUMNS, depth = p.kernel[0] * p.kernel[1] * p.kernel[2] * p.channels;
-    int all = parts(depth, B::DEPTH), first = SHARED ? all * blockIdx.z / gridDim.z : 0;
-    int steps = SHARED ? all * (blockIdx.z + 1) / gridDim.z : all, own = threadIdx.x / 4,
+    int all = parts(depth, B::DEPTH), first = SPLIT ? all * blockIdx.z / gridDim.z : 0;
+    int steps = SPLIT ? all * (blockIdx.z + 1) / gridDim.z : all, own = threadIdx.x / 4,
         chunk = threadIdx.x % 4;
     static_assert(B::ROWS * 4 == THREADS, "each thread has a chunk of a tile");
     walk<T> o = walk_of<T>(p, row0 + own, rows, first * B::DEPTH + chunk * 8);
@@ -152,28 +152,24 @@ __global__ void __launch_bounds__(THREADS, 2) conv_kernel(noc_cuda_conv p)
     float *sums = (float *)shared_bytes;
     stage_sums<4>(sums + wk * B::ROWS * B::PITCH, B::PITCH, d, wm, wn);
     __syncthreads();
-    if (SHARED)
+    if (SPLIT)
         keep_sums<B, WK>(p, sums, row0, rows, column0);
     else
         finish_rows<T, B, WK>(p, sums, column0, [&](int row) { return row0 + row < rows ? row0 + row : -1; });
 }
 
-// A token each 32 lanes, or fewer where columns are. grid: runs of rows, blocks of columns
+// grid: runs of rows, blocks of columns
 template <class T, int COLUMNS>
 __global__ void __launch_bounds__(THREADS, 4) conv_end_kernel(noc_cuda_conv p, int split)
 {
-    enum { LANES = COLUMNS < 128 ? COLUMNS / 4 : 32 };
+    enum { LANES = LANES_OF<COLUMNS> };
     size_t rows = (size_t)p.batch * p.out_grid[0] * p.out_grid[1] * p.out_grid[2];
     size_t row = blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES;
     int column0 = blockIdx.y * COLUMNS;
     finish_token<T, COLUMNS>(p, row < rows ? (int)row : -1, column0, [&](int column) {
-        float4 v = make_float4(0, 0, 0, 0);
-        column += column0;
-        for (int part = 0; part < split && row < rows && column < p.columns; part++) {
-            float4 s = get<float4>(p.sums + (part * rows + row) * p.columns + column);
-            v.x += s.x, v.y += s.y, v.z += s.z, v.w += s.w;
-        }
-        return v;
+        bool is_there = row < rows && column0 + column < p.columns;
+        return sum_of_parts(p.sums + row * p.columns + column0 + column, rows * p.columns,
+                            is_there ? split : 0);
     });
 }
 
@@ -217,7 +213,7 @@ extern "C" size_t noc_cuda_conv_sums(const noc_cuda_conv *p)
 template <class T, int COLUMNS>
 static cudaError_t launch_end(const noc_cuda_conv &p, int split, cudaStream_t stream)
 {
-    enum { LANES = COLUMNS < 128 ? COLUMNS / 4 : 32 };
+    enum { LANES = LANES_OF<COLUMNS> };
     int rows = p.batch * p.out_grid[0] * p.out_grid[1] * p.out_grid[2];
     return launch(conv_end_kernel<T, COLUMNS>, dim3(parts(rows, THREADS / LANES), parts(p.columns, COLUMNS)),
                   THREADS, 0, stream, p, split);

@@ -31,12 +31,26 @@ template <int LANES> static __device__ __forceinline__ float sum_of_lanes(float 
     return v;
 }
 
-// A token's end by so many lanes, each with fours of columns: sum_of(column), four sums of it; token: -1 for
-// none, while all lanes meet.
+// The lanes that a token of a block has, each with fours of columns.
+template <int COLUMNS> static constexpr int LANES_OF = COLUMNS < 128 ? COLUMNS / 4 : 32;
+
+// Four sums from their parts, so many floats apart, in the order of the depth.
+static __device__ __forceinline__ float4 sum_of_parts(const float *part, size_t apart, int count)
+{
+    float4 v = make_float4(0, 0, 0, 0);
+#pragma unroll
+    for (int k = 0; k < count; k++, part += apart) {
+        float4 s = get<float4>(part);
+        v.x += s.x, v.y += s.y, v.z += s.z, v.w += s.w;
+    }
+    return v;
+}
+
+// A token's end. sum_of(column): four sums of it; token: -1 for none, while all lanes meet.
 template <class T, int COLUMNS, class F>
 static __device__ __forceinline__ void finish_token(const noc_cuda_conv &p, int token, int column0, F sum_of)
 {
-    enum { LANES = COLUMNS < 128 ? COLUMNS / 4 : 32, FOURS = COLUMNS / 4 / LANES };
+    enum { LANES = LANES_OF<COLUMNS>, FOURS = COLUMNS / 4 / LANES };
     const int own = threadIdx.x % LANES * 4;
     float4 v[FOURS];
     float sum = 0, square = 0, mean = 0, norm = 1;
@@ -74,17 +88,11 @@ static __device__ __forceinline__ void finish_token(const noc_cuda_conv &p, int 
     }
 }
 
-// Four sums of a block from its parts, in the order of the depth.
+// The same of a block, from shared memory.
 template <class B, int WK>
-static __device__ __forceinline__ float4 sum_of_parts(const float *sums, int row, int column)
+static __device__ __forceinline__ float4 sum_of_block(const float *sums, int row, int column)
 {
-    float4 v = make_float4(0, 0, 0, 0);
-#pragma unroll
-    for (int k = 0; k < WK; k++) {
-        float4 s = get<float4>(sums + (k * B::ROWS + row) * B::PITCH + column);
-        v.x += s.x, v.y += s.y, v.z += s.z, v.w += s.w;
-    }
-    return v;
+    return sum_of_parts(sums + row * B::PITCH + column, B::ROWS * B::PITCH, WK);
 }
 
 // All tokens of a block, several a warp. place(row): the token that a row of `sums` is, -1 for none.
@@ -92,10 +100,10 @@ template <class T, class B, int WK, class F>
 static __device__ __forceinline__ void finish_rows(const noc_cuda_conv &p, const float *sums, int column0,
                                                    F place)
 {
-    enum { LANES = B::COLUMNS / 4 };
-    static_assert(LANES <= 32 && B::ROWS * LANES % THREADS == 0, "all lanes meet");
+    enum { LANES = LANES_OF<B::COLUMNS> };
+    static_assert(B::ROWS * LANES % THREADS == 0, "all lanes meet");
 #pragma unroll 1
     for (int row = threadIdx.x / LANES; row < B::ROWS; row += THREADS / LANES)
         finish_token<T, B::COLUMNS>(p, place(row), column0,
-                                    [&](int column) { return sum_of_parts<B, WK>(sums, row, column); });
+                                    [&](int column) { return sum_of_block<B, WK>(sums, row, column); });
 }

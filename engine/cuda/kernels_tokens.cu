@@ -15,7 +15,7 @@ template <> struct four<__nv_bfloat16> {
 };
 
 // V elements, of 1 or 4, from and to memory.
-template <class T, int V> static __device__ __forceinline__ void take(const T *from, float v[V])
+template <class T, int V> static __device__ __forceinline__ void load_elements(const T *from, float v[V])
 {
     typedef typename four<T>::type vector;
     T elements[V];
@@ -29,7 +29,7 @@ template <class T, int V> static __device__ __forceinline__ void take(const T *f
         v[i] = number_of(elements[i]);
 }
 
-template <class T, int V> static __device__ __forceinline__ void give(T *to, const float v[V])
+template <class T, int V> static __device__ __forceinline__ void store_elements(T *to, const float v[V])
 {
     typedef typename four<T>::type vector;
     T elements[V];
@@ -65,26 +65,26 @@ __global__ void __launch_bounds__(THREADS_OF_A_LINE, BLOCKS_OF_A_LINE)
     T *out = (T *)t.out + at;
     float v[V], factor[V], add[V], sum = 0, squares = 0;
     for (int c = own; c < t.channels; c += lanes * V) {
-        take<T, V>(in + c, v);
+        load_elements<T, V>(in + c, v);
         for (int i = 0; i < V; i++)
             sum += v[i];
     }
     float mean = sum_of_lanes(sum, lanes) / t.channels;
     for (int c = own; c < t.channels; c += lanes * V) {
-        take<T, V>(in + c, v);
+        load_elements<T, V>(in + c, v);
         for (int i = 0; i < V; i++)
             squares += (v[i] - mean) * (v[i] - mean);
     }
     float scale = 1 / sqrtf(sum_of_lanes(squares, lanes) / t.channels + t.eps);
     for (int c = own; c < t.channels && is_there; c += lanes * V) {
-        take<T, V>(in + c, v);
+        load_elements<T, V>(in + c, v);
         if (t.weight)
-            take<float, V>(t.weight + c, factor);
+            load_elements<float, V>(t.weight + c, factor);
         if (t.bias)
-            take<float, V>(t.bias + c, add);
+            load_elements<float, V>(t.bias + c, add);
         for (int i = 0; i < V; i++)
             v[i] = (v[i] - mean) * scale * (t.weight ? factor[i] : 1) + (t.bias ? add[i] : 0);
-        give<T, V>(out + c, v);
+        store_elements<T, V>(out + c, v);
     }
 }
 

@@ -89,11 +89,11 @@ static noc_status prepare(noc_network *network, noc_cuda_step *step, noc_error *
     const noc_op *behind = norm_behind(step), *op = &step->ops[step->op_count - (behind ? 2 : 1)];
     step->norm = noc_cuda_norm_before(network, op);
     noc_cuda_conv c = conv_of(network, op, step->norm, behind);
-    noc_status status = noc_cuda_conv_fits(&c)
-                            ? noc_cuda_copy_elements(network, &op->weight, &step->weights[0].weight, err)
-                            : copy_stem(network, op, &c, &step->weights[0].weight, err);
+    bool is_stem = !noc_cuda_conv_fits(&c);
+    noc_status status = is_stem ? copy_stem(network, op, &c, &step->weights[0].weight, err)
+                                : noc_cuda_copy_elements(network, &op->weight, &step->weights[0].weight, err);
     c.batch = network->max_batch;
-    if (noc_cuda_conv_fits(&c))
+    if (!is_stem)
         noc_cuda_want(network, noc_cuda_conv_sums(&c));
     if (status == NOC_OK)
         status = noc_cuda_copy_floats(network, &op->bias, &step->weights[0].bias, err);
