@@ -163,6 +163,9 @@ START_TEST(other_shapes_are_refused)
     ck_assert(!noc_cuda_decoder_fits(&d));
     ck_assert_int_eq(noc_cuda_decoder_launch(&d, NOC_CUDA_F16, NULL), cudaErrorInvalidValue);
     d = (noc_cuda_decoder){.batch = 1, .grid = {1, 2, 1}, .depth = 8, .columns = 8, .classes = 1};
+    d.activation = NOC_CUDA_GELU;
+    ck_assert(!noc_cuda_decoder_fits(&d));
+    d.activation = NOC_CUDA_RELU;
     d.term_count = 1;
     memcpy(d.term_grids[0], (int[]){2, 4, 2}, sizeof d.term_grids[0]);
     ck_assert(noc_cuda_decoder_fits(&d));

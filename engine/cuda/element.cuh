@@ -56,13 +56,14 @@ struct between {
 };
 
 // Where sample `at` of `out` lies between the `in` samples of its source (trilinear, align_corners false):
-// the place is (at + 1/2) in / out - 1/2, in whole numbers, so that no rounding moves it.
+// the place is (at + 1/2) in / out - 1/2, in whole numbers, so that no rounding moves it. Both are below
+// 2^15.
 static __host__ __device__ __forceinline__ between source_of(int at, int in, int out)
 {
-    long long place = (2LL * at + 1) * in - out, whole = 2LL * out;
+    int place = (2 * at + 1) * in - out, whole = 2 * out;
     between b;
     place = place < 0 ? 0 : place;
-    b.low = (int)(place / whole);
+    b.low = place / whole;
     b.share = (float)(place % whole) / (float)whole;
     if (b.low >= in - 1) {
         b.low = in - 1;

@@ -12,20 +12,20 @@ enum {
     TERMS = NOC_CUDA_DECODER_TERMS,
     TAIL_TILE = 128,
     RUN = 4 /* samples along W */,
-    CLASSES = 4, /* at once */
-    SAMPLES = 12 /* of an axis around a block: 2 SIDE + 1 at most, in whole runs */
+    RUNS = NOC_TILE_DEPTH / RUN, /* of a slice: samples that are multiplied at once */
+    CLASSES = 4,                 /* at once */
+    SAMPLES = 12                 /* of an axis around a block: 2 SIDE + 1 at most, in whole runs */
 };
 enum { TILE = NOC_TILE_DEPTH * COLUMNS_MOST * 2, A = ROWS * NOC_ROW_BYTES, FIXED = 2 * TILE + 4 * A };
 
-// The samples of a term around any block: how many, and their runs along W.
+// The samples of a term around any block: how many along each axis, and how many runs they come to.
 struct around {
     int count[3], across /* runs along W */, runs;
-    int by_across, by_high; // 65536 / runs along W, / lines of a plane, rounded up
-    bool is_split;
 };
 
 struct arounds {
     around of[TERMS];
+    int slices, exact; // of the runs of all terms, behind each other; the first whose shares are exact
 };
 
 // Without an index that the device would need an array in memory for.
@@ -38,13 +38,17 @@ static __device__ __forceinline__ around around_term(const arounds &all, int ter
 // Around one block: the first samples of each axis, and what share each line of tokens has of them and those
 // behind.
 struct samples {
-    int first[3];
-    __align__(16) float shares[3][SIDE][SAMPLES];
+    int first[TERMS][3];
+    __align__(16) float shares[TERMS][3][SIDE][SAMPLES];
 };
 
-// Some depth of a term: step number `step` of it.
-struct slice {
-    int term, step, runs_left;
+// Of a term's samples around one block: where they begin, how many of them there are (0 beyond the grid), and
+// where among all shares those of its first token lines begin.
+struct __align__(16) run
+{
+    const void *from;
+    int16_t left;
+    uint16_t shares[3];
 };
 
 struct corner {
@@ -52,8 +56,7 @@ struct corner {
 };
 
 // Quads of lanes have an axis of a term each, all lanes of the warps up to the last one.
-static __device__ __forceinline__ void place_samples(samples all[TERMS], const noc_cuda_decoder &p,
-                                                     const corner &c)
+static __device__ __forceinline__ void place_samples(samples &all, const noc_cuda_decoder &p, const corner &c)
 {
     int line = threadIdx.x % SIDE, axis = threadIdx.x / SIDE % 3, term = threadIdx.x / (3 * SIDE);
     if (threadIdx.x / 32 > (TERMS * 3 * SIDE - 1) / 32)
@@ -66,66 +69,74 @@ static __device__ __forceinline__ void place_samples(samples all[TERMS], const n
     if (term >= TERMS)
         return;
     for (int i = 0; i < SAMPLES; i++)
-        all[term].shares[axis][line][i] = first + i == b.low       ? 1 - b.share
+        all.shares[term][axis][line][i] = first + i == b.low       ? 1 - b.share
                                           : first + i == b.low + 1 ? b.share
                                                                    : 0;
     if (line == 0)
-        all[term].first[axis] = first;
+        all.first[term][axis] = first;
 }
 
-// Where a run of samples begins, counted from the first ones. Few enough to divide by multiplication.
-static __device__ __forceinline__ void place_run(int at[3], const around &a, int run)
-{
-    int line = run * a.by_across >> 16;
-    at[0] = line * a.by_high >> 16;
-    at[1] = line - at[0] * a.count[1];
-    at[2] = (run - line * a.across) * RUN;
-}
-
-// The term's samples, a run a warp.
+// A warp has the runs of a term; the one behind them fills the last slice.
 template <class T>
-static __device__ __forceinline__ void fetch_samples(unsigned char *tile, const noc_cuda_decoder &p,
-                                                     const around &a, const samples &s, const slice &of,
-                                                     int window)
+static __device__ __forceinline__ void place_runs(run *runs, const samples &s, const noc_cuda_decoder &p,
+                                                  const arounds &terms, int window)
 {
-    int warp = threadIdx.x / 32, chunk = threadIdx.x % 32, at[3];
-    const int *grid = p.term_grids[of.term];
-    const T *all = (const T *)p.terms[of.term];
-    place_run(at, a, of.step * (NOC_TILE_DEPTH / RUN) + warp);
-    int d = s.first[0] + at[0], h = s.first[1] + at[1], w = s.first[2] + at[2];
-    bool is_there = warp < of.runs_left && chunk * 8 < p.columns && d < grid[0] && h < grid[1];
-    int left = is_there ? grid[2] - w : 0;
-    const T *from =
-        all + ((ptrdiff_t)((window * grid[0] + d) * grid[1] + h) * grid[2] + w) * p.columns + chunk * 8;
+    int term = threadIdx.x / 32, before = 0;
+    for (int t = 0; t < TERMS; t++)
+        before += t < term ? terms.of[t].runs : 0;
+    if (term == TERMS)
+        for (int i = before + threadIdx.x % 32; i < terms.slices * RUNS; i += 32)
+            runs[i] = {p.in, 0, {0, SIDE * SAMPLES + SAMPLES - 1, 0}}; // no line has a share of it
+    if (term >= p.term_count)
+        return;
+    const around a = around_term(terms, term);
+    const int *grid = p.term_grids[term];
+    for (int i = threadIdx.x % 32; i < a.runs; i += 32) {
+        int line = i / a.across, at[3] = {line / a.count[1], line % a.count[1], i % a.across * RUN};
+        int d = s.first[term][0] + at[0], h = s.first[term][1] + at[1], w = s.first[term][2] + at[2];
+        int left = d < grid[0] && h < grid[1] ? min(max(grid[2] - w, 0), (int)RUN) : 0;
+        ptrdiff_t sample = ((ptrdiff_t)(window * grid[0] + d) * grid[1] + h) * grid[2] + w;
+        run r = {(const T *)p.terms[term] + (left > 0 ? sample * p.columns : 0), (int16_t)left, {}};
 #pragma unroll
-    for (int i = 0; i < RUN; i++, from += p.columns) {
-        int row = warp * RUN + i;
-        copy16_async(tile + (row * (COLUMNS_MOST / 8) + (chunk ^ (row & 7))) * 16, i < left ? from : all,
-                     i < left);
+        for (int axis = 0; axis < 3; axis++)
+            r.shares[axis] = (uint16_t)((term * 3 + axis) * SIDE * SAMPLES + at[axis]);
+        runs[before + i] = r;
     }
+}
+
+// The samples of a slice, a run a warp.
+template <class T>
+static __device__ __forceinline__ void fetch_samples(unsigned char *tile, const run *slice, int columns)
+{
+    int warp = threadIdx.x / 32, chunk = threadIdx.x % 32;
+    int to = warp * RUN * COLUMNS_MOST * 2 + (chunk ^ warp % 2 * RUN) * 16; // in the swizzle of row % 8
+    const T *first = (const T *)slice[warp].from, *from = first + chunk * 8;
+    int left = chunk * 8 < columns ? slice[warp].left : 0;
+#pragma unroll
+    for (int i = 0; i < RUN; i++, from += columns)
+        copy16_async(tile + (to ^ i * 16) + i * COLUMNS_MOST * 2, i < left ? from : first, i < left);
 }
 
 // The shares that the tokens have of a slice's samples: a thread has a run of them and two tokens.
 template <class T>
-static __device__ __forceinline__ void put_shares(unsigned char *tile, const around &a, const samples &s,
-                                                  const slice &of)
+static __device__ __forceinline__ void put_shares(unsigned char *tile, const run *slice, const samples &s,
+                                                  bool is_split)
 {
-    enum { RUNS = NOC_TILE_DEPTH / RUN };
-    int run = threadIdx.x % RUNS, row = threadIdx.x / RUNS, at[3];
-    place_run(at, a, of.step * RUNS + run);
-    bool is_there = run < of.runs_left; // behind the last run is none to have a share of
-    float share_h = is_there ? s.shares[1][row / SIDE % SIDE][at[1]] : 0;
-    float4 share_w = get<float4>(s.shares[2][row % SIDE] + (is_there ? at[2] : 0));
-    const float *share_d = s.shares[0][row / SIDE / SIDE] + (is_there ? at[0] : 0);
+    int own = threadIdx.x % RUNS, row = threadIdx.x / RUNS;
+    const run r = slice[own];
+    const float *all = &s.shares[0][0][0][0];
+    const float *share_d = all + r.shares[0] + row / SIDE / SIDE * SAMPLES;
+    float share_h = all[r.shares[1] + row / SIDE % SIDE * SAMPLES];
+    float4 share_w = get<float4>(all + r.shares[2] + row % SIDE * SAMPLES);
     share_w.x *= share_h, share_w.y *= share_h, share_w.z *= share_h, share_w.w *= share_h;
 #pragma unroll
     for (int i = 0; i < 2; i++, row += THREADS / RUNS, share_d += THREADS / RUNS / SIDE / SIDE * SAMPLES) {
         const float v[RUN] = {*share_d * share_w.x, *share_d * share_w.y, *share_d * share_w.z,
                               *share_d * share_w.w};
         uint2 whole = make_uint2(element<T>::pack(v[0], v[1]), element<T>::pack(v[2], v[3]));
-        unsigned char *to = chunk_at(tile, row, run / 2) + run % 2 * 8;
+        unsigned char *to = chunk_at(tile, row, own / 2) + own % 2 * 8;
         put(to, whole);
-        if (a.is_split) {
+        if (is_split) {
             float2 low = element<T>::unpack(whole.x), high = element<T>::unpack(whole.y);
             put(to + A, make_uint2(element<T>::pack(v[0] - low.x, v[1] - low.y),
                                    element<T>::pack(v[2] - high.x, v[3] - high.y)));
@@ -134,22 +145,19 @@ static __device__ __forceinline__ void put_shares(unsigned char *tile, const aro
 }
 
 // d += the shares of rows [row, row + 32) times columns [column, column + 64) of the samples.
-template <class T>
+template <class T, bool IS_SPLIT>
 static __device__ __forceinline__ void add_samples(float d[2][8][4], unsigned char *shares, int row,
-                                                   unsigned char *tile, int column, const slice &of,
-                                                   bool is_split)
+                                                   unsigned char *tile, int column)
 {
     int lane = threadIdx.x % 32;
 #pragma unroll
     for (int c = 0; c < 4; c += 2) {
-        if (c * (8 / RUN) >= of.runs_left)
-            break;
         uint32_t a[2][4], rest[2][4];
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             unsigned char *from = chunk_at(shares, row + 16 * i + lane % 16, c + lane / 16);
             load_matrix4(a[i], from);
-            if (is_split)
+            if (IS_SPLIT)
                 load_matrix4(rest[i], from + A);
         }
 #pragma unroll
@@ -161,7 +169,7 @@ static __device__ __forceinline__ void add_samples(float d[2][8][4], unsigned ch
             for (int i = 0; i < 2; i++) {
                 element<T>::mma(d[i][j], a[i], b[0], b[1]);
                 element<T>::mma(d[i][j + 1], a[i], b[2], b[3]);
-                if (is_split) {
+                if (IS_SPLIT) {
                     element<T>::mma(d[i][j], rest[i], b[0], b[1]);
                     element<T>::mma(d[i][j + 1], rest[i], b[2], b[3]);
                 }
@@ -170,17 +178,17 @@ static __device__ __forceinline__ void add_samples(float d[2][8][4], unsigned ch
     }
 }
 
-// Two floats of a row of which `left` are left, 0 for none.
-static __device__ __forceinline__ float2 two_of(const float *from, int at, int left)
+// Two floats of a row: beyond its end the last ones, for sums that nobody reads.
+static __device__ __forceinline__ float2 two_of(const float *row, int at, int columns)
 {
-    return at < left ? get<float2>(from + at) : make_float2(0, 0);
+    return row ? get<float2>(row + min(at, columns - 2)) : make_float2(0, 0);
 }
 
 // Of a warp's 32 rows and 64 columns.
 static __device__ __forceinline__ void finish_product(float d[2][8][4], const noc_cuda_decoder &p,
                                                       const float squares[4][ROWS], int row, int column)
 {
-    int lane = threadIdx.x % 32, own = column + lane % 4 * 2, left = p.columns - own;
+    int lane = threadIdx.x % 32, own = column + lane % 4 * 2;
     float factor[4] = {1, 1, 1, 1};
     if (p.tail > 0)
 #pragma unroll
@@ -191,8 +199,8 @@ static __device__ __forceinline__ void finish_product(float d[2][8][4], const no
         }
 #pragma unroll
     for (int j = 0; j < 8; j++) {
-        float2 b = two_of(p.bias + own, 8 * j, p.bias ? left : 0);
-        float2 s = two_of(p.sum_bias + own, 8 * j, p.sum_bias ? left : 0);
+        float2 b = two_of(p.bias, own + 8 * j, p.columns);
+        float2 s = two_of(p.sum_bias, own + 8 * j, p.columns);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             float *v = &d[i / 2][j][i % 2 * 2];
@@ -202,7 +210,8 @@ static __device__ __forceinline__ void finish_product(float d[2][8][4], const no
     }
 }
 
-// The part of some classes' sums that a warp's columns have.
+// The part of some classes' sums that a warp's columns have. IS_WHOLE: it has all 64.
+template <bool IS_WHOLE>
 static __device__ __forceinline__ void sum_classes(float (*sums)[CLASSES], const float d[2][8][4],
                                                    const noc_cuda_decoder &p, int first, int column)
 {
@@ -215,7 +224,7 @@ static __device__ __forceinline__ void sum_classes(float (*sums)[CLASSES], const
             break;
 #pragma unroll
         for (int j = 0; j < 8; j++) {
-            float2 w = two_of(weight, 8 * j, left);
+            float2 w = IS_WHOLE || 8 * j < left ? get<float2>(weight + 8 * j) : make_float2(0, 0);
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 sum[i] += d[i / 2][j][i % 2 * 2] * w.x, sum[i] += d[i / 2][j][i % 2 * 2 + 1] * w.y;
@@ -237,19 +246,21 @@ static __device__ __forceinline__ int token_of(const noc_cuda_decoder &p, const 
     return is_there ? ((c.window * p.grid[0] + d) * p.grid[1] + h) * p.grid[2] + w : -1;
 }
 
-// grid: boxes of tokens, 1, batch
+// grid: boxes of tokens along W, H, D of all windows
 template <class T>
 __global__ void __launch_bounds__(THREADS, 2) decoder_kernel(noc_cuda_decoder p, arounds terms)
 {
     __shared__ float squares_of[4][ROWS], sums[4][ROWS][CLASSES];
-    __shared__ samples of_terms[TERMS];
-    int along_w = parts(p.grid[2], SIDE), along_h = parts(p.grid[1], SIDE), box = blockIdx.x;
-    const corner c = {{box / along_w / along_h * SIDE, box / along_w % along_h * SIDE, box % along_w * SIDE},
-                      (int)blockIdx.z};
+    __shared__ samples of_terms;
+    int along_d = parts(p.grid[0], SIDE), window = blockIdx.z / along_d;
+    const corner c = {
+        {((int)blockIdx.z - window * along_d) * SIDE, (int)blockIdx.y * SIDE, (int)blockIdx.x * SIDE},
+        window};
     int steps = parts(p.depth, NOC_TILE_DEPTH), tail_steps = parts(p.tail, TAIL_TILE) * steps;
     int warp = threadIdx.x / 32, wm = warp / 4 * 32, wn = warp % 4, own = threadIdx.x / 4;
     int token = token_of(p, c, own);
     unsigned char *shares = shared_bytes + 2 * TILE, *xs = shared_bytes + FIXED;
+    run *runs = (run *)(xs + steps * A);
     float squares[2][2] = {};
 
     for (int step = 0; step < steps; step++) {
@@ -268,21 +279,16 @@ __global__ void __launch_bounds__(THREADS, 2) decoder_kernel(noc_cuda_decoder p,
                                    (step - tail_steps) * NOC_TILE_DEPTH, p.depth);
         copy_commit();
     };
-    auto fetch_slice = [&](const slice &of, int step) {
-        const around a = around_term(terms, of.term);
-        fetch_samples<T>(shared_bytes + (step & 1) * TILE, p, a, of_terms[of.term], of, c.window);
+    auto fetch_slice = [&](int slice, int step) {
+        const run *own = runs + slice * RUNS;
+        fetch_samples<T>(shared_bytes + (step & 1) * TILE, own, p.columns);
         copy_commit();
-        put_shares<T>(shares + (step & 1) * 2 * A, a, of_terms[of.term], of);
-    };
-    auto next_of = [&](slice of) {
-        of.step++, of.runs_left -= NOC_TILE_DEPTH / RUN;
-        if (of.runs_left <= 0 && ++of.term < p.term_count)
-            of.step = 0, of.runs_left = around_term(terms, of.term).runs;
-        return of;
+        put_shares<T>(shares + (step & 1) * 2 * A, own, of_terms, slice >= terms.exact);
     };
     fetch(0);
     place_samples(of_terms, p, c);
-    slice next = {-1, 0, 0};
+    __syncthreads();
+    place_runs<T>(runs, of_terms, p, terms, c.window);
     int step = 0;
     {
         float d[2][4][4] = {};
@@ -307,33 +313,35 @@ __global__ void __launch_bounds__(THREADS, 2) decoder_kernel(noc_cuda_decoder p,
         __syncthreads();
         if (step + 1 < last)
             fetch(step + 1);
-        else {
-            next = next_of(next);
-            if (next.term < p.term_count)
-                fetch_slice(next, step + 1);
-        }
+        else if (terms.slices > 0)
+            fetch_slice(0, step + 1);
         multiply<T, 8>(d, xs + (step - tail_steps) * A, wm, shared_bytes + (step & 1) * TILE, wn * 64);
     }
     finish_product(d, p, squares_of, wm, wn * 64);
 #pragma unroll 1
-    for (; next.term < p.term_count; step++) {
-        slice now = next;
+    for (int slice = 0; slice < terms.slices; slice++, step++) {
         copy_wait<0>();
         __syncthreads();
-        next = next_of(next);
-        if (next.term < p.term_count)
-            fetch_slice(next, step + 1);
-        add_samples<T>(d, shares + (step & 1) * 2 * A, wm, shared_bytes + (step & 1) * TILE, wn * 64, now,
-                       around_term(terms, now.term).is_split);
+        if (slice + 1 < terms.slices)
+            fetch_slice(slice + 1, step + 1);
+        unsigned char *of_tokens = shares + (step & 1) * 2 * A, *tile = shared_bytes + (step & 1) * TILE;
+        if (slice < terms.exact)
+            add_samples<T, false>(d, of_tokens, wm, tile, wn * 64);
+        else
+            add_samples<T, true>(d, of_tokens, wm, tile, wn * 64);
     }
+    float floor = p.activation == NOC_CUDA_RELU ? 0 : -INFINITY;
 #pragma unroll
     for (int i = 0; i < 64; i++)
-        d[i / 32][i / 4 % 8][i % 4] = activate(d[i / 32][i / 4 % 8][i % 4], p.activation);
+        d[i / 32][i / 4 % 8][i % 4] = fmaxf(d[i / 32][i / 4 % 8][i % 4], floor);
     int k = threadIdx.x % CLASSES;
 #pragma unroll 1
     for (int first = 0; first < p.classes; first += CLASSES) {
         __syncthreads();
-        sum_classes(&sums[wn][wm], d, p, first, wn * 64);
+        if (wn * 64 + 64 <= p.columns)
+            sum_classes<true>(&sums[wn][wm], d, p, first, wn * 64);
+        else
+            sum_classes<false>(&sums[wn][wm], d, p, first, wn * 64);
         __syncthreads();
         if (token >= 0 && first + k < p.classes)
             p.out[(size_t)token * p.classes + first + k] = sums[0][own][k] + sums[1][own][k] +
@@ -344,9 +352,10 @@ __global__ void __launch_bounds__(THREADS, 2) decoder_kernel(noc_cuda_decoder p,
 
 extern "C" bool noc_cuda_decoder_fits(const noc_cuda_decoder *p)
 {
-    bool fits = p->batch > 0 && p->batch <= 65535 && p->depth > 0 && p->depth % 8 == 0 &&
-                p->depth <= DEPTH_MOST && p->columns > 0 && p->columns % 8 == 0 &&
-                p->columns <= COLUMNS_MOST && p->classes > 0 && p->term_count >= 0 && p->term_count <= TERMS;
+    bool fits = p->batch > 0 && p->batch <= 65535 / parts(p->grid[0], SIDE) && p->grid[1] <= 65535 &&
+                p->depth > 0 && p->depth % 8 == 0 && p->depth <= DEPTH_MOST && p->columns > 0 &&
+                p->columns % 8 == 0 && p->columns <= COLUMNS_MOST && p->classes > 0 &&
+                p->activation != NOC_CUDA_GELU && p->term_count >= 0 && p->term_count <= TERMS;
     for (int t = 0; fits && t < p->term_count; t++)
         for (int a = 0; a < 3; a++)
             fits = fits && p->term_grids[t][a] <= 2 * p->grid[a];
@@ -367,9 +376,9 @@ static bool is_exact(const int in[3], const int out[3], int most)
     return shares <= most;
 }
 
-static around around_of(const int in[3], const int out[3], int exact_most)
+static around around_of(const int in[3], const int out[3])
 {
-    around a = {{1, 1, 1}, 0, 0, 0, 0, !is_exact(in, out, exact_most)};
+    around a = {{1, 1, 1}, 0, 0};
     for (int axis = 0; axis < 3; axis++)
         for (int at = 0; at < out[axis]; at += SIDE) {
             int last = at + SIDE < out[axis] ? at + SIDE - 1 : out[axis] - 1;
@@ -379,7 +388,6 @@ static around around_of(const int in[3], const int out[3], int exact_most)
         }
     a.across = parts(a.count[2], RUN);
     a.runs = a.count[0] * a.count[1] * a.across;
-    a.by_across = parts(65536, a.across), a.by_high = parts(65536, a.count[1]);
     return a;
 }
 
@@ -387,11 +395,18 @@ template <class T>
 static cudaError_t launch_decoder(const noc_cuda_decoder &p, int exact_most, cudaStream_t stream)
 {
     arounds terms = {};
-    for (int t = 0; t < p.term_count; t++)
-        terms.of[t] = around_of(p.term_grids[t], p.grid, exact_most);
-    dim3 grid(parts(p.grid[0], SIDE) * parts(p.grid[1], SIDE) * parts(p.grid[2], SIDE), 1, p.batch);
-    return launch(decoder_kernel<T>, grid, THREADS, FIXED + parts(p.depth, NOC_TILE_DEPTH) * A, stream, p,
-                  terms);
+    int runs = 0, exact = 0;
+    for (int t = 0; t < p.term_count; t++) {
+        bool is_first = exact == runs;
+        terms.of[t] = around_of(p.term_grids[t], p.grid);
+        runs += terms.of[t].runs;
+        if (is_first && is_exact(p.term_grids[t], p.grid, exact_most))
+            exact = runs;
+    }
+    terms.slices = parts(runs, RUNS), terms.exact = exact == runs ? terms.slices : exact / RUNS;
+    dim3 grid(parts(p.grid[2], SIDE), parts(p.grid[1], SIDE), parts(p.grid[0], SIDE) * p.batch);
+    int shared = FIXED + parts(p.depth, NOC_TILE_DEPTH) * A + terms.slices * RUNS * (int)sizeof(run);
+    return launch(decoder_kernel<T>, grid, THREADS, shared, stream, p, terms);
 }
 
 extern "C" cudaError_t noc_cuda_decoder_launch(const noc_cuda_decoder *decoder, noc_cuda_type type,

@@ -27,7 +27,7 @@ typedef struct noc_cuda_decoder {
 } noc_cuda_decoder;
 
 /* Depth is a multiple of 8 up to 256, so are columns; at most NOC_CUDA_DECODER_TERMS, along no axis more
- * than twice as fine as the grid. */
+ * than twice as fine as the grid; no activation or ReLU. */
 bool noc_cuda_decoder_fits(const noc_cuda_decoder *decoder);
 cudaError_t noc_cuda_decoder_launch(const noc_cuda_decoder *decoder, noc_cuda_type type, cudaStream_t stream);
 

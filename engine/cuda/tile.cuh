@@ -100,8 +100,9 @@ static __device__ __forceinline__ void fetch_tile(unsigned char *tile, int tall,
     unsigned char *to = chunk_at(tile, own, threadIdx.x % 4);
     const T *source = from + ((size_t)row + own) * depth + at;
 #pragma unroll
-    for (int r = own; r < tall; r += STEP, to += STEP * NOC_ROW_BYTES, source += (size_t)STEP * depth)
-        copy16_async(to, r < left ? source : from, r < left);
+    for (int r = 0; r < tall; r += STEP, to += STEP * NOC_ROW_BYTES, source += (size_t)STEP * depth)
+        if (tall % STEP == 0 || own + r < tall)
+            copy16_async(to, own + r < left ? source : from, own + r < left);
 }
 
 // d += 32 rows times rows [column, column + 8 * NJ) of ws, both 32 deep. left(i, c): where this lane's row
