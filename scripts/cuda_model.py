@@ -79,7 +79,7 @@ def resident_blocks(threads, registers, shared):
 class Launch:
     def __init__(self, kernel, limits, grid, threads, shared, arguments):
         middle = [g // 2 for g in grid]
-        block = sass.Block(kernel, middle, threads, arguments).walk()
+        block = sass.Block(kernel, grid, middle, threads, arguments).walk()
         self.blocks = grid[0] * grid[1] * grid[2]
         self.resident = resident_blocks(threads, limits[0], limits[1] + shared)
         self.warps = threads // 32

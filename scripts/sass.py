@@ -96,11 +96,11 @@ def wide(low, high):
 class Block:
     """The threads of one block on their way through a kernel."""
 
-    def __init__(self, kernel, block, threads, arguments):
+    def __init__(self, kernel, grid, block, threads, arguments):
         self.kernel, self.threads, self.block = kernel, threads, block
         self.bank = np.zeros(PARAMETERS + len(arguments) + 16, np.uint8)
         self.bank[PARAMETERS:PARAMETERS + len(arguments)] = np.frombuffer(arguments, np.uint8)
-        self.bank[0:4] = np.frombuffer(np.uint32(threads).tobytes(), np.uint8)
+        self.bank[0:24] = np.array([threads, 1, 1, *grid], np.uint32).view(np.uint8)
         self.registers, self.predicates = {}, {}
         self.counts = np.zeros(len(kernel.code), np.int64)  # issued, by warps
         self.cached, self.passed = set(), 0

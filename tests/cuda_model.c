@@ -160,6 +160,7 @@ static void mix(int s)
                                .bias = floats,
                                .residual = residual,
                                .out = out,
+                               .sums = sums,
                                .batch = BATCH,
                                .grid = {side, side, side},
                                .hidden = hidden,

@@ -5,7 +5,7 @@
 
 typedef struct product_case {
     int rows, columns, depth, tail;
-    bool is_normed, has_scale, has_residual, has_score;
+    bool is_normed, has_residual, has_score;
     noc_cuda_activation activation;
 } product_case;
 
@@ -17,7 +17,7 @@ static double limit_of(const product_case *c)
 
 typedef struct product {
     product_case shape;
-    tensor in, weight, bias, scale, shift, residual, out, score;
+    tensor in, weight, bias, residual, out, score;
     noc_cuda_gemm gemm;
 } product;
 
@@ -29,8 +29,6 @@ static void make(product *p, noc_cuda_type type)
     p->in = tensor_random(type, (size_t)c->rows * (size_t)c->depth, 1, 1);
     p->weight = tensor_random(type, (size_t)all * (size_t)c->depth, 1 / sqrt(c->depth), 2);
     p->bias = tensor_random_f32((size_t)all, 1, 3);
-    p->scale = tensor_random_f32((size_t)c->depth, 1, 4);
-    p->shift = tensor_random_f32((size_t)c->depth, 1, 5);
     p->residual = tensor_random(type, size, 1, 6);
     p->out = tensor_result(size, 2);
     p->score = tensor_result((size_t)c->rows, 4);
@@ -40,8 +38,6 @@ static void make(product *p, noc_cuda_type type)
                               .residual = c->has_residual ? p->residual.device : NULL,
                               .out = p->out.device,
                               .score = c->has_score ? p->score.device : NULL,
-                              .scale = c->has_scale ? p->scale.device : NULL,
-                              .shift = c->has_scale ? p->shift.device : NULL,
                               .eps = 1e-5F,
                               .tail_constant = 0.5F,
                               .rows = c->rows,
@@ -54,7 +50,7 @@ static void make(product *p, noc_cuda_type type)
 
 static void unmake(product *p)
 {
-    tensor *all[] = {&p->in, &p->weight, &p->bias, &p->scale, &p->shift, &p->residual, &p->out, &p->score};
+    tensor *all[] = {&p->in, &p->weight, &p->bias, &p->residual, &p->out, &p->score};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         tensor_free(all[i]);
 }
@@ -67,8 +63,6 @@ static void expect_row(product *p, int row)
     memcpy(x, p->in.values + (size_t)row * (size_t)c->depth, (size_t)c->depth * sizeof *x);
     if (c->is_normed)
         expect_normed(x, x, c->depth, 1e-5);
-    for (int k = 0; c->has_scale && k < c->depth; k++)
-        x[k] = x[k] * p->scale.values[k] + p->shift.values[k];
     for (int n = 0; n < all; n++) {
         y[n] = p->bias.values[n];
         for (int k = 0; k < c->depth; k++)
@@ -122,8 +116,7 @@ START_TEST(normed_products)
     check_product((product_case){.rows = 1, .columns = 8, .depth = 8, .is_normed = true});
     check_product((product_case){
         .rows = 130, .columns = 128, .depth = 32, .is_normed = true, .activation = NOC_CUDA_GELU});
-    check_product(
-        (product_case){.rows = 61, .columns = 72, .depth = 168, .is_normed = true, .has_scale = true});
+    check_product((product_case){.rows = 61, .columns = 72, .depth = 168, .is_normed = true});
     check_product((product_case){
         .rows = 20, .columns = 40, .depth = 512, .is_normed = true, .has_residual = true, .has_score = true});
 }

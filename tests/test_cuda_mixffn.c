@@ -32,6 +32,7 @@ static void make(sample *s, noc_cuda_type type)
                               .grid = {s->grid[0], s->grid[1], s->grid[2]},
                               .hidden = s->hidden,
                               .columns = s->columns};
+    s->op.sums = device_copy(NULL, (1 + noc_cuda_mixffn_sums(&s->op)) * sizeof *s->op.sums);
 }
 
 static void unmake(sample *s)
@@ -39,6 +40,7 @@ static void unmake(sample *s)
     tensor *all[] = {&s->in, &s->taps, &s->taps_bias, &s->weight, &s->bias, &s->residual, &s->out};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         tensor_free(all[i]);
+    ck_assert_int_eq(cudaFree(s->op.sums), cudaSuccess);
 }
 
 /* The activated hidden values of one token. */

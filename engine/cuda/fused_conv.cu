@@ -36,7 +36,7 @@ static __device__ __forceinline__ void fetch_next(unsigned char *to, const noc_c
     bool valid = o.is_there && o.tap[0] < p.kernel[0] && (unsigned)d < (unsigned)p.grid[0] &&
                  (unsigned)h < (unsigned)p.grid[1] && (unsigned)w < (unsigned)p.grid[2];
     int token = (d * p.grid[1] + h) * p.grid[2] + w;
-    copy16_async(to, valid ? o.map + (size_t)token * p.channels + o.channel : (const T *)p.in, valid);
+    copy16_async(to, o.map + (ptrdiff_t)token * p.channels + o.channel, valid);
     for (o.channel += NOC_TILE_DEPTH; o.channel >= p.channels; o.channel -= p.channels) {
         if (++o.tap[2] < p.kernel[2])
             continue;

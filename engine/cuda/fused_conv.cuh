@@ -34,18 +34,6 @@ template <int LANES> static __device__ __forceinline__ float sum_of_lanes(float 
 // The lanes that a token of a block has, each with fours of columns.
 template <int COLUMNS> static constexpr int LANES_OF = COLUMNS < 128 ? COLUMNS / 4 : 32;
 
-// Four sums from their parts, so many floats apart, in the order of the depth.
-static __device__ __forceinline__ float4 sum_of_parts(const float *part, size_t apart, int count)
-{
-    float4 v = make_float4(0, 0, 0, 0);
-#pragma unroll
-    for (int k = 0; k < count; k++, part += apart) {
-        float4 s = get<float4>(part);
-        v.x += s.x, v.y += s.y, v.z += s.z, v.w += s.w;
-    }
-    return v;
-}
-
 // A token's end. sum_of(column): four sums of it; token: -1 for none, while all lanes meet.
 template <class T, int COLUMNS, class F>
 static __device__ __forceinline__ void finish_token(const noc_cuda_conv &p, int token, int column0, F sum_of)

@@ -96,7 +96,7 @@ static __device__ __forceinline__ void place_runs(run *runs, const samples &s, c
         int d = s.first[term][0] + at[0], h = s.first[term][1] + at[1], w = s.first[term][2] + at[2];
         int left = d < grid[0] && h < grid[1] ? min(max(grid[2] - w, 0), (int)RUN) : 0;
         ptrdiff_t sample = ((ptrdiff_t)(window * grid[0] + d) * grid[1] + h) * grid[2] + w;
-        run r = {(const T *)p.terms[term] + (left > 0 ? sample * p.columns : 0), (int16_t)left, {}};
+        run r = {(const T *)p.terms[term] + sample * p.columns, (int16_t)left, {}};
 #pragma unroll
         for (int axis = 0; axis < 3; axis++)
             r.shares[axis] = (uint16_t)((term * 3 + axis) * SIDE * SAMPLES + at[axis]);
@@ -110,11 +110,11 @@ static __device__ __forceinline__ void fetch_samples(unsigned char *tile, const 
 {
     int warp = threadIdx.x / 32, chunk = threadIdx.x % 32;
     int to = warp * RUN * COLUMNS_MOST * 2 + (chunk ^ warp % 2 * RUN) * 16; // in the swizzle of row % 8
-    const T *first = (const T *)slice[warp].from, *from = first + chunk * 8;
+    const T *from = (const T *)slice[warp].from + chunk * 8;
     int left = chunk * 8 < columns ? slice[warp].left : 0;
 #pragma unroll
     for (int i = 0; i < RUN; i++, from += columns)
-        copy16_async(tile + (to ^ i * 16) + i * COLUMNS_MOST * 2, i < left ? from : first, i < left);
+        copy16_async(tile + (to ^ i * 16) + i * COLUMNS_MOST * 2, from, i < left);
 }
 
 // The shares that the tokens have of a slice's samples: a thread has a run of them and two tokens.
@@ -267,7 +267,7 @@ __global__ void __launch_bounds__(THREADS, 2) decoder_kernel(noc_cuda_decoder p,
         int k = step * NOC_TILE_DEPTH + threadIdx.x % 4 * 8;
         bool valid = token >= 0 && k < p.depth;
         copy16_async(chunk_at(xs + step * A, own, threadIdx.x % 4),
-                     (const T *)p.in + (valid ? (size_t)token * p.depth + k : 0), valid);
+                     (const T *)p.in + (ptrdiff_t)token * p.depth + k, valid);
     }
     auto fetch = [&](int step) {
         unsigned char *tile = shared_bytes + (step & 1) * TILE;

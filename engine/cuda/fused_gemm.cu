@@ -58,8 +58,6 @@ static __device__ __forceinline__ void normalise(unsigned char *xs, const noc_cu
             unpack8<T>(get<uint4>(chunk), v);
             for (int i = 0; i < 8; i++)
                 v[i] = (v[i] - mean) * norm;
-            for (int i = 0; i < 8 && g.scale; i++)
-                v[i] = v[i] * g.scale[k + i] + g.shift[k + i];
             put(chunk, pack8<T>(v));
         }
     }
@@ -143,7 +141,7 @@ static __device__ __forceinline__ void fetch_residual(const noc_cuda_gemm &g, un
     for (int row = lane / NJ; row < 32; row += 32 / NJ) {
         bool valid = row0 + row < g.rows && column0 + 8 * c < g.columns;
         size_t at = (size_t)(row0 + row) * g.columns + column0 + 8 * c;
-        copy16_async(TILE::at(result, row, c), valid ? from + at : from, valid);
+        copy16_async(TILE::at(result, row, c), from + at, valid);
     }
 }
 

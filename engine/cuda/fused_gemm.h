@@ -10,7 +10,7 @@ extern "C" {
 
 /* out = activation((norm(in) * weight^T + bias) * tail + residual)
  *
- * norm: identity, or with is_normed (x - mean) / sqrt(variance + eps) * scale + shift of each row of in.
+ * norm: identity, or with is_normed (x - mean) / sqrt(variance + eps) of each row of in.
  * tail: 1, or with tail > 0: 1 / sqrt(tail_constant + sum of squares of the last `tail` columns), which are
  * not stored. */
 typedef struct noc_cuda_gemm {
@@ -20,7 +20,6 @@ typedef struct noc_cuda_gemm {
     const void *residual; /* [rows][columns]; may be out; NULL: none */
     void *out;            /* [rows][columns] */
     float *score;         /* [rows]: the column behind the stored ones, not rounded; NULL: there is none */
-    const float *scale, *shift; /* [depth]; NULL: 1 and 0 */
     float eps, tail_constant;
     int rows, columns, depth, tail;
     bool is_normed;

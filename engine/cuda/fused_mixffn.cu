@@ -3,7 +3,8 @@
 // as diagonals below each other. A warp owns eight channels, whose 27 taps it keeps in registers, and slides
 // along W with three columns of the box and its halo in registers, so that each value is loaded at most three
 // times. The activated values are the left side of the second product, whose sums stay in registers to the
-// end. The next channels arrive meanwhile.
+// end. The next channels arrive meanwhile. Where there are few boxes, blocks share a box's hidden channels,
+// and a second kernel adds their sums.
 #include "engine/cuda/fused_mixffn.h"
 #include "engine/cuda/tile.cuh"
 
@@ -96,7 +97,7 @@ static __device__ __forceinline__ void fetch_halo(unsigned char *halo, const noc
         for (int x = 0; x < B::WIDE; x++) {
             bool valid = x == 0 ? has_before && lines[i].left > 0 : lines[i].left >= x;
             copy16_async(halo + lines[i].to + x * B::HIGH * NOC_ROW_BYTES,
-                         from + (valid ? (x - 1) * p.hidden : 0), valid);
+                         from + (valid ? (x - 1) * p.hidden : 0), valid); // a register less than without
         }
     }
 }
@@ -243,10 +244,16 @@ static __device__ __forceinline__ void fill_rows(unsigned char *rows, const unsi
     }
 }
 
-// The results of the staged sums. A thread has four columns of every other row.
-template <class T, class B, int TD, int TH, int TW>
+static __host__ __device__ __forceinline__ size_t results_of(const noc_cuda_mixffn &p)
+{
+    return (size_t)p.batch * p.grid[0] * p.grid[1] * p.grid[2] * p.columns;
+}
+
+// The results of the staged sums, or (IS_PART) these themselves. A thread has four columns of every other
+// row.
+template <class T, class B, int TD, int TH, int TW, bool IS_PART>
 static __device__ __forceinline__ void finish(const float *stage, const noc_cuda_mixffn &p, const corner &at,
-                                              int column0)
+                                              int column0, int part)
 {
     enum { ROWS = THREADS * 4 / B::COLUMNS, LINES = TD * TH };
     int column = threadIdx.x % (B::COLUMNS / 4) * 4;
@@ -261,19 +268,26 @@ static __device__ __forceinline__ void finish(const float *stage, const noc_cuda
         size_t token = (((size_t)blockIdx.z * p.grid[0] + d) * p.grid[1] + h) * p.grid[2] + at.w;
 #pragma unroll
         for (int w = 0; w < TW; w++)
-            if (at.w + w < p.grid[2])
-                finish4<T>(stage + (w * LINES + line) * B::PITCH + column, 1, &bias.x, p.residual, p.out,
-                           (token + w) * p.columns + column0 + column, NOC_CUDA_IDENTITY);
+            if (at.w + w < p.grid[2]) {
+                const float *from = stage + (w * LINES + line) * B::PITCH + column;
+                size_t to = (token + w) * p.columns + column0 + column;
+                if (IS_PART)
+                    put(p.sums + part * results_of(p) + to, get<float4>(from));
+                else
+                    finish4<T>(from, 1, &bias.x, p.residual, p.out, to, NOC_CUDA_IDENTITY);
+            }
     }
 }
 
-// grid: boxes along W and H and D, blocks of columns, batch
-template <class T, int TD, int TH, int TW, int DEPTH, int WN, int NJ>
+// grid: boxes along W and H and D, blocks of columns (IS_PART: of each part of the hidden channels), batch
+template <class T, int TD, int TH, int TW, int DEPTH, int WN, int NJ, bool IS_PART>
 __global__ void __launch_bounds__(THREADS, DEPTH > 32 ? 1 : 2) mixffn_kernel(noc_cuda_mixffn p)
 {
     typedef box<TD, TH, TW, DEPTH, WN, NJ> B;
     const corner at = corner_of<TD, TH, TW>(p, blockIdx.x);
-    const int column0 = blockIdx.y * B::COLUMNS;
+    const int across = IS_PART ? parts(p.columns, B::COLUMNS) : gridDim.y, split = gridDim.y / across;
+    const int part = IS_PART ? blockIdx.y / across : 0, column0 = (blockIdx.y - part * across) * B::COLUMNS;
+    const int end = IS_PART ? parts(p.hidden, DEPTH) * (part + 1) / split * DEPTH : p.hidden;
     int wm = threadIdx.x / 32 / WN * 32, wn = threadIdx.x / 32 % WN * NJ * 8;
     unsigned char *rows = shared_bytes + 2 * B::BUFFER;
     float d[2][NJ][4] = {};
@@ -281,13 +295,14 @@ __global__ void __launch_bounds__(THREADS, DEPTH > 32 ? 1 : 2) mixffn_kernel(noc
     line_part<T> lines[B::PARTS];
     find_lines<T, B>(lines, p, at);
     const places mine = find_places<B, TH>();
-    fetch<T, B>(shared_bytes, p, lines, at.w > 0, 0, column0);
-    for (int channel = 0; channel < p.hidden; channel += DEPTH) {
+    int channel = IS_PART ? parts(p.hidden, DEPTH) * part / split * DEPTH : 0;
+    fetch<T, B>(shared_bytes + (channel / DEPTH & 1) * B::BUFFER, p, lines, at.w > 0, channel, column0);
+    for (; channel < end; channel += DEPTH) {
         int now = channel / DEPTH & 1;
         unsigned char *buffer = shared_bytes + now * B::BUFFER;
         copy_wait<0>();
         __syncthreads();
-        if (channel + DEPTH < p.hidden)
+        if (channel + DEPTH < end)
             fetch<T, B>(shared_bytes + (now ^ 1) * B::BUFFER, p, lines, at.w > 0, channel + DEPTH, column0);
         fill_rows<T, B, TD, TH, TW>(rows, buffer, p, mine, channel);
         __syncthreads();
@@ -302,7 +317,20 @@ __global__ void __launch_bounds__(THREADS, DEPTH > 32 ? 1 : 2) mixffn_kernel(noc
     stage_sums<NJ>(stage, B::PITCH, d, wm, wn);
     __syncthreads();
     // Where the box lies is computed again: until here, no register is left for it.
-    finish<T, B, TD, TH, TW>(stage, p, corner_of<TD, TH, TW>(p, block_again()), column0);
+    finish<T, B, TD, TH, TW, IS_PART>(stage, p, corner_of<TD, TH, TW>(p, block_again()), column0, part);
+}
+
+// A thread has four columns of a token, whose sums `split` blocks have parts of.
+template <class T>
+__global__ void __launch_bounds__(THREADS, 4) mixffn_end_kernel(noc_cuda_mixffn p, int split)
+{
+    size_t all = results_of(p);
+    size_t at = ((size_t)blockIdx.x * THREADS + threadIdx.x) * 4;
+    if (at >= all)
+        return;
+    float4 sum = sum_of_parts(p.sums + at, all, split);
+    finish4<T>(&sum.x, 1, p.bias ? p.bias + at % p.columns : nullptr, p.residual, p.out, at,
+               NOC_CUDA_IDENTITY);
 }
 
 extern "C" bool noc_cuda_mixffn_fits(const noc_cuda_mixffn *p)
@@ -311,21 +339,61 @@ extern "C" bool noc_cuda_mixffn_fits(const noc_cuda_mixffn *p)
            p->batch <= 65535 && p->grid[0] > 0 && p->grid[1] > 0 && p->grid[2] > 0;
 }
 
-template <class T, int TD, int TH, int TW, int DEPTH, int WN, int NJ>
-static cudaError_t launch_box(const noc_cuda_mixffn &p, cudaStream_t stream)
+// Boxes of a window, with all its columns.
+template <class B, int TD, int TH, int TW> static int boxes_of(const noc_cuda_mixffn &p)
+{
+    return parts(p.grid[0], TD) * parts(p.grid[1], TH) * parts(p.grid[2], TW) * parts(p.columns, B::COLUMNS);
+}
+
+// For few boxes: of eight and of four lines, with one block a multiprocessor.
+typedef box<2, 8, 2, 64, 8, 4> high_box;
+typedef box<4, 4, 2, 64, 8, 4> low_box;
+
+// Into how many parts the hidden channels are split: as many as fill a large GPU with a batch of 8 windows,
+// of two steps at least; the batch itself must not count, since sums would differ.
+static int split_of(const noc_cuda_mixffn &p)
+{
+    enum { BATCH = 8, FULL = 132, LEAST = 2 };
+    if (p.columns <= 64)
+        return 1;
+    int boxes = p.grid[1] > 4 ? boxes_of<high_box, 2, 8, 2>(p) : boxes_of<low_box, 4, 4, 2>(p);
+    return max(1, min(FULL / (BATCH * boxes), parts(p.hidden, 2 * NOC_TILE_DEPTH) / LEAST));
+}
+
+extern "C" size_t noc_cuda_mixffn_sums(const noc_cuda_mixffn *p)
+{
+    int split = split_of(*p);
+    return split > 1 ? split * results_of(*p) : 0;
+}
+
+template <class T, int TD, int TH, int TW, int DEPTH, int WN, int NJ, bool IS_PART>
+static cudaError_t launch_box(const noc_cuda_mixffn &p, int split, cudaStream_t stream)
 {
     typedef box<TD, TH, TW, DEPTH, WN, NJ> B;
     dim3 grid(parts(p.grid[0], TD) * parts(p.grid[1], TH) * parts(p.grid[2], TW),
-              parts(p.columns, B::COLUMNS), p.batch);
-    return launch(mixffn_kernel<T, TD, TH, TW, DEPTH, WN, NJ>, grid, THREADS, B::SHARED, stream, p);
+              parts(p.columns, B::COLUMNS) * split, p.batch);
+    return launch(mixffn_kernel<T, TD, TH, TW, DEPTH, WN, NJ, IS_PART>, grid, THREADS, B::SHARED, stream, p);
+}
+
+template <class T> static cudaError_t launch_parts(const noc_cuda_mixffn &p, int split, cudaStream_t stream)
+{
+    size_t all = results_of(p);
+    cudaError_t e = p.grid[1] > 4 ? launch_box<T, 2, 8, 2, 64, 8, 4, true>(p, split, stream)
+                                  : launch_box<T, 4, 4, 2, 64, 8, 4, true>(p, split, stream);
+    if (e != cudaSuccess)
+        return e;
+    dim3 blocks((unsigned)((all + THREADS * 4 - 1) / (THREADS * 4)));
+    return launch(mixffn_end_kernel<T>, blocks, THREADS, 0, stream, p, split);
 }
 
 template <class T> static cudaError_t launch_mixffn(const noc_cuda_mixffn &p, cudaStream_t stream)
 {
-    return p.columns <= 32   ? launch_box<T, 4, 8, 8, 32, 1, 4>(p, stream)
-           : p.columns <= 64 ? launch_box<T, 4, 8, 4, 32, 2, 4>(p, stream)
-           : p.grid[1] > 4   ? launch_box<T, 2, 8, 2, 64, 8, 4>(p, stream)
-                             : launch_box<T, 4, 4, 2, 64, 8, 2>(p, stream);
+    int split = split_of(p);
+    return split > 1         ? launch_parts<T>(p, split, stream)
+           : p.columns <= 32 ? launch_box<T, 4, 8, 8, 32, 1, 4, false>(p, 1, stream)
+           : p.columns <= 64 ? launch_box<T, 4, 8, 4, 32, 2, 4, false>(p, 1, stream)
+           : p.grid[1] > 4   ? launch_box<T, 2, 8, 2, 64, 8, 4, false>(p, 1, stream)
+                             : launch_box<T, 4, 4, 2, 64, 8, 4, false>(p, 1, stream);
 }
 
 extern "C" cudaError_t noc_cuda_mixffn_launch(const noc_cuda_mixffn *mixffn, noc_cuda_type type,

@@ -17,12 +17,14 @@ typedef struct noc_cuda_mixffn {
     const float *bias;      /* [columns]; NULL: 0 */
     const void *residual;   /* [batch][D][H][W][columns]; may be out; NULL: none */
     void *out;              /* [batch][D][H][W][columns] */
+    float *sums;            /* noc_cuda_mixffn_sums floats for a while */
     int batch, grid[3], hidden, columns;
 } noc_cuda_mixffn;
 
 /* hidden and columns are multiples of 8; batch at most 65535. Columns beyond 256 are computed 256 at a time,
  * each time with the depthwise part anew. */
 bool noc_cuda_mixffn_fits(const noc_cuda_mixffn *mixffn);
+size_t noc_cuda_mixffn_sums(const noc_cuda_mixffn *mixffn);
 cudaError_t noc_cuda_mixffn_launch(const noc_cuda_mixffn *mixffn, noc_cuda_type type, cudaStream_t stream);
 
 #ifdef __cplusplus

@@ -9,6 +9,8 @@ enum { TD = 2, TH = 4, TW = 8, CHUNK = 8 /* elements */, PATCH_MOST = 128 << 10 
 struct patch {
     int high, lines, chunks, bytes; // lines of a plane, of all; chunks of a line, an even number
     int step, lead;                 // chunks from output to output; taps of zeros before the first
+    int abreast;                    // lines that all threads fetch at once, each a chunk
+    int by_chunks, by_high;         // 65536 / chunks, / high, rounded up: for quotients of threads
 };
 
 static __host__ __device__ __forceinline__ patch patch_of(const noc_cuda_conv &p)
@@ -21,6 +23,8 @@ static __host__ __device__ __forceinline__ patch patch_of(const noc_cuda_conv &p
     s.bytes = s.lines * s.chunks * 16;
     int taps = CHUNK / p.channels; // of a chunk
     s.lead = (taps - p.padding[2] % taps) % taps;
+    s.abreast = THREADS / s.chunks;
+    s.by_chunks = parts(65536, s.chunks), s.by_high = parts(65536, s.high);
     return s;
 }
 
@@ -32,38 +36,38 @@ static __device__ __forceinline__ int chunk_place(int q)
 
 // Each thread has the same chunk of one line in `abreast`.
 template <class T>
-static __device__ __forceinline__ void fetch_patch(const noc_cuda_conv &p, const patch &s, int d, int h,
-                                                   int w)
+static __device__ __forceinline__ void fetch_patch(const noc_cuda_conv &p, const patch &s, int window, int d,
+                                                   int h, int w)
 {
-    const T *in = (const T *)p.in + (size_t)blockIdx.z * p.grid[0] * p.grid[1] * p.grid[2] * p.channels;
-    int across = p.grid[2] * p.channels / CHUNK, abreast = THREADS / s.chunks, h_end = h + s.high;
-    int line = threadIdx.x / s.chunks, q = threadIdx.x % s.chunks, at = (w - s.lead) * p.channels / CHUNK + q;
-    int d_step = abreast / s.high, h_step = abreast % s.high, lines = line < abreast ? s.lines : 0;
+    const T *in = (const T *)p.in + (size_t)window * p.grid[0] * p.grid[1] * p.grid[2] * p.channels;
+    int across = p.grid[2] * p.channels / CHUNK, abreast = s.abreast, h_end = h + s.high;
+    int line = threadIdx.x * s.by_chunks >> 16, q = threadIdx.x - line * s.chunks;
+    int at = (w - s.lead) * p.channels / CHUNK + q, plane = line * s.by_high >> 16;
+    int d_step = abreast * s.by_high >> 16, h_step = abreast - d_step * s.high;
+    int lines = line < abreast ? s.lines : 0;
+    unsigned planes = at >= 0 && at < across ? p.grid[0] : 0;
     unsigned char *to = shared_bytes + line * s.chunks * 16 + chunk_place(q);
-    bool is_inside = at >= 0 && at < across;
-    d += line / s.high, h += line % s.high;
-    const T *from = in + ((ptrdiff_t)(d * p.grid[1] + h) * across + at) * CHUNK;
-    ptrdiff_t step = (ptrdiff_t)(d_step * p.grid[1] + h_step) * across * CHUNK,
-              next_plane = (ptrdiff_t)(p.grid[1] - s.high) * across * CHUNK;
+    d += plane, h += line - plane * s.high;
+    int from = (d * p.grid[1] + h) * across + at, step = (d_step * p.grid[1] + h_step) * across,
+        next_plane = (p.grid[1] - s.high) * across; // in chunks
     for (; line < lines; line += abreast, to += abreast * s.chunks * 16) {
-        bool valid = is_inside && d >= 0 && d < p.grid[0] && h >= 0 && h < p.grid[1];
-        copy16_async(to, valid ? from : in, valid);
+        copy16_async(to, in + (ptrdiff_t)from * CHUNK,
+                     (unsigned)d < planes && (unsigned)h < (unsigned)p.grid[1]);
         d += d_step, h += h_step, from += step;
         if (h >= h_end)
             h -= s.high, d++, from += next_plane;
     }
 }
 
-// grid: boxes of outputs, 1, batch
+// grid: boxes of outputs along W, H, D of all windows
 template <class T, int WM, int WN, int WK>
 __global__ void __launch_bounds__(THREADS, 2) stem_kernel(noc_cuda_conv p, patch s)
 {
     typedef block<WM, WN, WK> B;
     enum { COLUMN_STEP = THREADS / (4 * WK) /* columns that a step of all threads takes */ };
     static_assert(COLUMN_STEP % 8 == 0, "the swizzle repeats");
-    int along_w = parts(p.out_grid[2], TW), along_h = parts(p.out_grid[1], TH), lane = threadIdx.x % 32;
-    int w0 = blockIdx.x % along_w * TW, h0 = blockIdx.x / along_w % along_h * TH,
-        d0 = blockIdx.x / along_w / along_h * TD;
+    int along_d = parts(p.out_grid[0], TD), window = blockIdx.z / along_d, lane = threadIdx.x % 32;
+    int w0 = blockIdx.x * TW, h0 = blockIdx.y * TH, d0 = (blockIdx.z - window * along_d) * TD;
     int warp = threadIdx.x / 32, wn = warp % WN * 32, wm = warp / WN % WM * 32, wk = warp / WN / WM;
     int runs = p.kernel[0] * p.kernel[1], steps = parts(runs, WK), line_bytes = s.chunks * 16;
     unsigned char *weights = shared_bytes + s.bytes;
@@ -89,11 +93,10 @@ __global__ void __launch_bounds__(THREADS, 2) stem_kernel(noc_cuda_conv p, patch
         const T *from = own + step * WK * NOC_TILE_DEPTH;
 #pragma unroll
         for (int i = 0; i < B::COLUMNS; i += COLUMN_STEP, from += (size_t)COLUMN_STEP * runs * NOC_TILE_DEPTH)
-            copy16_async(own_tile + (step & 1) * B::WEIGHTS + i * NOC_ROW_BYTES,
-                         i < columns_left ? from : (const T *)p.weight, i < columns_left);
+            copy16_async(own_tile + (step & 1) * B::WEIGHTS + i * NOC_ROW_BYTES, from, i < columns_left);
         copy_commit();
     };
-    fetch_patch<T>(p, s, d0 * p.stride[0] - p.padding[0], h0 * p.stride[1] - p.padding[1],
+    fetch_patch<T>(p, s, window, d0 * p.stride[0] - p.padding[0], h0 * p.stride[1] - p.padding[1],
                    w0 * p.stride[2] - p.padding[2]);
     fetch(0);
 #pragma unroll 1
@@ -116,7 +119,7 @@ __global__ void __launch_bounds__(THREADS, 2) stem_kernel(noc_cuda_conv p, patch
     finish_rows<T, B, WK>(p, sums, 0, [&](int row) {
         int od = d0 + row / TW / TH, oh = h0 + row / TW % TH, ow = w0 + row % TW;
         bool is_there = od < p.out_grid[0] && oh < p.out_grid[1] && ow < p.out_grid[2];
-        return is_there ? ((blockIdx.z * p.out_grid[0] + od) * p.out_grid[1] + oh) * p.out_grid[2] + ow : -1;
+        return is_there ? ((window * p.out_grid[0] + od) * p.out_grid[1] + oh) * p.out_grid[2] + ow : -1;
     });
 }
 
@@ -135,7 +138,8 @@ extern "C" bool noc_cuda_stem_fits(const noc_cuda_conv *p)
 {
     if (p->is_in_normed || p->channels < 1 || p->channels > 8 || CHUNK % p->channels != 0 ||
         p->stride[2] * p->channels % CHUNK != 0 || p->grid[2] * p->channels % CHUNK != 0 || p->columns < 8 ||
-        p->columns % 8 != 0 || p->columns > 64 || p->batch < 1 || p->batch > 65535)
+        p->columns % 8 != 0 || p->columns > 64 || p->batch < 1 ||
+        p->batch > 65535 / parts(p->out_grid[0], TD) || p->out_grid[1] > 65535)
         return false;
     const patch s = patch_of(*p);
     return (s.lead + p->kernel[2]) * p->channels <= NOC_TILE_DEPTH && s.bytes <= PATCH_MOST &&
@@ -145,7 +149,7 @@ extern "C" bool noc_cuda_stem_fits(const noc_cuda_conv *p)
 template <class T, int WM, int WN, int WK>
 static cudaError_t launch_block(const noc_cuda_conv &p, cudaStream_t stream)
 {
-    dim3 grid(parts(p.out_grid[0], TD) * parts(p.out_grid[1], TH) * parts(p.out_grid[2], TW), 1, p.batch);
+    dim3 grid(parts(p.out_grid[2], TW), parts(p.out_grid[1], TH), parts(p.out_grid[0], TD) * p.batch);
     const patch s = patch_of(p);
     return launch(stem_kernel<T, WM, WN, WK>, grid, THREADS, shared_of<block<WM, WN, WK>>(s), stream, p, s);
 }

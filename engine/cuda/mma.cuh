@@ -74,8 +74,7 @@ static __device__ __forceinline__ void load_matrix4_trans(uint32_t r[4], const v
                  : "memory");
 }
 
-// 16 bytes, global to shared; zeros where not valid (from must still be a pointer
-// into the same allocation, it is not read).
+// 16 bytes, global to shared; zeros where not valid, and then nothing is read, wherever `from` is.
 static __device__ __forceinline__ void copy16_async(void *to, const void *from, bool valid)
 {
     uint32_t at = (uint32_t)__cvta_generic_to_shared(to);

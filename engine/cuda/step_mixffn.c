@@ -32,6 +32,9 @@ static noc_status prepare(noc_network *network, noc_cuda_step *step, noc_error *
     noc_status status = NOC_OK;
     for (int i = 0; i < 2 && status == NOC_OK; i++)
         status = noc_cuda_copy_product(network, &step->ops[i], &step->weights[i], err);
+    noc_cuda_mixffn m = mixffn_of(network, step->ops);
+    m.batch = network->max_batch;
+    noc_cuda_want(network, noc_cuda_mixffn_sums(&m));
     return status;
 }
 
@@ -46,6 +49,7 @@ static cudaError_t run(noc_network *network, const noc_cuda_step *step, int batc
     m.bias = step->weights[1].bias;
     m.residual = noc_cuda_residual(network, &op[1]);
     m.out = noc_cuda_value(network, op[1].output);
+    m.sums = network->scratch;
     m.batch = batch;
     return noc_cuda_mixffn_launch(&m, network->device->type, network->device->stream);
 }

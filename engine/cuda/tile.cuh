@@ -102,7 +102,7 @@ static __device__ __forceinline__ void fetch_tile(unsigned char *tile, int tall,
 #pragma unroll
     for (int r = 0; r < tall; r += STEP, to += STEP * NOC_ROW_BYTES, source += (size_t)STEP * depth)
         if (tall % STEP == 0 || own + r < tall)
-            copy16_async(to, own + r < left ? source : from, own + r < left);
+            copy16_async(to, source, own + r < left);
 }
 
 // d += 32 rows times rows [column, column + 8 * NJ) of ws, both 32 deep. left(i, c): where this lane's row
@@ -218,6 +218,18 @@ static __device__ __forceinline__ void share_squares(float *rows, const float sq
         if (lane % 4 == 0)
             rows[i / 2 * 16 + i % 2 * 8 + lane / 4] = sum;
     }
+}
+
+// Four sums from their parts, so many floats apart, in the order of the depth.
+static __device__ __forceinline__ float4 sum_of_parts(const float *part, size_t apart, int count)
+{
+    float4 v = make_float4(0, 0, 0, 0);
+#pragma unroll
+    for (int k = 0; k < count; k++, part += apart) {
+        float4 s = get<float4>(part);
+        v.x += s.x, v.y += s.y, v.z += s.z, v.w += s.w;
+    }
+    return v;
 }
 
 // out[at ..] = activation((sums + bias) * factor + residual[at ..]), four columns.
