@@ -52,6 +52,7 @@ static constexpr int STEM_SHARED = 11 * 19 * 18 * 16 + 2 * conv::block<2, 1, 4>:
 static const promise promises[] = {
     {"gemm_kernel", "Li2ELi8E", gemm::THREADS, gemm::tile<2, 8>::shared(2, true, false), {3, 4}},
     {"gemm_kernel", "Li1ELi2E", gemm::THREADS, gemm::tile<1, 2>::shared(5, true, true), {3, 4}},
+    {"gemm_pair_kernel", "Li1ELi2E", gemm::THREADS, gemm::tile<1, 2>::shared(8, true, true), {2, 4}},
     {"attention_kernel", "Li16EEv24", attention::THREADS, attention::head<16>::SHARED, {2, 2}},
     {"attention_kernel", "Li32EEv24", attention::THREADS, attention::head<32>::SHARED, {1, 2}},
     {"attention_kernel", "Li48EEv24", attention::THREADS, attention::head<48>::SHARED, {2, 2}},

@@ -38,17 +38,22 @@ static void op(const char *name, int times, double macs, double bytes, double ex
     printf("op\t%s\t%d\t%.0f\t%.0f\t%.0f\t%.0f\n", name, times, macs, bytes, exponentials, others);
 }
 
+static noc_cuda_gemm gemm_of(int tokens, int depth, int columns, bool is_normed, const void *plus)
+{
+    return (noc_cuda_gemm){.in = in,
+                           .weight = weight,
+                           .bias = floats,
+                           .residual = plus,
+                           .out = out,
+                           .rows = tokens * BATCH,
+                           .columns = columns,
+                           .depth = depth,
+                           .is_normed = is_normed};
+}
+
 static void gemm(int tokens, int depth, int columns, bool is_normed, const void *plus)
 {
-    const noc_cuda_gemm g = {.in = in,
-                             .weight = weight,
-                             .bias = floats,
-                             .residual = plus,
-                             .out = out,
-                             .rows = tokens * BATCH,
-                             .columns = columns,
-                             .depth = depth,
-                             .is_normed = is_normed};
+    const noc_cuda_gemm g = gemm_of(tokens, depth, columns, is_normed, plus);
     check(noc_cuda_gemm_launch(&g, NOC_CUDA_F16, NULL));
 }
 
@@ -124,13 +129,21 @@ static void attend(int s)
         noc_cuda_conv c = conv_of(side, columns, side / r, columns, r, r);
         check(noc_cuda_conv_launch(&c, NOC_CUDA_F16, NULL));
     }
-    snprintf(name, sizeof name, "s%d KV", s + 1);
-    op(name, BLOCKS, keys * 2 * square, 3 * of_keys, 0, 0);
-    gemm(keys, columns, 2 * columns, r == 1, NULL);
-    if (s > 0) {
-        snprintf(name, sizeof name, "s%d LN + Q", s + 1);
-        op(name, BLOCKS, tokens * square, 2 * bytes, 0, 0);
-        gemm(tokens, columns, columns, true, NULL);
+    if (r == 1) {
+        const noc_cuda_gemm q = gemm_of(tokens, columns, columns, true, NULL),
+                            kv = gemm_of(tokens, columns, 2 * columns, true, NULL);
+        snprintf(name, sizeof name, "s%d LN + Q, KV", s + 1);
+        op(name, BLOCKS, 3 * tokens * square, 4 * bytes, 0, 0);
+        check(noc_cuda_gemm_launch_pair(&q, &kv, NOC_CUDA_F16, NULL));
+    } else {
+        snprintf(name, sizeof name, "s%d KV", s + 1);
+        op(name, BLOCKS, keys * 2 * square, 3 * of_keys, 0, 0);
+        gemm(keys, columns, 2 * columns, false, NULL);
+        if (s > 0) {
+            snprintf(name, sizeof name, "s%d LN + Q", s + 1);
+            op(name, BLOCKS, tokens * square, 2 * bytes, 0, 0);
+            gemm(tokens, columns, columns, true, NULL);
+        }
     }
     snprintf(name, sizeof name, s > 0 ? "s%d attention" : "s%d LN + attention + residual", s + 1);
     op(name, BLOCKS, 2.0 * tokens * keys * columns, 2 * bytes + 2 * of_keys,
@@ -172,24 +185,20 @@ static void mix(int s)
 static void decode(void)
 {
     int side = stages[0].side, depth = stages[0].columns;
-    double tokens = side * side * side, coarser = 0;
-    for (int s = STAGES - 1; s > 0; s--) {
+    double tokens = side * side * side, macs[STAGES], bytes[STAGES], coarser = 0;
+    noc_cuda_gemm g[STAGES];
+    for (int s = 1; s < STAGES; s++) {
         int n = stages[s].side * stages[s].side * stages[s].side, columns = stages[s].columns;
-        char name[64];
-        snprintf(name, sizeof name, "decoder c%d: LN + GEMM + norm", s + 1);
-        op(name, 1, (double)n * columns * (WIDE + columns), 2.0 * n * (columns + WIDE), 0, 0);
-        const noc_cuda_gemm g = {.in = in,
-                                 .weight = weight,
-                                 .bias = floats,
-                                 .out = out,
-                                 .rows = n * BATCH,
-                                 .columns = WIDE,
-                                 .depth = columns,
-                                 .tail = columns,
-                                 .is_normed = true};
-        check(noc_cuda_gemm_launch(&g, NOC_CUDA_F16, NULL));
+        g[s] = gemm_of(n, columns, WIDE, false, NULL);
+        g[s].tail = columns;
+        macs[s] = (double)n * columns * (WIDE + columns);
+        bytes[s] = 2.0 * n * (columns + WIDE);
         coarser += 2.0 * n * WIDE;
     }
+    op("decoder c4, c3: GEMM + norm", 1, macs[3] + macs[2], bytes[3] + bytes[2], 0, 0);
+    check(noc_cuda_gemm_launch_pair(&g[3], &g[2], NOC_CUDA_F16, NULL));
+    op("decoder c2: GEMM + norm", 1, macs[1], bytes[1], 0, 0);
+    check(noc_cuda_gemm_launch(&g[1], NOC_CUDA_F16, NULL));
     op("c1 GEMM + resize + sum + ReLU + pred", 1, tokens * depth * (WIDE + depth) + tokens * WIDE * CLASSES,
        2 * tokens * depth + coarser + 4 * tokens * CLASSES, 0, 70.5e6);
     const noc_cuda_decoder d = {.in = in,

@@ -111,6 +111,43 @@ START_TEST(plain_products)
 }
 END_TEST
 
+/* Both results are those of launches of their own, bit for bit. */
+static void check_pair(product_case first, product_case second)
+{
+    for (int t = 0; t < 2; t++) {
+        product alone[2] = {{.shape = first}, {.shape = second}},
+                pair[2] = {{.shape = first}, {.shape = second}};
+        for (int i = 0; i < 2; i++) {
+            make(&alone[i], both_types[t]);
+            make(&pair[i], both_types[t]);
+            ck_assert_int_eq(noc_cuda_gemm_launch(&alone[i].gemm, both_types[t], NULL), cudaSuccess);
+        }
+        ck_assert_int_eq(noc_cuda_gemm_launch_pair(&pair[0].gemm, &pair[1].gemm, both_types[t], NULL),
+                         cudaSuccess);
+        for (int i = 0; i < 2; i++) {
+            ck_assert(is_same(alone[i].out.device, pair[i].out.device, alone[i].out.count * 2));
+            unmake(&alone[i]);
+            unmake(&pair[i]);
+        }
+    }
+}
+
+START_TEST(pairs_of_products)
+{
+    check_pair((product_case){.rows = 33, .columns = 72, .depth = 80, .is_normed = true},
+               (product_case){.rows = 33, .columns = 136, .depth = 80, .is_normed = true});
+    check_pair((product_case){.rows = 5, .columns = 256, .depth = 256, .tail = 256},
+               (product_case){.rows = 70, .columns = 256, .depth = 72, .tail = 72, .has_residual = true});
+    noc_cuda_gemm a = {.rows = 1, .columns = 8, .depth = 8}, b = a;
+    ck_assert(noc_cuda_gemm_pairs(&a, &b));
+    b.is_normed = true;
+    ck_assert(!noc_cuda_gemm_pairs(&a, &b));
+    b.is_normed = false, b.columns = 72;
+    ck_assert(!noc_cuda_gemm_pairs(&a, &b));
+    ck_assert_int_eq(noc_cuda_gemm_launch_pair(&a, &b, NOC_CUDA_F16, NULL), cudaErrorInvalidValue);
+}
+END_TEST
+
 START_TEST(normed_products)
 {
     check_product((product_case){.rows = 1, .columns = 8, .depth = 8, .is_normed = true});
@@ -192,6 +229,7 @@ int main(void)
 {
     const TTest *const tests[] = {plain_products,
                                   normed_products,
+                                  pairs_of_products,
                                   tails_give_the_norm,
                                   rows_do_not_depend_on_others,
                                   residual_may_be_the_output,

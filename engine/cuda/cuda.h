@@ -87,6 +87,9 @@ extern const noc_cuda_step_kind noc_cuda_fused_attention_step, noc_cuda_mixffn_s
 /* All, in the order of their turns; NULL behind the last. */
 extern const noc_cuda_step_kind *const noc_cuda_step_kinds[];
 
+/* What computes ops from this one on: the first kind that matches; NULL: none. */
+const noc_cuda_step_kind *noc_cuda_kind_at(const noc_network *network, int first);
+
 /* Of an op, on the device. */
 typedef struct noc_cuda_weights {
     void *weight; /* of a product: elements; else f32 */
@@ -189,9 +192,9 @@ void *noc_cuda_input(const noc_network *network, const noc_op *op, const noc_op 
 
 /* A LINEAR, as a product of one window but where its values and weights lie. */
 noc_cuda_gemm noc_cuda_gemm_of(const noc_network *network, const noc_op *op, const noc_op *norm);
-/* With these, and for a batch. */
-cudaError_t noc_cuda_gemm_run(const noc_network *network, noc_cuda_gemm *gemm, const noc_op *op,
-                              const noc_cuda_step *step, int batch);
+/* These, but for its output, and for a batch. */
+void noc_cuda_gemm_fill(const noc_network *network, noc_cuda_gemm *gemm, const noc_op *op, const noc_op *norm,
+                        const noc_cuda_weights *weights, int batch);
 
 /* ---- step_conv.c ---- */
 

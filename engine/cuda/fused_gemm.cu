@@ -146,15 +146,14 @@ static __device__ __forceinline__ void fetch_residual(const noc_cuda_gemm &g, un
 }
 
 template <class T, bool NORMED, int WM, int NJ>
-__global__ void __launch_bounds__(THREADS, (tile<WM, NJ>::BLOCKS)) gemm_kernel(noc_cuda_gemm g)
+static __device__ __forceinline__ void run_block(const noc_cuda_gemm &g, int block, float *tail_squares)
 {
     typedef tile<WM, NJ> TILE;
-    __shared__ float tail_squares[TILE::SIDE * TILE::ROWS];
     const T *in = (const T *)g.in, *weight = (const T *)g.weight;
     const int steps = parts(g.depth, NOC_TILE_DEPTH), deep = min(steps, (int)DEEP);
     const int own = g.columns + (g.score != nullptr), tail_tiles = parts(g.tail, TILE::COLUMNS);
-    const int tiles = parts(own, TILE::COLUMNS), row0 = blockIdx.x / tiles * TILE::ROWS,
-              column0 = blockIdx.x % tiles * TILE::COLUMNS;
+    const int tiles = parts(own, TILE::COLUMNS), row0 = block / tiles * TILE::ROWS,
+              column0 = block % tiles * TILE::COLUMNS;
     const int warp = threadIdx.x / 32, wm = warp / TILE::SIDE * 32, wn = warp % TILE::SIDE * 8 * NJ;
     unsigned char *result = shared_bytes + warp * TILE::RESULT, *xs = shared_bytes + WARPS * TILE::RESULT;
     const int is_walk = steps > DEEP || tail_tiles > 0;
@@ -217,25 +216,66 @@ __global__ void __launch_bounds__(THREADS, (tile<WM, NJ>::BLOCKS)) gemm_kernel(n
     finish<T, TILE, NJ>(g, d, result, tail_squares + wm, row0 + wm, column0 + wn);
 }
 
+template <class T, bool NORMED, int WM, int NJ>
+__global__ void __launch_bounds__(THREADS, (tile<WM, NJ>::BLOCKS)) gemm_kernel(noc_cuda_gemm g)
+{
+    __shared__ float tail_squares[tile<WM, NJ>::SIDE * tile<WM, NJ>::ROWS];
+    run_block<T, NORMED, WM, NJ>(g, blockIdx.x, tail_squares);
+}
+
+// The blocks of a, then those of b.
+template <class T, bool NORMED, int WM, int NJ>
+__global__ void __launch_bounds__(THREADS, (tile<WM, NJ>::BLOCKS))
+    gemm_pair_kernel(noc_cuda_gemm a, noc_cuda_gemm b, int blocks_of_a)
+{
+    __shared__ float tail_squares[tile<WM, NJ>::SIDE * tile<WM, NJ>::ROWS];
+    if ((int)blockIdx.x < blocks_of_a)
+        run_block<T, NORMED, WM, NJ>(a, blockIdx.x, tail_squares);
+    else
+        run_block<T, NORMED, WM, NJ>(b, blockIdx.x - blocks_of_a, tail_squares);
+}
+
 extern "C" bool noc_cuda_gemm_fits(const noc_cuda_gemm *gemm)
 {
     return gemm->rows > 0 && gemm->columns > 0 && gemm->depth > 0 && gemm->columns % 8 == 0 &&
            gemm->depth % 8 == 0 && (!gemm->is_normed || gemm->depth <= NORMED_DEPTH);
 }
 
+template <class TILE> static int blocks_of(const noc_cuda_gemm &g)
+{
+    return parts(g.rows, TILE::ROWS) * parts(g.columns + (g.score != nullptr), TILE::COLUMNS);
+}
+
+template <class TILE> static int shared_of(const noc_cuda_gemm &g)
+{
+    const int steps = parts(g.depth, NOC_TILE_DEPTH);
+    return TILE::shared(steps, g.is_normed, steps > DEEP || g.tail > 0);
+}
+
 template <class T, int WM, int NJ> static cudaError_t launch_tile(const noc_cuda_gemm &g, cudaStream_t stream)
 {
     typedef tile<WM, NJ> TILE;
-    const int steps = parts(g.depth, NOC_TILE_DEPTH), own = g.columns + (g.score != nullptr);
-    dim3 grid(parts(g.rows, TILE::ROWS) * parts(own, TILE::COLUMNS));
-    return launch(g.is_normed ? gemm_kernel<T, true, WM, NJ> : gemm_kernel<T, false, WM, NJ>, grid, THREADS,
-                  TILE::shared(steps, g.is_normed, steps > DEEP || g.tail > 0), stream, g);
+    return launch(g.is_normed ? gemm_kernel<T, true, WM, NJ> : gemm_kernel<T, false, WM, NJ>,
+                  dim3(blocks_of<TILE>(g)), THREADS, shared_of<TILE>(g), stream, g);
+}
+
+static bool is_wide(const noc_cuda_gemm &g)
+{
+    return g.depth <= WIDE_DEPTH && g.columns > 64;
 }
 
 template <class T> static cudaError_t launch_gemm(const noc_cuda_gemm &g, cudaStream_t stream)
 {
-    return g.depth <= WIDE_DEPTH && g.columns > 64 ? launch_tile<T, 2, 8>(g, stream)
-                                                   : launch_tile<T, 1, 2>(g, stream);
+    return is_wide(g) ? launch_tile<T, 2, 8>(g, stream) : launch_tile<T, 1, 2>(g, stream);
+}
+
+template <class T>
+static cudaError_t launch_pair(const noc_cuda_gemm &a, const noc_cuda_gemm &b, cudaStream_t stream)
+{
+    typedef tile<1, 2> TILE;
+    int first = blocks_of<TILE>(a), shared = max(shared_of<TILE>(a), shared_of<TILE>(b));
+    return launch(a.is_normed ? gemm_pair_kernel<T, true, 1, 2> : gemm_pair_kernel<T, false, 1, 2>,
+                  dim3(first + blocks_of<TILE>(b)), THREADS, shared, stream, a, b, first);
 }
 
 extern "C" cudaError_t noc_cuda_gemm_launch(const noc_cuda_gemm *gemm, noc_cuda_type type,
@@ -245,4 +285,19 @@ extern "C" cudaError_t noc_cuda_gemm_launch(const noc_cuda_gemm *gemm, noc_cuda_
         return cudaErrorInvalidValue;
     return type == NOC_CUDA_F16 ? launch_gemm<__half>(*gemm, stream)
                                 : launch_gemm<__nv_bfloat16>(*gemm, stream);
+}
+
+extern "C" bool noc_cuda_gemm_pairs(const noc_cuda_gemm *a, const noc_cuda_gemm *b)
+{
+    return noc_cuda_gemm_fits(a) && noc_cuda_gemm_fits(b) && a->is_normed == b->is_normed && !is_wide(*a) &&
+           !is_wide(*b);
+}
+
+extern "C" cudaError_t noc_cuda_gemm_launch_pair(const noc_cuda_gemm *a, const noc_cuda_gemm *b,
+                                                 noc_cuda_type type, cudaStream_t stream)
+{
+    if (!noc_cuda_gemm_pairs(a, b))
+        return cudaErrorInvalidValue;
+    return type == NOC_CUDA_F16 ? launch_pair<__half>(*a, *b, stream)
+                                : launch_pair<__nv_bfloat16>(*a, *b, stream);
 }

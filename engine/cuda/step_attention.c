@@ -138,7 +138,8 @@ static cudaError_t make_key_values(const noc_network *network, const noc_cuda_st
     gemm.score = network->scratch + (size_t)batch * (size_t)a->keys * (size_t)(gemm.columns / 2);
     a->kv = gemm.out;
     a->score = gemm.score;
-    return noc_cuda_gemm_run(network, &gemm, linear, step, batch);
+    noc_cuda_gemm_fill(network, &gemm, linear, step->norm, step->weights, batch);
+    return noc_cuda_gemm_launch(&gemm, network->device->type, network->device->stream);
 }
 
 static cudaError_t run_fused(noc_network *network, const noc_cuda_step *step, int batch)
