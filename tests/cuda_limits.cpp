@@ -8,7 +8,7 @@
 #include "engine/cuda/fused_decoder.h"
 #include "engine/cuda/fused_gemm.h"
 #include "engine/cuda/fused_mixffn.h"
-#include "engine/cuda/tile.cuh"
+#include "engine/cuda/token_end.cuh"
 
 #include <cstdio>
 #include <cuda_occupancy.h>
@@ -46,8 +46,9 @@ struct promise {
     int threads, shared, blocks[2];
 };
 
-// Of SegFormer3D's stem: 11 x 19 lines of 18 chunks, and two steps of weights.
+// Of SegFormer3D's stem: 11 or, of four planes, 19 x 19 lines of 18 chunks, and two steps of weights.
 static constexpr int STEM_SHARED = 11 * 19 * 18 * 16 + 2 * conv::block<2, 1, 4>::WEIGHTS;
+static constexpr int DEEP_SHARED = 19 * 19 * 18 * 16 + 2 * conv::block<4, 1, 2>::WEIGHTS;
 
 static const promise promises[] = {
     {"gemm_kernel", "Li2ELi8E", gemm::THREADS, gemm::tile<2, 8>::shared(2, true, false), {3, 4}},
@@ -61,13 +62,13 @@ static const promise promises[] = {
     {"mixffn_kernel", "Li4ELi8ELi4E", mixffn::THREADS, mixffn::box<4, 8, 4, 32, 2, 4>::SHARED, {1, 2}},
     {"mixffn_kernel", "Li2ELi8ELi2E", mixffn::THREADS, mixffn::high_box::SHARED, {1, 1}},
     {"mixffn_kernel", "Li4ELi4ELi2E", mixffn::THREADS, mixffn::low_box::SHARED, {1, 1}},
-    {"mixffn_end_kernel", "", mixffn::THREADS, 0, {4, 4}},
     {"decoder_kernel", "", decoder::THREADS, decoder::FIXED + decoder::A, {1, 2}},
+    {"stem_kernel", "Li4ELi1ELi2E", conv::THREADS, DEEP_SHARED, {1, 2}},
     {"stem_kernel", "Li2ELi1ELi4E", conv::THREADS, STEM_SHARED, {2, 2}},
     {"stem_kernel", "Li2ELi2ELi2E", conv::THREADS, STEM_SHARED, {2, 2}},
     {"conv_kernel", "Li2ELi1ELi4E", conv::THREADS, conv::block<2, 1, 4>::SHARED, {2, 2}},
     {"conv_kernel", "Li2ELi2ELi2E", conv::THREADS, conv::block<2, 2, 2>::SHARED, {2, 2}},
-    {"conv_end_kernel", "", conv::THREADS, 0, {4, 4}},
+    {"end_kernel", "", 256, 0, {4, 4}},
     {"attention_kernel", "Li1EEv18", general::WARPS * 32, 4 * general::shared_floats(32), {6, 6}},
     {"attention_kernel", "Li2EEv18", general::WARPS * 32, 4 * general::shared_floats(64), {6, 6}},
     {"attention_kernel", "Li4EEv18", general::WARPS * 32, 4 * general::shared_floats(128), {3, 3}},

@@ -164,21 +164,26 @@ static void mix(int s)
     snprintf(name, sizeof name, "s%d LN + fc1", s + 1);
     op(name, BLOCKS, macs, 5 * bytes, 0, 0);
     gemm(tokens, columns, hidden, true, NULL);
-    snprintf(name, sizeof name, "s%d dwconv + GELU + fc2 + residual", s + 1);
-    op(name, BLOCKS, macs, 6 * bytes, (double)tokens * hidden, 27.0 * tokens * hidden);
-    const noc_cuda_mixffn m = {.in = in,
-                               .taps = weight,
-                               .taps_bias = floats,
-                               .weight = weight,
-                               .bias = floats,
-                               .residual = residual,
-                               .out = out,
-                               .sums = sums,
-                               .batch = BATCH,
-                               .grid = {side, side, side},
-                               .hidden = hidden,
-                               .columns = columns};
-    check(noc_cuda_mixffn_launch(&m, NOC_CUDA_F16, NULL));
+    noc_cuda_mixffn m = {.in = in,
+                         .taps = weight,
+                         .taps_bias = floats,
+                         .weight = weight,
+                         .bias = floats,
+                         .residual = residual,
+                         .scale = floats,
+                         .shift = floats,
+                         .out = out,
+                         .sums = sums,
+                         .batch = BATCH,
+                         .grid = {side, side, side},
+                         .hidden = hidden,
+                         .columns = columns};
+    for (int i = 0; i < 2; i++) { /* the stage's norm ends its last block */
+        m.is_normed = i == 1;
+        snprintf(name, sizeof name, "s%d dwconv + GELU + fc2 + residual%s", s + 1, i == 1 ? " + LN" : "");
+        op(name, BLOCKS / 2, macs, 6 * bytes, (double)tokens * hidden, 27.0 * tokens * hidden);
+        check(noc_cuda_mixffn_launch(&m, NOC_CUDA_F16, NULL));
+    }
 }
 
 /* Of each stage, the decoder's norm is the root of a sum of squares of `columns` more outputs. */

@@ -215,6 +215,8 @@ START_TEST(stems)
         s.stride[a] = 4, s.padding[a] = 3;
     s.is_normed = s.has_scale = true;
     check_stem(s);
+    s.grid[0] = 5; /* two planes of outputs */
+    check_stem(s);
     s.batch = 1;
     s.columns = 40;
     s.grid[2] = 2;

@@ -5,8 +5,8 @@
 
 typedef struct sample {
     int batch, grid[3], hidden, columns, tokens;
-    bool has_residual;
-    tensor in, taps, taps_bias, weight, bias, residual, out;
+    bool has_residual, is_normed;
+    tensor in, taps, taps_bias, weight, bias, residual, scale, shift, out;
     noc_cuda_mixffn op;
 } sample;
 
@@ -20,6 +20,8 @@ static void make(sample *s, noc_cuda_type type)
     s->weight = tensor_random(type, columns * hidden, 1 / sqrt(s->hidden), 4);
     s->bias = tensor_random_f32(columns, 1, 5);
     s->residual = tensor_random(type, rows * columns, 1, 6);
+    s->scale = tensor_random_f32(columns, 1, 7);
+    s->shift = tensor_random_f32(columns, 1, 8);
     s->out = tensor_result(rows * columns, 2);
     s->op = (noc_cuda_mixffn){.in = s->in.device,
                               .taps = s->taps.device,
@@ -27,6 +29,10 @@ static void make(sample *s, noc_cuda_type type)
                               .weight = s->weight.device,
                               .bias = s->bias.device,
                               .residual = s->has_residual ? s->residual.device : NULL,
+                              .scale = s->is_normed ? s->scale.device : NULL,
+                              .shift = s->is_normed ? s->shift.device : NULL,
+                              .is_normed = s->is_normed,
+                              .eps = 1e-5F,
                               .out = s->out.device,
                               .batch = s->batch,
                               .grid = {s->grid[0], s->grid[1], s->grid[2]},
@@ -37,7 +43,8 @@ static void make(sample *s, noc_cuda_type type)
 
 static void unmake(sample *s)
 {
-    tensor *all[] = {&s->in, &s->taps, &s->taps_bias, &s->weight, &s->bias, &s->residual, &s->out};
+    tensor *all[] = {&s->in,       &s->taps,  &s->taps_bias, &s->weight, &s->bias,
+                     &s->residual, &s->scale, &s->shift,     &s->out};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         tensor_free(all[i]);
     ck_assert_int_eq(cudaFree(s->op.sums), cudaSuccess);
@@ -75,6 +82,11 @@ static void expect(sample *s)
                 y += hidden[c] * s->weight.values[n * s->hidden + c];
             s->out.values[i] = y;
         }
+        double *out = s->out.values + (size_t)row * (size_t)s->columns;
+        if (s->is_normed)
+            expect_normed(out, out, s->columns, 1e-5);
+        for (int n = 0; s->is_normed && n < s->columns; n++)
+            out[n] = out[n] * s->scale.values[n] + s->shift.values[n];
     }
     free(hidden);
 }
@@ -115,6 +127,27 @@ START_TEST(columns_in_blocks)
 }
 END_TEST
 
+/* The last: whole, in parts, and in a box of eight lines. */
+START_TEST(normed_tokens)
+{
+    check_mixffn((sample){.batch = 1, .grid = {1, 1, 9}, .hidden = 24, .columns = 24, .is_normed = true});
+    check_mixffn((sample){
+        .batch = 1, .grid = {2, 7, 5}, .hidden = 64, .columns = 64, .has_residual = true, .is_normed = true});
+    check_mixffn((sample){.batch = 2, .grid = {3, 4, 3}, .hidden = 128, .columns = 160, .is_normed = true});
+    check_mixffn((sample){.batch = 1,
+                          .grid = {4, 3, 2},
+                          .hidden = 520,
+                          .columns = 256,
+                          .has_residual = true,
+                          .is_normed = true});
+    check_mixffn((sample){.batch = 1, .grid = {3, 9, 5}, .hidden = 72, .columns = 136, .is_normed = true});
+    noc_cuda_mixffn m = {.batch = 1, .grid = {1, 1, 1}, .hidden = 8, .columns = 264};
+    ck_assert(noc_cuda_mixffn_fits(&m));
+    m.is_normed = true;
+    ck_assert(!noc_cuda_mixffn_fits(&m));
+}
+END_TEST
+
 START_TEST(windows_do_not_depend_on_others)
 {
     sample few = {.batch = 1, .grid = {3, 6, 5}, .hidden = 40, .columns = 24, .has_residual = true},
@@ -140,7 +173,11 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {few_columns, more_columns, columns_in_blocks,
-                                  windows_do_not_depend_on_others, other_shapes_are_refused};
+    const TTest *const tests[] = {few_columns,
+                                  more_columns,
+                                  columns_in_blocks,
+                                  normed_tokens,
+                                  windows_do_not_depend_on_others,
+                                  other_shapes_are_refused};
     return run_suite("cuda_mixffn", tests, sizeof tests / sizeof tests[0]);
 }

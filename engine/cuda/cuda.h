@@ -201,6 +201,11 @@ void noc_cuda_gemm_fill(const noc_network *network, noc_cuda_gemm *gemm, const n
 /* That a step computes the CONV and the LAYER_NORM right behind it. */
 bool noc_cuda_conv_takes_next(const noc_network *network, const noc_op *conv);
 
+/* ---- step_mixffn.c ---- */
+
+/* That a step ends with the LINEAR and the LAYER_NORM right behind it. */
+bool noc_cuda_mixffn_takes_next(const noc_network *network, const noc_op *linear);
+
 noc_status noc_cuda_network_create(noc_device *device, const noc_plan *plan, int max_batch,
                                    noc_network **network, noc_error *err);
 void noc_cuda_network_free(noc_network *network);

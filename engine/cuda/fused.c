@@ -47,7 +47,8 @@ static bool is_absorbed(const noc_network *network, const noc_op *norm)
     if (!noc_cuda_is_fusible(network, at, NOC_OP_LAYER_NORM) || norm->weight.data || norm->bias.data ||
         last == plan->op_count || last <= at || !noc_op_reads(&norm[1], norm->output) ||
         (last > at + 1 && last_reader(plan, norm->input[0]) < last) ||
-        (at > 0 && noc_cuda_conv_takes_next(network, &norm[-1])))
+        (at > 0 &&
+         (noc_cuda_conv_takes_next(network, &norm[-1]) || noc_cuda_mixffn_takes_next(network, &norm[-1]))))
         return false;
     for (int i = at + 1; i <= last; i++)
         if (noc_op_reads(&plan->ops[i], norm->output) && !takes(network, &plan->ops[i], norm))

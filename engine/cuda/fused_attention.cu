@@ -169,7 +169,8 @@ static __device__ __forceinline__ void fetch_rows(unsigned char *tile, int tall,
         return;
 #pragma unroll 4
     for (; row < tall; row += apart, source += apart * step)
-        copy16_async(head<D>::at(tile, row, c), source, row < left);
+        copy16_async(head<D>::at(tile, row, c), row < left ? source : from,
+                     row < left); // a register less than without the choice
 }
 
 // Biases of pairs of keys, of `count` keys and no others.

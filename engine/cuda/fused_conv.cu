@@ -116,6 +116,7 @@ template <class T, int WM, int WN, int WK, bool NORMED, bool SPLIT>
 __global__ void __launch_bounds__(THREADS, 2) conv_kernel(noc_cuda_conv p)
 {
     typedef block<WM, WN, WK> B;
+    static_assert(B::ROWS * 4 <= THREADS, "each row is fetched by threads of its own");
     int warp = threadIdx.x / 32, wn = warp % WN * 32, wm = warp / WN % WM * 32, wk = warp / WN / WM;
     int rows = p.batch * p.out_grid[0] * p.out_grid[1] * p.out_grid[2], row0 = blockIdx.x * B::ROWS;
     int column0 = blockIdx.y * B::COLUMNS, depth = p.kernel[0] * p.kernel[1] * p.kernel[2] * p.channels;
@@ -158,21 +159,6 @@ __global__ void __launch_bounds__(THREADS, 2) conv_kernel(noc_cuda_conv p)
         finish_rows<T, B, WK>(p, sums, column0, [&](int row) { return row0 + row < rows ? row0 + row : -1; });
 }
 
-// grid: runs of rows, blocks of columns
-template <class T, int COLUMNS>
-__global__ void __launch_bounds__(THREADS, 4) conv_end_kernel(noc_cuda_conv p, int split)
-{
-    enum { LANES = LANES_OF<COLUMNS> };
-    size_t rows = (size_t)p.batch * p.out_grid[0] * p.out_grid[1] * p.out_grid[2];
-    size_t row = blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES;
-    int column0 = blockIdx.y * COLUMNS;
-    finish_token<T, COLUMNS>(p, row < rows ? (int)row : -1, column0, [&](int column) {
-        bool is_there = row < rows && column0 + column < p.columns;
-        return sum_of_parts(p.sums + row * p.columns + column0 + column, rows * p.columns,
-                            is_there ? split : 0);
-    });
-}
-
 static bool in_norm_fits(const noc_cuda_conv *p)
 {
     bool is_wide = p->channels == 2 * NOC_TILE_DEPTH && p->columns > 32;
@@ -210,15 +196,6 @@ extern "C" size_t noc_cuda_conv_sums(const noc_cuda_conv *p)
     return (size_t)split_of(p) * p->batch * p->out_grid[0] * p->out_grid[1] * p->out_grid[2] * p->columns;
 }
 
-template <class T, int COLUMNS>
-static cudaError_t launch_end(const noc_cuda_conv &p, int split, cudaStream_t stream)
-{
-    enum { LANES = LANES_OF<COLUMNS> };
-    int rows = p.batch * p.out_grid[0] * p.out_grid[1] * p.out_grid[2];
-    return launch(conv_end_kernel<T, COLUMNS>, dim3(parts(rows, THREADS / LANES), parts(p.columns, COLUMNS)),
-                  THREADS, 0, stream, p, split);
-}
-
 template <class T, int WM, int WN, int WK, bool NORMED>
 static cudaError_t launch_block(const noc_cuda_conv &p, cudaStream_t stream)
 {
@@ -228,12 +205,8 @@ static cudaError_t launch_block(const noc_cuda_conv &p, cudaStream_t stream)
     if (split == 0)
         return launch(conv_kernel<T, WM, WN, WK, NORMED, false>, grid, THREADS, B::SHARED, stream, p);
     cudaError_t e = launch(conv_kernel<T, WM, WN, WK, NORMED, true>, grid, THREADS, B::SHARED, stream, p);
-    if (e != cudaSuccess)
-        return e;
-    return p.columns <= 32    ? launch_end<T, 32>(p, split, stream)
-           : p.columns <= 64  ? launch_end<T, 64>(p, split, stream)
-           : p.columns <= 128 ? launch_end<T, 128>(p, split, stream)
-                              : launch_end<T, 256>(p, split, stream);
+    const noc_cuda_end end = end_of(p);
+    return e != cudaSuccess ? e : noc_cuda_end_launch(&end, p.sums, rows, split, type_of<T>, stream);
 }
 
 template <class T, bool NORMED> static cudaError_t launch_conv(const noc_cuda_conv &p, cudaStream_t stream)

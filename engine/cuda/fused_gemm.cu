@@ -85,15 +85,16 @@ static __device__ __forceinline__ void finish(const noc_cuda_gemm &g, float d[2]
         return (uint32_t *)(TILE::at(result, row, column / 8) + column % 8 * 2);
     };
     if (g.bias)
-        for_pairs<NJ>(d, [&](int, int column, float *v) {
-            column += column0;
-            if (column < g.columns) {
-                float2 add = get<float2>(g.bias + column);
-                v[0] += add.x, v[1] += add.y;
-            } else if (g.score && column == g.columns) {
-                v[0] += g.bias[column];
-            }
-        });
+#pragma unroll
+        for (int j = 0; j < NJ; j++) {
+            int column = column0 + 8 * j + lane % 4 * 2;
+            float2 add = column < g.columns ? get<float2>(g.bias + column) : make_float2(0, 0);
+            if (g.score && column == g.columns)
+                add.x = g.bias[column];
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                d[i / 2][j][i % 2 * 2] += add.x, d[i / 2][j][i % 2 * 2 + 1] += add.y;
+        }
     if (g.score && column0 + 8 * NJ > g.columns)
         for_pairs<NJ>(d, [&](int row, int column, float *v) {
             if (column0 + column == g.columns && row0 + row < g.rows)

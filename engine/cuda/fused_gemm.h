@@ -31,7 +31,8 @@ bool noc_cuda_gemm_fits(const noc_cuda_gemm *gemm);
 cudaError_t noc_cuda_gemm_launch(const noc_cuda_gemm *gemm, noc_cuda_type type, cudaStream_t stream);
 
 /* Two products, neither of which reads what the other writes, in one launch: the same bits. They pair if both
- * fit, both or none are normed, and both are such as take small tiles: deeper than 64, or of up to 64 columns.
+ * fit, both or none are normed, and both are such as take small tiles: deeper than 64, or of up to 64
+ * columns.
  */
 bool noc_cuda_gemm_pairs(const noc_cuda_gemm *a, const noc_cuda_gemm *b);
 cudaError_t noc_cuda_gemm_launch_pair(const noc_cuda_gemm *a, const noc_cuda_gemm *b, noc_cuda_type type,

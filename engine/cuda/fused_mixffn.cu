@@ -6,7 +6,7 @@
 // end. The next channels arrive meanwhile. Where there are few boxes, blocks share a box's hidden channels,
 // and a second kernel adds their sums.
 #include "engine/cuda/fused_mixffn.h"
-#include "engine/cuda/tile.cuh"
+#include "engine/cuda/token_end.cuh"
 
 enum { WARPS = 8, THREADS = WARPS * 32, TAPS = 27, OCTET_BYTES = 16 };
 
@@ -244,38 +244,37 @@ static __device__ __forceinline__ void fill_rows(unsigned char *rows, const unsi
     }
 }
 
-static __host__ __device__ __forceinline__ size_t results_of(const noc_cuda_mixffn &p)
+static __host__ __device__ __forceinline__ noc_cuda_end end_of(const noc_cuda_mixffn &p)
 {
-    return (size_t)p.batch * p.grid[0] * p.grid[1] * p.grid[2] * p.columns;
+    return {p.bias, p.residual, p.scale, p.shift, p.out, p.columns, p.eps, p.is_normed};
 }
 
-// The results of the staged sums, or (IS_PART) these themselves. A thread has four columns of every other
-// row.
-template <class T, class B, int TD, int TH, int TW, bool IS_PART>
+static __host__ __device__ __forceinline__ int tokens_of(const noc_cuda_mixffn &p)
+{
+    return p.batch * p.grid[0] * p.grid[1] * p.grid[2];
+}
+
+// The tokens of the staged sums, several a warp, or (IS_PART) the sums themselves.
+template <class T, class B, int TD, int TH, bool IS_PART>
 static __device__ __forceinline__ void finish(const float *stage, const noc_cuda_mixffn &p, const corner &at,
                                               int column0, int part)
 {
-    enum { ROWS = THREADS * 4 / B::COLUMNS, LINES = TD * TH };
-    int column = threadIdx.x % (B::COLUMNS / 4) * 4;
-    if (column0 + column >= p.columns)
-        return;
-    float4 bias = p.bias ? get<float4>(p.bias + column0 + column) : make_float4(0, 0, 0, 0);
+    enum { LANES = IS_PART ? B::COLUMNS / 4 : LANES_OF<B::COLUMNS> };
 #pragma unroll 1
-    for (int line = threadIdx.x / (B::COLUMNS / 4); line < LINES; line += ROWS) {
-        int d = at.d + line / TH, h = at.h + line % TH;
-        if (d >= p.grid[0] || h >= p.grid[1])
-            continue;
-        size_t token = (((size_t)blockIdx.z * p.grid[0] + d) * p.grid[1] + h) * p.grid[2] + at.w;
-#pragma unroll
-        for (int w = 0; w < TW; w++)
-            if (at.w + w < p.grid[2]) {
-                const float *from = stage + (w * LINES + line) * B::PITCH + column;
-                size_t to = (token + w) * p.columns + column0 + column;
-                if (IS_PART)
-                    put(p.sums + part * results_of(p) + to, get<float4>(from));
-                else
-                    finish4<T>(from, 1, &bias.x, p.residual, p.out, to, NOC_CUDA_IDENTITY);
-            }
+    for (int row = threadIdx.x / LANES; row < B::TOKENS; row += THREADS / LANES) {
+        int d = at.d + row / TH % TD, h = at.h + row % TH, w = at.w + row / TH / TD;
+        bool is_there = d < p.grid[0] && h < p.grid[1] && w < p.grid[2];
+        int token = is_there ? ((blockIdx.z * p.grid[0] + d) * p.grid[1] + h) * p.grid[2] + w : -1;
+        if (IS_PART) {
+            int column = threadIdx.x % LANES * 4;
+            if (is_there && column0 + column < p.columns)
+                put(p.sums + ((size_t)part * tokens_of(p) + token) * p.columns + column0 + column,
+                    get<float4>(stage + row * B::PITCH + column));
+        } else {
+            finish_token<T, B::COLUMNS>(end_of(p), token, column0, [&](int column) {
+                return get<float4>(stage + row * B::PITCH + column);
+            });
+        }
     }
 }
 
@@ -317,26 +316,14 @@ __global__ void __launch_bounds__(THREADS, DEPTH > 32 ? 1 : 2) mixffn_kernel(noc
     stage_sums<NJ>(stage, B::PITCH, d, wm, wn);
     __syncthreads();
     // Where the box lies is computed again: until here, no register is left for it.
-    finish<T, B, TD, TH, TW, IS_PART>(stage, p, corner_of<TD, TH, TW>(p, block_again()), column0, part);
-}
-
-// A thread has four columns of a token, whose sums `split` blocks have parts of.
-template <class T>
-__global__ void __launch_bounds__(THREADS, 4) mixffn_end_kernel(noc_cuda_mixffn p, int split)
-{
-    size_t all = results_of(p);
-    size_t at = ((size_t)blockIdx.x * THREADS + threadIdx.x) * 4;
-    if (at >= all)
-        return;
-    float4 sum = sum_of_parts(p.sums + at, all, split);
-    finish4<T>(&sum.x, 1, p.bias ? p.bias + at % p.columns : nullptr, p.residual, p.out, at,
-               NOC_CUDA_IDENTITY);
+    finish<T, B, TD, TH, IS_PART>(stage, p, corner_of<TD, TH, TW>(p, block_again()), column0, part);
 }
 
 extern "C" bool noc_cuda_mixffn_fits(const noc_cuda_mixffn *p)
 {
-    return p->hidden > 0 && p->hidden % 8 == 0 && p->columns > 0 && p->columns % 8 == 0 && p->batch > 0 &&
-           p->batch <= 65535 && p->grid[0] > 0 && p->grid[1] > 0 && p->grid[2] > 0;
+    return p->hidden > 0 && p->hidden % 8 == 0 && p->columns > 0 && (!p->is_normed || p->columns <= 256) &&
+           p->columns % 8 == 0 && p->batch > 0 && p->batch <= 65535 && p->grid[0] > 0 && p->grid[1] > 0 &&
+           p->grid[2] > 0;
 }
 
 // Boxes of a window, with all its columns.
@@ -363,7 +350,7 @@ static int split_of(const noc_cuda_mixffn &p)
 extern "C" size_t noc_cuda_mixffn_sums(const noc_cuda_mixffn *p)
 {
     int split = split_of(*p);
-    return split > 1 ? split * results_of(*p) : 0;
+    return split > 1 ? (size_t)split * tokens_of(*p) * p->columns : 0;
 }
 
 template <class T, int TD, int TH, int TW, int DEPTH, int WN, int NJ, bool IS_PART>
@@ -377,13 +364,10 @@ static cudaError_t launch_box(const noc_cuda_mixffn &p, int split, cudaStream_t 
 
 template <class T> static cudaError_t launch_parts(const noc_cuda_mixffn &p, int split, cudaStream_t stream)
 {
-    size_t all = results_of(p);
     cudaError_t e = p.grid[1] > 4 ? launch_box<T, 2, 8, 2, 64, 8, 4, true>(p, split, stream)
                                   : launch_box<T, 4, 4, 2, 64, 8, 4, true>(p, split, stream);
-    if (e != cudaSuccess)
-        return e;
-    dim3 blocks((unsigned)((all + THREADS * 4 - 1) / (THREADS * 4)));
-    return launch(mixffn_end_kernel<T>, blocks, THREADS, 0, stream, p, split);
+    const noc_cuda_end end = end_of(p);
+    return e != cudaSuccess ? e : noc_cuda_end_launch(&end, p.sums, tokens_of(p), split, type_of<T>, stream);
 }
 
 template <class T> static cudaError_t launch_mixffn(const noc_cuda_mixffn &p, cudaStream_t stream)

@@ -1,9 +1,10 @@
-// A convolution of few channels without im2col: a block holds all that 2 x 4 x 8 outputs read. Along W, the
+// A convolution of few channels without im2col: a block holds all that TD x 4 x 8 outputs read. Along W, the
 // window of an output is one run of memory, and those of neighbours overlap: the rows of the product's left
-// side are read straight from there. The runs of weights pass by, two steps in flight.
+// side are read straight from there. The runs of weights pass by, two steps in flight: for four planes of
+// outputs, where two such blocks fit into a multiprocessor, they are read half as often as for two.
 #include "engine/cuda/fused_conv.cuh"
 
-enum { TD = 2, TH = 4, TW = 8, CHUNK = 8 /* elements */, PATCH_MOST = 128 << 10 };
+enum { TH = 4, TW = 8, CHUNK = 8 /* elements */, PATCH_MOST = 128 << 10, DEEP_PATCH_MOST = 104 << 10 };
 
 // The lines of the input that a block reads.
 struct patch {
@@ -13,11 +14,12 @@ struct patch {
     int by_chunks, by_high;         // 65536 / chunks, / high, rounded up: for quotients of threads
 };
 
-static __host__ __device__ __forceinline__ patch patch_of(const noc_cuda_conv &p)
+// Of a block with `deep` planes of outputs.
+static __host__ __device__ __forceinline__ patch patch_of(const noc_cuda_conv &p, int deep)
 {
     patch s;
     s.high = (TH - 1) * p.stride[1] + p.kernel[1];
-    s.lines = ((TD - 1) * p.stride[0] + p.kernel[0]) * s.high;
+    s.lines = ((deep - 1) * p.stride[0] + p.kernel[0]) * s.high;
     s.step = p.stride[2] * p.channels / CHUNK;
     s.chunks = ((TW - 1) * s.step + NOC_TILE_DEPTH / CHUNK + 1) / 2 * 2;
     s.bytes = s.lines * s.chunks * 16;
@@ -66,6 +68,7 @@ __global__ void __launch_bounds__(THREADS, 2) stem_kernel(noc_cuda_conv p, patch
     typedef block<WM, WN, WK> B;
     enum { COLUMN_STEP = THREADS / (4 * WK) /* columns that a step of all threads takes */ };
     static_assert(COLUMN_STEP % 8 == 0, "the swizzle repeats");
+    enum { TD = WM }; // a warp's 32 rows are a plane
     int along_d = parts(p.out_grid[0], TD), window = blockIdx.z / along_d, lane = threadIdx.x % 32;
     int w0 = blockIdx.x * TW, h0 = blockIdx.y * TH, d0 = (blockIdx.z - window * along_d) * TD;
     int warp = threadIdx.x / 32, wn = warp % WN * 32, wm = warp / WN % WM * 32, wk = warp / WN / WM;
@@ -131,7 +134,7 @@ template <class B> static int shared_of(const patch &s)
 
 extern "C" int noc_cuda_stem_lead(const noc_cuda_conv *conv)
 {
-    return patch_of(*conv).lead;
+    return patch_of(*conv, 1).lead;
 }
 
 extern "C" bool noc_cuda_stem_fits(const noc_cuda_conv *p)
@@ -139,9 +142,9 @@ extern "C" bool noc_cuda_stem_fits(const noc_cuda_conv *p)
     if (p->is_in_normed || p->channels < 1 || p->channels > 8 || CHUNK % p->channels != 0 ||
         p->stride[2] * p->channels % CHUNK != 0 || p->grid[2] * p->channels % CHUNK != 0 || p->columns < 8 ||
         p->columns % 8 != 0 || p->columns > 64 || p->batch < 1 ||
-        p->batch > 65535 / parts(p->out_grid[0], TD) || p->out_grid[1] > 65535)
+        p->batch > 65535 / parts(p->out_grid[0], 2) || p->out_grid[1] > 65535)
         return false;
-    const patch s = patch_of(*p);
+    const patch s = patch_of(*p, 2);
     return (s.lead + p->kernel[2]) * p->channels <= NOC_TILE_DEPTH && s.bytes <= PATCH_MOST &&
            s.chunks <= THREADS;
 }
@@ -149,14 +152,17 @@ extern "C" bool noc_cuda_stem_fits(const noc_cuda_conv *p)
 template <class T, int WM, int WN, int WK>
 static cudaError_t launch_block(const noc_cuda_conv &p, cudaStream_t stream)
 {
-    dim3 grid(parts(p.out_grid[2], TW), parts(p.out_grid[1], TH), parts(p.out_grid[0], TD) * p.batch);
-    const patch s = patch_of(p);
+    dim3 grid(parts(p.out_grid[2], TW), parts(p.out_grid[1], TH), parts(p.out_grid[0], WM) * p.batch);
+    const patch s = patch_of(p, WM);
     return launch(stem_kernel<T, WM, WN, WK>, grid, THREADS, shared_of<block<WM, WN, WK>>(s), stream, p, s);
 }
 
 template <class T> static cudaError_t launch_stem(const noc_cuda_conv &p, cudaStream_t stream)
 {
-    return p.columns <= 32 ? launch_block<T, 2, 1, 4>(p, stream) : launch_block<T, 2, 2, 2>(p, stream);
+    bool is_deep = patch_of(p, 4).bytes <= DEEP_PATCH_MOST && p.out_grid[0] > 2;
+    return p.columns > 32 ? launch_block<T, 2, 2, 2>(p, stream)
+           : is_deep      ? launch_block<T, 4, 1, 2>(p, stream)
+                          : launch_block<T, 2, 1, 4>(p, stream);
 }
 
 extern "C" cudaError_t noc_cuda_stem_launch(const noc_cuda_conv *conv, noc_cuda_type type,

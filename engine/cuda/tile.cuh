@@ -9,6 +9,8 @@ enum { NOC_TILE_DEPTH = 32, NOC_ROW_BYTES = NOC_TILE_DEPTH * 2, NOC_STAGE_SLACK 
 static constexpr unsigned ALL_LANES = 0xffffffffu;
 
 template <class T> struct element;
+template <class T> static constexpr noc_cuda_type type_of = NOC_CUDA_F16;
+template <> constexpr noc_cuda_type type_of<__nv_bfloat16> = NOC_CUDA_BF16;
 
 template <> struct element<__half> {
     static constexpr uint32_t ONES = 0x3c003c00; // two of them
@@ -218,39 +220,6 @@ static __device__ __forceinline__ void share_squares(float *rows, const float sq
         if (lane % 4 == 0)
             rows[i / 2 * 16 + i % 2 * 8 + lane / 4] = sum;
     }
-}
-
-// Four sums from their parts, so many floats apart, in the order of the depth.
-static __device__ __forceinline__ float4 sum_of_parts(const float *part, size_t apart, int count)
-{
-    float4 v = make_float4(0, 0, 0, 0);
-#pragma unroll
-    for (int k = 0; k < count; k++, part += apart) {
-        float4 s = get<float4>(part);
-        v.x += s.x, v.y += s.y, v.z += s.z, v.w += s.w;
-    }
-    return v;
-}
-
-// out[at ..] = activation((sums + bias) * factor + residual[at ..]), four columns.
-template <class T>
-static __device__ __forceinline__ void finish4(const float *sums, float factor, const float *bias,
-                                               const void *residual, void *out, size_t at,
-                                               noc_cuda_activation activation)
-{
-    float4 s = get<float4>(sums);
-    float v[4] = {s.x, s.y, s.z, s.w};
-    float2 low = make_float2(0, 0), high = make_float2(0, 0);
-    float4 b = bias ? get<float4>(bias) : make_float4(0, 0, 0, 0);
-    if (residual) {
-        uint2 r = get<uint2>((const T *)residual + at);
-        low = element<T>::unpack(r.x), high = element<T>::unpack(r.y);
-    }
-    const float add[4] = {low.x, low.y, high.x, high.y}, shift[4] = {b.x, b.y, b.z, b.w};
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        v[i] = activate((v[i] + shift[i]) * factor + add[i], activation);
-    put((T *)out + at, make_uint2(pack_finite<T>(v[0], v[1]), pack_finite<T>(v[2], v[3])));
 }
 
 // A launch with its dynamic shared memory allowed. 48 KiB are without asking, for static memory too.
