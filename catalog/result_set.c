@@ -76,14 +76,17 @@ static noc_status check_configuration(const noc_configuration *old, const noc_co
                                       noc_error *err)
 {
     char holds[256], wants[256];
+    bool is_namesake =
+        strcmp(old->model, asked->model) == 0 && strcmp(old->model_sha256, asked->model_sha256) != 0;
     if (is_same_configuration(old, asked))
         return NOC_OK;
     noc_configuration_describe(old, holds, sizeof(holds));
     noc_configuration_describe(asked, wants, sizeof(wants));
     /* The configurations first: a long path must not cut them off. */
-    return noc_fail(err, NOC_ECONFIG,
-                    "the results folder holds %s; this run has %s; give it another folder (%s)", holds, wants,
-                    old->results);
+    return noc_fail(
+        err, NOC_ECONFIG, "the results folder holds %s; this run has %s%s; give it another folder (%s)",
+        holds, wants, is_namesake ? " (of one name, but with other weights, model.yaml or --mirror)" : "",
+        old->results);
 }
 
 noc_status noc_catalog_match_set(noc_catalog *catalog, const noc_configuration *configuration, int64_t *set,

@@ -96,11 +96,16 @@ typedef struct noc_volume_source {
     float pad_value; /* what lies beyond it */
 } noc_volume_source;
 
-/* A window of a batch. */
+/* A window of a batch, and what becomes of its logits. */
 typedef struct noc_window_input {
     const float *host; /* [tokens][channels], or [channels][tokens]; or NULL: */
     const noc_volume *volume;
     int64_t start[3]; /* of the window in the volume, may be negative or beyond it */
+    /* Bits 1, 2, 4: the network sees D, H, W reversed. A window of the host is so already; one of a volume is
+     * cut so. Its logits are turned back. */
+    unsigned flips;
+    bool is_added; /* to the logits that are there, instead of taking their place */
+    int mean_of;   /* then divided by that many; 0 or 1: not */
 } noc_window_input;
 
 /* Gathering: logits of windows -> a box of labels, region bits or logits. For each voxel, in the order of
@@ -152,14 +157,16 @@ typedef struct noc_device_ops {
 
     /* Windows of a batch where nobody says how many. */
     int (*default_batch)(noc_device *device, const noc_plan *plan);
-    /* The plan must outlive the network; its weights are read now only. */
+    /* The plan must outlive the network; its weights are read now only. lender: NULL, or a network of as many
+     * windows and of a plan with other weights and else the same, which is freed later: what it holds but for
+     * its weights serves both, and only one of them runs at a time. */
     noc_status (*network_create)(noc_device *device, const noc_plan *plan, int max_batch,
-                                 noc_network **network, noc_error *err);
+                                 const noc_network *lender, noc_network **network, noc_error *err);
     void (*network_free)(noc_network *network);
     void (*network_memory)(const noc_network *network, noc_network_memory *memory);
     /* is_planar: windows of the host are [channels][tokens]. Writes logits of window b, [classes][grid], to
-     * output[b] at offset[b] floats. Each window's bits are independent of the batch, of the number of
-     * threads, and of whether the host or the device cut it. */
+     * output[b] at offset[b] floats, or adds them. Each window's bits are independent of the batch, of the
+     * number of threads, and of whether the host or the device cut it. */
     noc_status (*network_run)(noc_network *network, int batch, const noc_window_input input[], bool is_planar,
                               noc_buffer *const output[], const size_t offset[], noc_error *err);
     /* After network_run with batch 1: copies a kept value (plan->stages) as [C][D][H][W] to host memory. */

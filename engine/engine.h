@@ -1,5 +1,6 @@
-/* The engine: a model on a device. Studies are segmentations in flight; a batch may hold windows of several
- * of them.
+/* The engine: a model on a device. What a model says of a window is the mean of the logits of all its
+ * networks, of the window flipped in every way that window.mirror asks for. Studies are segmentations in
+ * flight; a batch may hold windows of several of them.
  *
  *   noc_engine_open(&options, model, &engine, err);
  *   noc_segmentation_create(engine, prepared, memory, &segmentation, err);      any number of them
@@ -50,6 +51,7 @@ int noc_engine_batch(const noc_engine *engine);
 size_t noc_engine_bytes(const noc_engine *engine);
 /* What is in force after defaults. */
 void noc_engine_window(const noc_engine *engine, int64_t window[3], double *overlap, noc_blend *blend);
+/* Of one network; all have its shape. */
 const noc_plan *noc_engine_plan(const noc_engine *engine);
 
 /* Up to noc_engine_batch windows in host memory, behind each other: input [C][D][H][W] f32 of the engine's
@@ -58,16 +60,18 @@ const noc_plan *noc_engine_plan(const noc_engine *engine);
 noc_status noc_engine_forward(noc_engine *engine, int count, const float *input, float *logits,
                               noc_error *err);
 
-/* As noc_engine_open, with c1..c4 kept, to be read after noc_engine_forward. */
+/* As noc_engine_open, with c1..c4 kept, to be read after noc_engine_forward. NOC_EUSAGE for a model of
+ * several networks or flips, each of which has its own. */
 noc_status noc_engine_open_stages(const noc_engine_options *options, const noc_model *model,
                                   noc_engine **engine, noc_error *err);
 /* What the network holds, of host memory and the device's. */
 void noc_engine_network_memory(const noc_engine *engine, noc_network_memory *memory);
 /* What the device can do at most: takes about half a second. */
 noc_status noc_engine_limits(const noc_engine *engine, noc_device_limits *limits, noc_error *err);
-/* Seconds of each op of the plan, as noc_device_ops.network_seconds says. */
+/* Seconds of each op of the plan in all networks so far, as noc_device_ops.network_seconds says; the numbers
+ * are the engine's, made anew by each call. */
 const double *noc_engine_seconds(noc_engine *engine);
-/* Seconds of the last batch on the device, as noc_device_ops.batch_seconds says. */
+/* Seconds of the last batch on the device, all networks and flips, as noc_device_ops.batch_seconds says. */
 double noc_engine_batch_seconds(const noc_engine *engine);
 noc_status noc_engine_read_stage(noc_engine *engine, int stage, float *out, noc_error *err); /* stage 0..3 */
 

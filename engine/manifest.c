@@ -420,6 +420,35 @@ static void read_input(reader *r, const noc_yaml_node *root)
     }
 }
 
+unsigned noc_manifest_axis(const char *name)
+{
+    static const char axes[] = "zyx";
+    const char *at = name[0] && !name[1] ? strchr(axes, name[0]) : NULL;
+    return at ? 1U << (at - axes) : 0;
+}
+
+noc_status noc_manifest_axes(const noc_yaml *doc, const noc_yaml_node *list, const char *key, unsigned *axes,
+                             noc_error *err)
+{
+    unsigned found = 0;
+    if (noc_yaml_kind_of(list) != NOC_YAML_SEQUENCE)
+        return noc_yaml_fail(doc, list, err, "%s must be a list of axes, such as [z, y, x]", key);
+    for (size_t i = 0; i < noc_yaml_count(list); i++) {
+        const noc_yaml_node *item = noc_yaml_item(list, i);
+        const char *name = "";
+        if (noc_yaml_kind_of(item) == NOC_YAML_SCALAR)
+            noc_yaml_text(doc, item, &name, NULL);
+        unsigned axis = noc_manifest_axis(name);
+        if (axis == 0)
+            return noc_yaml_fail(doc, item, err, "%s: an axis is z, y or x", key);
+        if (found & axis)
+            return noc_yaml_fail(doc, item, err, "%s names %s twice", key, name);
+        found |= axis;
+    }
+    *axes = found;
+    return NOC_OK;
+}
+
 static void read_window(reader *r, const noc_yaml_node *root)
 {
     noc_manifest *m = r->manifest;
@@ -436,8 +465,8 @@ static void read_window(reader *r, const noc_yaml_node *root)
     m->blend = blend == 0 ? NOC_BLEND_CONSTANT : NOC_BLEND_GAUSSIAN;
     read_number(r, map, "pad_value", -DBL_MAX, DBL_MAX, &m->pad_value);
     const noc_yaml_node *mirror = find(r, map, "mirror");
-    if (mirror && (noc_yaml_kind_of(mirror) != NOC_YAML_SEQUENCE || noc_yaml_count(mirror) > 0))
-        COMPLAIN(r, mirror, "window.mirror: this version does not average over flips");
+    if (mirror)
+        r->status = noc_manifest_axes(r->doc, mirror, "window.mirror", &m->mirror, r->err);
 }
 
 static void read_label(reader *r, const noc_yaml_node *map)
@@ -652,21 +681,14 @@ static void read_plausible(reader *r, const noc_yaml_node *root)
         read_rule(r, noc_yaml_item(node, i));
 }
 
-/* A scalar, or the one item of a list. */
-static const noc_yaml_node *only_one(reader *r, const noc_yaml_node *node, const char *key)
+static bool is_list(const noc_yaml_node *node)
 {
-    if (!node || noc_yaml_kind_of(node) != NOC_YAML_SEQUENCE)
-        return node;
-    if (noc_yaml_count(node) == 1)
-        return noc_yaml_item(node, 0);
-    COMPLAIN(r, node, "%s: this version runs one file of weights, not %zu", key, noc_yaml_count(node));
-    return NULL;
+    return node && noc_yaml_kind_of(node) == NOC_YAML_SEQUENCE;
 }
 
-static void read_sha256(reader *r, const noc_yaml_node *root)
+static void read_sha256(reader *r, const noc_yaml_node *node, char out[65])
 {
-    const noc_yaml_node *node = only_one(r, find(r, root, "weights_sha256"), "weights_sha256");
-    char *text = NULL, *out = r->manifest->weights_sha256;
+    char *text = NULL;
     read_text_node(r, node, "weights_sha256", &text);
     if (text && strlen(text) == 64 && strspn(text, "0123456789abcdefABCDEF") == 64)
         for (size_t i = 0; i < 64; i++)
@@ -676,20 +698,49 @@ static void read_sha256(reader *r, const noc_yaml_node *root)
     free(text);
 }
 
-static void read_weights(reader *r, const noc_yaml_node *root)
+/* One for each file of weights. */
+static void read_hashes(reader *r, const noc_yaml_node *root)
 {
     noc_manifest *m = r->manifest;
-    char *name = NULL, *folder = NULL;
-    read_text_node(r, only_one(r, require(r, root, "weights"), "weights"), "weights", &name);
+    const noc_yaml_node *node = find(r, root, "weights_sha256");
+    if (m->fold_count == 1 && !is_list(node)) {
+        read_sha256(r, node, m->weights_sha256[0]);
+        return;
+    }
+    size_t count = count_items(r, node, "weights_sha256", (size_t)m->fold_count, (size_t)m->fold_count);
+    for (size_t i = 0; i < count; i++)
+        read_sha256(r, noc_yaml_item(node, i), m->weights_sha256[i]);
+}
+
+/* A fold twice would count twice. */
+static void read_file(reader *r, const noc_yaml_node *node, const char *folder)
+{
+    noc_manifest *m = r->manifest;
+    char *name = NULL, **path = &m->weights[m->fold_count];
+    read_text_node(r, node, "weights", &name);
     if (r->status == NOC_OK) {
-        folder = noc_path_folder(m->path, r->err);
-        m->weights = folder ? noc_path_join(folder, name, r->err) : NULL;
-        if (!m->weights)
+        *path = noc_path_join(folder, name, r->err);
+        if (!*path)
             r->status = NOC_ENOMEMORY;
     }
+    for (int i = 0; i < m->fold_count && r->status == NOC_OK; i++)
+        if (strcmp(m->weights[i], *path) == 0)
+            COMPLAIN(r, node, "weights names %s twice", name);
+    m->fold_count++;
     free(name);
+}
+
+static void read_weights(reader *r, const noc_yaml_node *root)
+{
+    const noc_yaml_node *node = require(r, root, "weights");
+    size_t count = is_list(node) ? count_items(r, node, "weights", 1, NOC_MAX_FOLDS) : 1;
+    char *folder = r->status == NOC_OK ? noc_path_folder(r->manifest->path, r->err) : NULL;
+    if (r->status == NOC_OK && !folder)
+        r->status = NOC_ENOMEMORY;
+    for (size_t i = 0; i < count && r->status == NOC_OK; i++)
+        read_file(r, is_list(node) ? noc_yaml_item(node, i) : node, folder);
     free(folder);
-    read_sha256(r, root);
+    read_hashes(r, root);
 }
 
 static void read_name(reader *r, const noc_yaml_node *root)
@@ -786,6 +837,7 @@ void noc_manifest_free(noc_manifest *manifest)
     free(manifest->description);
     free(manifest->license);
     free(manifest->reference);
-    free(manifest->weights);
+    for (int i = 0; i < NOC_MAX_FOLDS; i++)
+        free(manifest->weights[i]);
     free(manifest);
 }

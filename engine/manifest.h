@@ -3,6 +3,7 @@
 #define NOC_MANIFEST_H
 
 #include "engine/base/error.h"
+#include "engine/base/yaml.h"
 
 #include <stdint.h>
 
@@ -11,6 +12,7 @@ enum {
     NOC_MAX_REGIONS = 32,
     NOC_MAX_CHANNELS = 16,
     NOC_MAX_STEPS = 16,
+    NOC_MAX_FOLDS = 32,
     NOC_MAX_TRUTH_LABELS = 64
 };
 
@@ -79,8 +81,9 @@ typedef struct noc_manifest {
     char *path; /* of model.yaml */
     char *name;
     char *description, *license, *reference; /* NULL when absent */
-    char *weights;                           /* path, resolved against the manifest's folder */
-    char weights_sha256[65];                 /* "" when not given */
+    int fold_count;                          /* networks whose logits are averaged: files of weights */
+    char *weights[NOC_MAX_FOLDS];            /* paths, resolved against the manifest's folder */
+    char weights_sha256[NOC_MAX_FOLDS][65];  /* "" when not given */
     noc_network_config network;
     char *channels[NOC_MAX_CHANNELS]; /* in_channels names */
     char orientation[4];
@@ -90,6 +93,7 @@ typedef struct noc_manifest {
     double overlap;
     noc_blend blend;
     double pad_value;
+    unsigned mirror; /* axes over whose flips logits are averaged: bits 1, 2, 4 are z, y, x */
     noc_output_kind output;
     noc_label *labels; /* output labels */
     int label_count;
@@ -103,9 +107,14 @@ typedef struct noc_manifest {
 } noc_manifest;
 
 /* path: model.yaml or the folder that holds it. A missing folder or file is NOC_ENOINPUT; everything else
- * NOC_ECONFIG with file, line, key. What the schema allows but this version does not do (mirror, lists of
- * weights) is refused with NOC_ECONFIG and a sentence. */
+ * NOC_ECONFIG with file, line, key. */
 noc_status noc_manifest_load(const char *path, noc_manifest **manifest, noc_error *err);
 void noc_manifest_free(noc_manifest *manifest);
+
+/* The bit of mirror of the axis "z", "y" or "x"; 0: there is no such axis. */
+unsigned noc_manifest_axis(const char *name);
+/* A list of those, each once. Complaints name file, line and `key`. */
+noc_status noc_manifest_axes(const noc_yaml *doc, const noc_yaml_node *list, const char *key, unsigned *axes,
+                             noc_error *err);
 
 #endif

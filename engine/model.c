@@ -77,47 +77,80 @@ static void add_output(noc_text *text, const noc_manifest *manifest)
 }
 
 /* One text for one meaning, whatever the manifest's layout and its name; it ends with the weights' bytes by
- * their hash. */
-static noc_status identify(noc_model *model, const char *weights_sha256, noc_error *err)
+ * their hashes, and the axes of flips where there are some. */
+static noc_status identify(noc_model *model, noc_error *err)
 {
+    const noc_manifest *manifest = model->manifest;
     noc_text text = {0};
     noc_text_add(&text, "nocturne-model/1\nsegformer3d\n");
-    add_network(&text, &model->manifest->network);
-    add_preparation(&text, model->manifest);
-    add_output(&text, model->manifest);
-    noc_text_add(&text, "weights %s\n", weights_sha256);
+    add_network(&text, &manifest->network);
+    add_preparation(&text, manifest);
+    add_output(&text, manifest);
+    for (int i = 0; i < manifest->fold_count; i++)
+        noc_text_add(&text, "weights %s\n", manifest->weights_sha256[i]);
+    if (manifest->mirror)
+        noc_text_add(&text, "mirror %u\n", manifest->mirror);
     noc_status status = text.failed ? noc_fail(err, NOC_ENOMEMORY, "no memory for a model's identity")
                                     : noc_sha256_of(text.data, text.size, model->sha256, err);
     noc_text_free(&text);
     return status;
 }
 
-static noc_status check_sha256(const noc_manifest *manifest, char sha256[NOC_SHA256_HEX], noc_error *err)
+/* Puts the hash of the file where the manifest has none. */
+static noc_status check_sha256(noc_manifest *manifest, int fold, noc_error *err)
 {
     noc_mapping mapping = {0};
-    noc_status status = noc_file_map(manifest->weights, &mapping, err);
+    char sha256[NOC_SHA256_HEX], *wanted = manifest->weights_sha256[fold];
+    noc_status status = noc_file_map(manifest->weights[fold], &mapping, err);
     if (status == NOC_OK)
         status = noc_sha256_of(mapping.data, mapping.size, sha256, err);
     noc_file_unmap(&mapping);
-    if (status == NOC_OK && manifest->weights_sha256[0] && strcmp(sha256, manifest->weights_sha256) != 0)
-        status = noc_fail(err, NOC_ECONFIG, "%s: its SHA-256 is %s, weights_sha256 of %s says %s",
-                          manifest->weights, sha256, manifest->path, manifest->weights_sha256);
+    if (status == NOC_OK && wanted[0] && strcmp(sha256, wanted) != 0)
+        return noc_fail(err, NOC_ECONFIG, "%s: its SHA-256 is %s, weights_sha256 of %s says %s",
+                        manifest->weights[fold], sha256, manifest->path, wanted);
+    if (status == NOC_OK)
+        memcpy(wanted, sha256, sizeof sha256);
+    return status;
+}
+
+/* groups: which parts the network has, as noc_segformer3d_check says. */
+static noc_status load_fold(noc_model *model, int fold, unsigned *groups, noc_error *err)
+{
+    noc_manifest *manifest = model->manifest;
+    noc_status status = check_sha256(manifest, fold, err);
+    if (status == NOC_OK)
+        status = noc_safetensors_open(manifest->weights[fold], &model->weights[fold], err);
+    if (status == NOC_OK)
+        status = noc_segformer3d_check(&manifest->network, model->weights[fold], manifest->weights[fold],
+                                       &model->parameters, groups, err);
     return status;
 }
 
 static noc_status load_weights(noc_model *model, noc_error *err)
 {
     const noc_manifest *manifest = model->manifest;
-    char sha256[NOC_SHA256_HEX];
-    noc_status status = check_sha256(manifest, sha256, err);
-    if (status == NOC_OK)
-        status = noc_safetensors_open(manifest->weights, &model->weights, err);
-    if (status == NOC_OK)
-        status = noc_segformer3d_check(&manifest->network, model->weights, manifest->weights,
-                                       &model->parameters, err);
-    if (status == NOC_OK)
-        status = identify(model, sha256, err);
-    return status;
+    unsigned first = 0, groups;
+    noc_status status = load_fold(model, 0, &first, err);
+    for (int i = 1; status == NOC_OK && i < manifest->fold_count; i++) {
+        status = load_fold(model, i, &groups, err);
+        if (status == NOC_OK && groups != first)
+            status = noc_fail(err, NOC_EDATA,
+                              "%s has not the same parts (norms, biases) as %s: the files of a model are "
+                              "trainings of one network",
+                              manifest->weights[i], manifest->weights[0]);
+    }
+    return status == NOC_OK ? identify(model, err) : status;
+}
+
+noc_status noc_model_mirror(noc_model *model, unsigned axes, noc_error *err)
+{
+    model->manifest->mirror = axes;
+    return identify(model, err);
+}
+
+int noc_model_views(const noc_model *model)
+{
+    return model->manifest->fold_count << __builtin_popcount(model->manifest->mirror);
 }
 
 noc_status noc_model_load(const char *path, noc_model **model, noc_error *err)
@@ -139,19 +172,20 @@ void noc_model_free(noc_model *model)
 {
     if (!model)
         return;
-    noc_safetensors_close(model->weights);
+    for (int i = 0; i < NOC_MAX_FOLDS; i++)
+        noc_safetensors_close(model->weights[i]);
     noc_manifest_free(model->manifest);
     free(model);
 }
 
-noc_status noc_model_plan(const noc_model *model, const int64_t window[3], unsigned rewrites,
+noc_status noc_model_plan(const noc_model *model, int fold, const int64_t window[3], unsigned rewrites,
                           bool keep_stages, noc_plan **plan, noc_error *err)
 {
     const noc_network_config *network = &model->manifest->network;
     noc_plan *built = NULL;
     noc_status status = noc_segformer3d_check_window(network, window, err);
     if (status == NOC_OK)
-        status = noc_segformer3d_build(network, model->weights, window, &built, err);
+        status = noc_segformer3d_build(network, model->weights[fold], window, &built, err);
     if (status == NOC_OK)
         status = noc_plan_rewrite(built, rewrites, err);
     if (status == NOC_OK)

@@ -34,9 +34,9 @@ const char *noc_segformer3d_prefix(const noc_safetensors *weights);
 /* Are the weights those of that network? Every tensor of it with its shape, floating-point and finite, and no
  * other (but num_batches_tracked). One leading "module." on all names is taken off. NOC_EDATA names what is
  * wrong; `path` is for the sentence. parameters: elements that are trained (BatchNorm's running statistics
- * are not). */
+ * are not). groups: bits 1 << noc_tensor_group of those that are there. */
 noc_status noc_segformer3d_check(const noc_network_config *network, const noc_safetensors *weights,
-                                 const char *path, uint64_t *parameters, noc_error *err);
+                                 const char *path, uint64_t *parameters, unsigned *groups, noc_error *err);
 
 /* NOC_ECONFIG when the network cannot take that window (D,H,W), with the smallest it can. */
 noc_status noc_segformer3d_check_window(const noc_network_config *network, const int64_t window[3],

@@ -255,17 +255,18 @@ static const noc_tensor *find_expected(const noc_safetensors *weights, const cha
 
 /* A group of which nothing is there is absent as a whole, which is allowed for all but the required. */
 static void check_present(const noc_safetensors *weights, const char *prefix,
-                          const noc_expected_tensor *expected, size_t count, complaint *about)
+                          const noc_expected_tensor *expected, size_t count, unsigned *groups,
+                          complaint *about)
 {
-    bool is_present[NOC_GROUP_COUNT] = {[NOC_GROUP_REQUIRED] = true};
+    *groups = 1U << NOC_GROUP_REQUIRED;
     for (size_t i = 0; i < count; i++)
         if (find_expected(weights, prefix, &expected[i]))
-            is_present[expected[i].group] = true;
+            *groups |= 1U << expected[i].group;
     for (size_t i = 0; i < count; i++) {
         const noc_tensor *tensor = find_expected(weights, prefix, &expected[i]);
         if (tensor)
             check_shape(tensor, &expected[i], about);
-        else if (is_present[expected[i].group])
+        else if (*groups >> expected[i].group & 1)
             complain(about, "missing %s", expected[i].name);
     }
 }
@@ -328,7 +329,7 @@ static noc_status check_variant(const noc_safetensors *weights, const char *pref
 }
 
 noc_status noc_segformer3d_check(const noc_network_config *network, const noc_safetensors *weights,
-                                 const char *path, uint64_t *parameters, noc_error *err)
+                                 const char *path, uint64_t *parameters, unsigned *groups, noc_error *err)
 {
     const char *prefix = noc_segformer3d_prefix(weights);
     noc_expected_tensor *expected = NULL;
@@ -339,7 +340,7 @@ noc_status noc_segformer3d_check(const noc_network_config *network, const noc_sa
         status = noc_segformer3d_tensors(network, &expected, &count, err);
     if (status != NOC_OK)
         return status;
-    check_present(weights, prefix, expected, count, &about);
+    check_present(weights, prefix, expected, count, groups, &about);
     check_unexpected(weights, prefix, expected, count, &about);
     status = conclude(&about, path, err);
     if (status == NOC_OK)

@@ -628,7 +628,12 @@ static noc_status compute(noc_engine *e, const noc_window_task *const tasks[], i
         return status;
     for (int i = 0; i < count; i++)
         make_input(e, tasks[i], i);
-    status = e->ops->network_run(e->network, count, e->windows, false, e->outputs, e->offsets, err);
+    for (int f = 0; status == NOC_OK && f < e->flip_count; f++) {
+        for (int i = 0; f > 0 && i < count; i++)
+            if (e->windows[i].host)
+                engine_turn_input(e, i, f, false);
+        status = engine_run_networks(e, count, f, false, err);
+    }
     if (status != NOC_OK) {
         give_slots(e, tasks, count);
         return status;

@@ -35,7 +35,7 @@ typedef struct engine_bench {
     double mean_s;
     double *op_seconds;   /* of each op of the plan, in the warm-up */
     noc_profile *profile; /* NULL: not wanted */
-    int repeats, batch;
+    int repeats, batch, views;
 } engine_bench;
 
 static noc_status prepare_engine(const noc_settings *settings, const noc_model *model, engine_bench *b,
@@ -55,6 +55,7 @@ static noc_status prepare_engine(const noc_settings *settings, const noc_model *
     }
     b->repeats = settings->repeats > 0 ? settings->repeats : ENGINE_REPEATS;
     b->batch = noc_engine_batch(b->engine);
+    b->views = noc_model_views(model);
     count *= (size_t)b->batch;
     logits *= (size_t)b->batch;
     b->input = noc_alloc(count, sizeof *b->input, err);
@@ -95,16 +96,17 @@ static void add_json(const engine_bench *b, noc_text *text)
     const noc_value *in = &noc_engine_plan(b->engine)->values[0];
     noc_engine_describe(b->engine, &info);
     noc_engine_network_memory(b->engine, &memory);
-    noc_text_add(
-        text,
-        "{\"seconds_per_window\":%.6f,\"median_seconds_per_window\":%.6f,"
-        "\"mean_seconds_per_window\":%.9f,\"network_seconds_per_window\":%.9f,"
-        "\"network_median_seconds_per_window\":%.9f,\"windows\":%d,\"batch\":%d,\"shape\":[%d,%d,%d,%d],"
-        "\"device\":\"%s\",\"precision\":\"%s\",\"isa\":\"%s\",\"threads\":%d,"
-        "\"arena_bytes\":%zu,\"scratch_bytes\":%zu,\"weight_bytes\":%zu",
-        b->seconds[0], b->seconds[b->repeats / 2], b->mean_s, b->network_s[0], b->network_s[b->repeats / 2],
-        b->repeats * b->batch, b->batch, in->channels, in->grid[0], in->grid[1], in->grid[2], info.kind,
-        info.precision, info.isa, info.threads, memory.arena, memory.scratch, memory.weights);
+    noc_text_add(text,
+                 "{\"seconds_per_window\":%.6f,\"median_seconds_per_window\":%.6f,"
+                 "\"mean_seconds_per_window\":%.9f,\"network_seconds_per_window\":%.9f,"
+                 "\"network_median_seconds_per_window\":%.9f,\"windows\":%d,\"batch\":%d,\"views\":%d,"
+                 "\"shape\":[%d,%d,%d,%d],"
+                 "\"device\":\"%s\",\"precision\":\"%s\",\"isa\":\"%s\",\"threads\":%d,"
+                 "\"arena_bytes\":%zu,\"scratch_bytes\":%zu,\"weight_bytes\":%zu",
+                 b->seconds[0], b->seconds[b->repeats / 2], b->mean_s, b->network_s[0],
+                 b->network_s[b->repeats / 2], b->repeats * b->batch, b->batch, b->views, in->channels,
+                 in->grid[0], in->grid[1], in->grid[2], info.kind, info.precision, info.isa, info.threads,
+                 memory.arena, memory.scratch, memory.weights);
 }
 
 static void add_line(const engine_bench *b, noc_text *text)
@@ -122,10 +124,13 @@ static void add_line(const engine_bench *b, noc_text *text)
                  "window (median %.2f); %s, %s, %s, %d threads; "
                  "MiB: arena %.1f, scratch %.1f, weights %.1f\n",
                  in->channels, in->grid[0], in->grid[1], in->grid[2], b->seconds[0] * 1e3, b->repeats,
-                 b->seconds[b->repeats / 2] * 1e3, 2e-9 * (double)stats.macs / b->seconds[0],
+                 b->seconds[b->repeats / 2] * 1e3, 2e-9 * (double)stats.macs * b->views / b->seconds[0],
                  b->network_s[0] * 1e3, b->network_s[b->repeats / 2] * 1e3, info.name, info.isa,
                  info.precision, info.threads, (double)memory.arena / 1048576,
                  (double)memory.scratch / 1048576, (double)memory.weights / 1048576);
+    if (b->views > 1)
+        noc_text_add(text, "a window is %d passes, the mean of %d networks and their flips\n", b->views,
+                     noc_engine_model(b->engine)->manifest->fold_count);
 }
 
 static noc_status print_engine(const noc_settings *settings, const engine_bench *b, noc_error *err)
@@ -146,7 +151,7 @@ static noc_status print_engine(const noc_settings *settings, const engine_bench 
     return status;
 }
 
-/* The steps of the measured windows, without those of the warm-up. */
+/* The steps of a pass of the measured windows, without those of the warm-up. */
 static noc_status make_profile(engine_bench *b, noc_error *err)
 {
     const noc_plan *plan = noc_engine_plan(b->engine);
@@ -156,10 +161,11 @@ static noc_status make_profile(engine_bench *b, noc_error *err)
     noc_engine_describe(b->engine, &info);
     bool is_f32 = strcmp(info.precision, noc_precision_name(NOC_PRECISION_F32)) == 0;
     for (int i = 0; i < plan->op_count; i++)
-        b->op_seconds[i] = (now[i] - b->op_seconds[i]) / (b->repeats * b->batch);
+        b->op_seconds[i] = (now[i] - b->op_seconds[i]) / (b->repeats * b->batch * b->views);
     noc_status status = noc_engine_limits(b->engine, &limits, err);
     if (status == NOC_OK)
-        status = noc_profile_make(plan, is_f32 ? 4 : 2, &limits, b->op_seconds, b->mean_s, &b->profile, err);
+        status = noc_profile_make(plan, is_f32 ? 4 : 2, &limits, b->op_seconds, b->mean_s / b->views,
+                                  &b->profile, err);
     return status;
 }
 
@@ -245,6 +251,7 @@ __attribute__((format(printf, 4, 5))) static void add_value(words *w, bool is_gi
 
 static void add_engine(words *w, const noc_settings *s)
 {
+    static const char *const mirrors[] = {"none", "z", "y", "z,y", "x", "z,x", "y,x", "z,y,x"};
     add_pair(w, "--device", s->device);
     add_pair(w, "--precision", s->precision);
     add_pair(w, "--isa", s->isa);
@@ -255,6 +262,7 @@ static void add_engine(words *w, const noc_settings *s)
               (long long)s->window[1], (long long)s->window[2]);
     add_value(w, s->overlap >= 0, "--overlap", "%.17g", s->overlap);
     add_pair(w, "--blend", s->blend < 0 ? NULL : s->blend == NOC_BLEND_GAUSSIAN ? "gaussian" : "constant");
+    add_pair(w, "--mirror", s->mirror < 0 ? NULL : mirrors[s->mirror]);
 }
 
 /* One run into a folder of its own; prints a row from its run.json. */
@@ -368,9 +376,7 @@ int noc_command_bench(const noc_settings *settings, const char *program)
         status = bench_schedule(settings, &err);
     else if (!is_engine && strcmp(what, "pipeline") != 0)
         status = noc_fail(&err, NOC_EUSAGE, "bench what? engine, pipeline or schedule");
-    else if (!settings->model)
-        status = noc_fail(&err, NOC_EUSAGE, "which model? give its folder with -m");
-    else if ((status = noc_model_load(settings->model, &model, &err)) == NOC_OK)
+    else if ((status = noc_opening_model(settings, &model, &err)) == NOC_OK)
         status = is_engine ? bench_engine(settings, model, &err) : bench_pipeline(settings, program, &err);
     noc_model_free(model);
     return status == NOC_OK ? 0 : noc_command_fail(&err);

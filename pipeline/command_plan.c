@@ -51,6 +51,10 @@ static void add_table(noc_text *text, const noc_model *model, const noc_plan *pl
                  out->grid[2], out->channels, plan->upsample[0], plan->upsample[1], plan->upsample[2]);
     noc_text_add(text, "total: %d ops, %.4f GMAC, weights %llu bytes, arena %zu bytes\n", plan->op_count,
                  (double)stats.macs / 1e9, (unsigned long long)stats.weight_bytes, stats.arena_bytes);
+    if (noc_model_views(model) > 1)
+        noc_text_add(text, "a window is %d passes, the mean of %d networks and their flips: %.4f GMAC\n",
+                     noc_model_views(model), model->manifest->fold_count,
+                     (double)stats.macs * noc_model_views(model) / 1e9);
 }
 
 static void add_op_json(noc_text *text, const noc_plan *plan, int i)
@@ -87,6 +91,8 @@ static void add_json(noc_text *text, const noc_model *model, const noc_plan *pla
                  in->channels);
     noc_text_add(text, "\"logits\":[%d,%d,%d,%d],\"upsample\":[%d,%d,%d],", out->grid[0], out->grid[1],
                  out->grid[2], out->channels, plan->upsample[0], plan->upsample[1], plan->upsample[2]);
+    noc_text_add(text, "\"views\":%d,\"window_gmac\":%.6f,", noc_model_views(model),
+                 (double)stats.macs * noc_model_views(model) / 1e9);
     noc_text_add(text, "\"macs\":%llu,\"gmac\":%.6f,\"weight_bytes\":%llu,\"arena_bytes\":%zu,\"ops\":[",
                  (unsigned long long)stats.macs, (double)stats.macs / 1e9,
                  (unsigned long long)stats.weight_bytes, stats.arena_bytes);
@@ -103,8 +109,9 @@ static noc_status print_plan(const noc_settings *settings, noc_error *err)
     noc_status status = noc_opening_model(settings, &model, err);
 
     if (status == NOC_OK)
-        status = noc_model_plan(model, settings->window[0] > 0 ? settings->window : model->manifest->window,
-                                NOC_REWRITE_ALL, false, &plan, err);
+        status =
+            noc_model_plan(model, 0, settings->window[0] > 0 ? settings->window : model->manifest->window,
+                           NOC_REWRITE_ALL, false, &plan, err);
     if (status == NOC_OK) {
         if (settings->json)
             add_json(&text, model, plan);

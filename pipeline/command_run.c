@@ -1,6 +1,7 @@
 /* nocturne run: the supervisor, a rank, or everything in one process; and --dry-run. */
 #include "pipeline/command.h"
 #include "pipeline/deadline.h"
+#include "pipeline/opening.h"
 #include "pipeline/rank.h"
 #include "pipeline/supervisor.h"
 
@@ -332,7 +333,7 @@ static noc_status run(const noc_settings *settings, int argc, char **argv, int *
     if (status == NOC_OK)
         status = need_catalog(settings, err);
     if (status == NOC_OK)
-        status = noc_model_load(settings->model, &model, err);
+        status = noc_opening_model(settings, &model, err);
     if (status == NOC_OK)
         status = make_configuration(settings, model, &rank.configuration, err);
     rank.model = model;

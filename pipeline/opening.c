@@ -14,7 +14,15 @@ noc_status noc_opening_model(const noc_settings *settings, noc_model **model, no
 {
     if (!settings->model)
         return noc_fail(err, NOC_EUSAGE, "which model? give its folder with -m");
-    return noc_model_load(settings->model, model, err);
+    noc_model *loaded = NULL;
+    noc_status status = noc_model_load(settings->model, &loaded, err);
+    if (status == NOC_OK && settings->mirror >= 0)
+        status = noc_model_mirror(loaded, (unsigned)settings->mirror, err);
+    if (status == NOC_OK)
+        *model = loaded;
+    else
+        noc_model_free(loaded);
+    return status;
 }
 
 noc_status noc_opening_paths(const noc_settings *settings, bool needs_input, noc_error *err)

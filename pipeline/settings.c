@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef enum kind { TEXT, INTEGER, NUMBER, SIZE, FLAG, TRIPLE, CHOICE, DEVICE, CLOCK } kind;
+typedef enum kind { TEXT, INTEGER, NUMBER, SIZE, FLAG, TRIPLE, CHOICE, AXES, DEVICE, CLOCK } kind;
 
 /* Commands, as bits of `verbs`. */
 enum {
@@ -84,6 +84,8 @@ static const setting settings_table[] = {
      "of neighbouring windows, instead of the model's"},
     {"blend", 0, "blend", CHOICE, AT(blend), 0, 0, "constant|gaussian", "", "", ENGINE,
      "of overlapping windows, instead of the model's"},
+    {"mirror", 0, "mirror", AXES, AT(mirror), 0, 0, NULL, "", "z,y,x|none", ENGINE,
+     "average over flips along these axes, instead of the model's: another model, by its hash"},
     {"assume-ras", 0, "assume_ras", FLAG, AT(assume_ras), 0, 0, NULL, "false", "",
      RUN | INFER | PREPARE | SCAN | EVALUATE, "accept files whose header says nothing about orientation"},
     {"layout", 0, NULL, TEXT, AT(layout), 0, 0, "auto|msd|nnunet|brats|bids|list|folder", "auto", "", SCAN,
@@ -261,6 +263,19 @@ static noc_status set_triple(const setting *s, int64_t *out, const char *value, 
     return NOC_OK;
 }
 
+static noc_status set_axes(int *out, const char *value, noc_error *err)
+{
+    unsigned axes = 0;
+    for (const char *at = strcmp(value, "none") == 0 ? NULL : value; at; at = at[1] ? at + 2 : NULL) {
+        unsigned axis = noc_manifest_axis((const char[]){at[0], '\0'});
+        if (axis == 0 || (axes & axis) || (at[1] && at[1] != ','))
+            return noc_fail(err, NOC_EUSAGE, "\"%s\" is neither none nor some of z,y,x", value);
+        axes |= axis;
+    }
+    *out = (int)axes;
+    return NOC_OK;
+}
+
 static noc_status set_choice(const setting *s, int *out, const char *value, noc_error *err)
 {
     int choice = choice_of(s->choices, value);
@@ -327,6 +342,8 @@ static noc_status set_value(const setting *s, noc_settings *settings, const char
         return set_triple(s, member, value, err);
     case CHOICE:
         return set_choice(s, member, value, err);
+    case AXES:
+        return set_axes(member, value, err);
     case DEVICE:
         return set_device(member, value, err);
     case CLOCK:
@@ -340,6 +357,7 @@ static void set_defaults(noc_settings *settings)
     memset(settings, 0, sizeof *settings);
     settings->overlap = -1;
     settings->blend = -1;
+    settings->mirror = -1;
     for (int i = 0; i < SETTING_COUNT; i++)
         if (settings_table[i].value[0] != '\0')
             set_value(&settings_table[i], settings, settings_table[i].value, NULL);
@@ -354,6 +372,17 @@ static noc_status read_triple(const noc_yaml *doc, const noc_yaml_node *node, co
                              (int64_t *)(void *)((char *)settings + s->offset), 3, err);
 }
 
+/* A list as a manifest has it, or a text as on the command line. */
+static noc_status read_axes(const noc_yaml *doc, const noc_yaml_node *node, const setting *s,
+                            noc_settings *settings, noc_error *err)
+{
+    unsigned axes = 0;
+    noc_status status = noc_manifest_axes(doc, node, s->key, &axes, err);
+    if (status == NOC_OK)
+        *(int *)(void *)((char *)settings + s->offset) = (int)axes;
+    return status;
+}
+
 static noc_status read_node(const noc_yaml *doc, const noc_yaml_node *node, const setting *s,
                             noc_settings *settings, noc_error *err)
 {
@@ -361,6 +390,8 @@ static noc_status read_node(const noc_yaml *doc, const noc_yaml_node *node, cons
     noc_error why;
     if (s->kind == TRIPLE)
         return read_triple(doc, node, s, settings, err);
+    if (s->kind == AXES && noc_yaml_kind_of(node) == NOC_YAML_SEQUENCE)
+        return read_axes(doc, node, s, settings, err);
     if (s->kind == FLAG)
         return noc_yaml_boolean(doc, node, (bool *)((char *)settings + s->offset), err);
     noc_status status = noc_yaml_text(doc, node, &text, err);
@@ -466,6 +497,8 @@ static const char *habit(const char *word, unsigned bit)
         {"v", "--log-level debug", EVERY},
         {"gpu", "--device cuda", EVERY},
         {"version", "nocturne --version", EVERY},
+        {"tta", "--mirror z,y,x", ENGINE},
+        {"disable_tta", "--mirror none", ENGINE},
         {"output", "--results", RUN},
         {"o", "--results", RUN},
         {"jobs", "--workers", RUN | BENCH},

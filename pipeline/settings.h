@@ -24,6 +24,7 @@ typedef struct noc_settings {
     int64_t window[3]; /* 0: the model's */
     double overlap;    /* -1: the model's */
     int blend;         /* -1: the model's, else noc_blend */
+    int mirror;        /* -1: the model's, else axes as noc_manifest's */
     /* run */
     int ranks, workers, writers, writers_per_part; /* 0: default */
     const char *hosts, *mpirun;                    /* NULL: this node, nothing */

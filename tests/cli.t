@@ -88,6 +88,7 @@ done <<END
 --window 0,32,24 between
 --overlap 1 within
 --blend soft constant|gaussian
+--mirror zyx z,y,x
 --device gpu cuda:N
 --precision f64 f32|bf16|f16|auto
 --until 24:61 HH:MM
@@ -284,7 +285,7 @@ holds "plan --json" 'sum(o["macs"] for o in d["ops"]) == d["macs"] and d["arena_
     all(len(o["shape"]) == 4 and o["output_bytes"] > 0 for o in d["ops"])'
 exits "bench engine --json" 0 "$NOC" bench engine -m two --json --repeats 2
 holds "bench engine --json: its keys" 'set(d) == {"seconds_per_window", "median_seconds_per_window", "windows",
-    "mean_seconds_per_window", "network_seconds_per_window", "network_median_seconds_per_window", "batch", "shape", "device",
+    "mean_seconds_per_window", "network_seconds_per_window", "network_median_seconds_per_window", "batch", "views", "shape", "device",
     "precision", "isa", "threads", "arena_bytes", "scratch_bytes", "weight_bytes"} and d["device"] == "cpu" and
     d["batch"] == 1 and d["windows"] == 2 and 0 < d["network_seconds_per_window"] <= d["seconds_per_window"] + 1e-6 and
     d["network_seconds_per_window"] <= d["network_median_seconds_per_window"] <= d["median_seconds_per_window"] + 1e-6 and

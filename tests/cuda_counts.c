@@ -173,7 +173,13 @@ START_TEST(streams)
         ck_assert_int_eq(noc_cuda_pointwise_run(NULL, &tokens), cudaSuccess);
         ck_assert_int_eq(noc_cuda_depthwise_run(NULL, &depthwise), cudaSuccess);
         ck_assert_int_eq(noc_cuda_take_run(NULL, type, floats, 1, out, 1, FLOATS / 4, 4), cudaSuccess);
-        ck_assert_int_eq(noc_cuda_give_run(NULL, type, in, floats, FLOATS / 4, 4), cudaSuccess);
+        const noc_cuda_giving giving = {.type = type,
+                                        .in = in,
+                                        .out = floats,
+                                        .grid = {8, 16, FLOATS / 4 / 128},
+                                        .channels = 4,
+                                        .flips = 7 * (unsigned)t};
+        ck_assert_int_eq(noc_cuda_give_run(NULL, &giving), cudaSuccess);
     }
 }
 END_TEST

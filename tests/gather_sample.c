@@ -61,7 +61,7 @@ noc_buffer *fill_buffer(const noc_device_ops *ops, noc_device *device, const sce
     pass.plan.ops = pass.ops;
     add_value(&pass, g->grid[0], g->grid[1], g->grid[2], g->classes);
     add_like(&pass, NOC_OP_ACTIVATION, 0);
-    ck_assert_int_eq(ops->network_create(device, &pass.plan, 1, &network, NULL), NOC_OK);
+    ck_assert_int_eq(ops->network_create(device, &pass.plan, 1, NULL, &network, NULL), NOC_OK);
     size_t bytes = (size_t)g->window_count * s->floats * sizeof(float),
            tokens = s->floats / (size_t)g->classes;
     ck_assert_int_eq(ops->buffer_create(device, bytes, &buffer, NULL), NOC_OK);

@@ -107,7 +107,8 @@ static float *run_on(noc_device *device, const graph *g, const float *input)
     noc_network_memory memory;
     size_t count = value_count(&g->values[g->plan.logits]), offset = 5;
     float *out = malloc(count * sizeof *out), *read = malloc(count * sizeof *read);
-    ck_assert_msg(ops->network_create(device, &g->plan, BATCH, &network, &err) == NOC_OK, "%s", err.text);
+    ck_assert_msg(ops->network_create(device, &g->plan, BATCH, NULL, &network, &err) == NOC_OK, "%s",
+                  err.text);
     ck_assert_int_eq(ops->buffer_create(device, (BATCH * count + offset) * sizeof(float), &buffer, &err),
                      NOC_OK);
     ck_assert_msg(ops->network_run(network, 1, &(noc_window_input){.host = input}, false, &buffer, &offset,
@@ -294,7 +295,7 @@ START_TEST(head_dims)
         noc_device *device = open_device(NOC_PRECISION_F16);
         noc_network *network = NULL;
         noc_error err = {0};
-        ck_assert_int_eq(ops->network_create(device, &g.plan, 1, &network, &err), NOC_EUNSUPPORTED);
+        ck_assert_int_eq(ops->network_create(device, &g.plan, 1, NULL, &network, &err), NOC_EUNSUPPORTED);
         ck_assert_ptr_nonnull(strstr(err.text, "513"));
         ops->close(device);
         free_weights(&g);

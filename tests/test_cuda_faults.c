@@ -188,6 +188,7 @@ START_TEST(seconds)
         double whole = noc_clock_monotonic() - begin, steps = noc_engine_batch_seconds(engine);
         ck_assert_msg(steps > 0 && steps <= whole, "run %d: %g s of %g", i, steps, whole);
         sum = 0;
+        ops = ops ? noc_engine_seconds(engine) : NULL;
         for (int op = 0; ops && op < noc_engine_plan(engine)->op_count; op++)
             sum += ops[op];
         if (ops)

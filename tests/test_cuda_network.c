@@ -159,7 +159,7 @@ static void run(const noc_device_ops *ops, noc_precision precision, const noc_pl
     ck_assert_msg(ops->open(&(noc_device_options){.threads = 2, .precision = precision}, &device, &err) ==
                       NOC_OK,
                   "%s", err.text);
-    ck_assert_msg(ops->network_create(device, plan, 1, &network, &err) == NOC_OK, "%s", err.text);
+    ck_assert_msg(ops->network_create(device, plan, 1, NULL, &network, &err) == NOC_OK, "%s", err.text);
     ck_assert_int_eq(ops->buffer_create(device, floats_of(plan, plan->logits) * sizeof(float), &buffer, &err),
                      NOC_OK);
     count_launches(launches);

@@ -4,6 +4,7 @@
 #include "engine/engine.h"
 #include "tests/emulation/faults.h"
 #include "tests/graph_sample.h"
+#include "tests/reference_weights.h"
 
 #include <check.h>
 #include <math.h>
@@ -95,7 +96,7 @@ static void open_rig(rig *r, noc_precision precision)
     ck_assert_msg(status == NOC_OK, "%s", err.text);
     start_graph(&r->graph, WINDOW_D, WINDOW_H, WINDOW_W, CHANNELS);
     add_like(&r->graph, NOC_OP_ACTIVATION, 0);
-    status = ops->network_create(r->device, &r->graph.plan, WINDOWS, &r->network, &err);
+    status = ops->network_create(r->device, &r->graph.plan, WINDOWS, NULL, &r->network, &err);
     ck_assert_msg(status == NOC_OK, "%s", err.text);
     ck_assert_int_eq(
         ops->buffer_create(r->device, (size_t)WINDOWS * FLOATS * sizeof(float), &r->buffer, &err), NOC_OK);
@@ -266,6 +267,70 @@ START_TEST(files_and_pieces)
                                   image_of(NOC_VOXEL_F64, 1, large, plain_order, 5)};
     images[1].slope = 3;
     check_prepared(&r, nth_preparation(images, CHANNELS, PREPARATIONS - 1), "two files");
+    close_rig(&r);
+}
+END_TEST
+
+/* A window of the host, [D][H][W][C], reversed along axes. */
+static float *flipped(const float *window, unsigned flips)
+{
+    float *out = malloc(FLOATS * sizeof *out), *next = out;
+    for (int d = 0; d < WINDOW_D; d++)
+        for (int h = 0; h < WINDOW_H; h++)
+            for (int w = 0; w < WINDOW_W; w++, next += CHANNELS) {
+                int from_d = flips & 1 ? WINDOW_D - 1 - d : d, from_h = flips & 2 ? WINDOW_H - 1 - h : h,
+                    from_w = flips & 4 ? WINDOW_W - 1 - w : w;
+                memcpy(next, window + ((from_d * WINDOW_H + from_h) * WINDOW_W + from_w) * CHANNELS,
+                       CHANNELS * sizeof *next);
+            }
+    return out;
+}
+
+/* The network passes on what it sees, so that turned back it is the window: of one flipped here, and of one
+ * that the device flips. Then sums of three, and their mean. */
+START_TEST(flips)
+{
+    rig r;
+    noc_volume *volume = NULL;
+    float *cut[WINDOWS], *turned[WINDOWS], *plain = malloc((size_t)WINDOWS * FLOATS * sizeof *plain),
+                                           *out = malloc((size_t)WINDOWS * FLOATS * sizeof *out);
+    open_rig(&r, precisions[_i]);
+    noc_image image = image_of(NOC_VOXEL_I16, CHANNELS, small, plain_order, 3);
+    noc_prepared *p = nth_preparation(&image, 1, 2);
+    ck_assert_int_eq(upload(&r, p, &volume), NOC_OK);
+    for (unsigned half = 0; half < 2; half++) {
+        noc_window_input as_it_is[WINDOWS] = {0}, here[WINDOWS] = {0}, there[WINDOWS] = {0};
+        for (int b = 0; b < WINDOWS; b++) {
+            const unsigned bits = 4 * half + (unsigned)b;
+            cut[b] = host_window(p, b);
+            turned[b] = flipped(cut[b], bits);
+            as_it_is[b].host = cut[b];
+            here[b] = (noc_window_input){.host = turned[b], .flips = bits};
+            there[b] = (noc_window_input){.volume = volume, .flips = bits};
+            window_start(p, b, there[b].start);
+        }
+        run_windows(&r, as_it_is, WINDOWS, plain);
+        run_windows(&r, here, WINDOWS, out);
+        ck_assert_mem_eq(out, plain, (size_t)WINDOWS * FLOATS * sizeof *out);
+        run_windows(&r, there, WINDOWS, out);
+        ck_assert_mem_eq(out, plain, (size_t)WINDOWS * FLOATS * sizeof *out);
+        for (int b = 0; b < WINDOWS; b++)
+            here[b].is_added = there[b].is_added = true, there[b].mean_of = 3;
+        run_windows(&r, here, WINDOWS, out);
+        run_windows(&r, there, WINDOWS, out);
+        for (size_t i = 0; i < (size_t)WINDOWS * FLOATS; i++) {
+            const float two = plain[i] + plain[i], three = two + plain[i];
+            ck_assert_msg(out[i] == three / 3, "[%zu]: %.9g of %.9g", i, (double)out[i], (double)plain[i]);
+        }
+        for (int b = 0; b < WINDOWS; b++) {
+            free(cut[b]);
+            free(turned[b]);
+        }
+    }
+    free(plain);
+    free(out);
+    ops->volume_free(volume);
+    noc_prepared_free(p);
     close_rig(&r);
 }
 END_TEST
@@ -469,7 +534,38 @@ static void segment(noc_engine *engine, noc_prepared *const prepared[2], noc_seg
     }
 }
 
-/* Uploaded, one of the two uploaded, and none: the same masks. */
+/* A model of the tiny network and of one with random weights, in a folder of its own. */
+static noc_model *load_pair(unsigned mirror)
+{
+    char folder[] = "/tmp/nocturne-pair-XXXXXX", path[64], other[64], line[512], first[300];
+    noc_model *model = NULL;
+    FILE *from = fopen("tests/data/models/tiny/model.yaml", "r");
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/model.yaml", folder);
+    snprintf(other, sizeof other, "%s/w.safetensors", folder);
+    FILE *to = fopen(path, "w");
+    ck_assert(from && to && realpath("tests/data/golden/tiny_weights.safetensors", first));
+    while (fgets(line, sizeof line, from))
+        if (strncmp(line, "weights:", 8) == 0)
+            fprintf(to, "weights: [%s, w.safetensors]\n", first);
+        else
+            fputs(line, to);
+    fclose(from);
+    ck_assert_int_eq(fclose(to), 0);
+    ck_assert_int_eq(noc_model_load("tests/data/models/tiny", &model, &err), NOC_OK);
+    ck_assert_int_eq(reference_weights_write(other, &model->manifest->network, 0, "", 3, &err), NOC_OK);
+    noc_model_free(model);
+    ck_assert_msg(noc_model_load(folder, &model, &err) == NOC_OK, "%s", err.text);
+    ck_assert_int_eq(noc_model_mirror(model, mirror, &err), NOC_OK);
+    unlink(other);
+    unlink(path);
+    rmdir(folder);
+    return model;
+}
+
+static const noc_precision of_masks[] = {NOC_PRECISION_F16, NOC_PRECISION_F16, NOC_PRECISION_F32};
+
+/* Uploaded, one of the two uploaded, and none: the same masks. Of one network, and of two with flips. */
 START_TEST(masks)
 {
     static const int64_t sizes[2][3] = {{36, 20, 33}, {21, 40, 18}};
@@ -478,10 +574,13 @@ START_TEST(masks)
     noc_engine_options options = NOC_ENGINE_DEFAULTS;
     noc_prepared *prepared[2];
     noc_segmentation_result result[3][2];
-    ck_assert_msg(noc_model_load("tests/data/models/tiny", &model, &err) == NOC_OK, "%s", err.text);
+    if (_i > 0)
+        model = load_pair(_i == 1 ? 4 : 1);
+    else
+        ck_assert_msg(noc_model_load("tests/data/models/tiny", &model, &err) == NOC_OK, "%s", err.text);
     options.device = "cuda";
     options.host.threads = 1;
-    options.host.precision = NOC_PRECISION_F16;
+    options.host.precision = of_masks[_i];
     options.batch = 3;
     for (int a = 0; a < 3; a++)
         options.window[a] = 24;
@@ -520,8 +619,12 @@ int main(void)
     tcase_add_test(tests, several_volumes);
     tcase_add_test(tests, threads);
     tcase_add_test(tests, no_room);
-    tcase_add_test(tests, masks);
+    tcase_add_loop_test(tests, masks, 0, 3);
     suite_add_tcase(suite, tests);
+    TCase *turned = tcase_create("cuda_volume flips");
+    tcase_set_timeout(turned, 300);
+    tcase_add_loop_test(turned, flips, 0, PRECISIONS);
+    suite_add_tcase(suite, turned);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);

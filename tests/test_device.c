@@ -80,7 +80,7 @@ static float *run_on(noc_device *device, const graph *g, const float *input)
     noc_error err;
     size_t count = value_count(&g->values[g->plan.logits]), offset = 5;
     float *out = malloc(count * sizeof *out);
-    ck_assert_int_eq(noc_cpu_ops.network_create(device, &g->plan, 1, &network, &err), NOC_OK);
+    ck_assert_int_eq(noc_cpu_ops.network_create(device, &g->plan, 1, NULL, &network, &err), NOC_OK);
     ck_assert_int_eq(noc_cpu_ops.buffer_create(device, (count + offset) * sizeof(float), &buffer, &err),
                      NOC_OK);
     ck_assert_int_eq(noc_cpu_ops.network_run(network, 1, &(noc_window_input){.host = input}, false, &buffer,
@@ -713,7 +713,8 @@ START_TEST(modes_are_their_threads_own)
         noc_device *device = open_device(sets[s], THREADS);
         if (!device)
             continue;
-        ck_assert_int_eq(noc_cpu_ops.network_create(device, &r.graph.plan, 1, &r.network, NULL), NOC_OK);
+        ck_assert_int_eq(noc_cpu_ops.network_create(device, &r.graph.plan, 1, NULL, &r.network, NULL),
+                         NOC_OK);
         ck_assert_int_eq(noc_cpu_ops.buffer_create(device, bytes, &r.buffer, NULL), NOC_OK);
         run_in_mode(&r, own, wanted);
         run_in_mode(&r, upwards, out);

@@ -104,9 +104,11 @@ START_TEST(what_a_good_one_says)
     noc_manifest *m = load(path);
     const noc_network_config *network = &m->network;
     ck_assert_str_eq(m->name, "a-model_1.0");
-    ck_assert_ptr_nonnull(strstr(m->weights, "/../w/w.safetensors"));
-    ck_assert_int_eq(strncmp(m->weights, folder, strlen(folder)), 0);
-    ck_assert_str_eq(m->weights_sha256, "");
+    ck_assert_ptr_nonnull(strstr(m->weights[0], "/../w/w.safetensors"));
+    ck_assert_int_eq(strncmp(m->weights[0], folder, strlen(folder)), 0);
+    ck_assert_str_eq(m->weights_sha256[0], "");
+    ck_assert_int_eq(m->fold_count, 1);
+    ck_assert_uint_eq(m->mirror, 0);
     ck_assert_int_eq(network->depths[2], 3);
     ck_assert_int_eq(network->mlp_ratios[2], 2);
     ck_assert_int_eq(network->patch_kernel[0][0], 3);
@@ -207,6 +209,29 @@ START_TEST(other_good_ones)
 }
 END_TEST
 
+#define HEX(digit) digit "123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+START_TEST(folds_and_flips)
+{
+    write_manifest(false, 4, "weights: [a, ../b]\nweights_sha256:\n  - " HEX("a") "\n  - " HEX("b"));
+    noc_manifest *m = load(path);
+    ck_assert_int_eq(m->fold_count, 2);
+    ck_assert_ptr_nonnull(strstr(m->weights[0], "/a"));
+    ck_assert_ptr_nonnull(strstr(m->weights[1], "/../b"));
+    ck_assert_str_eq(m->weights_sha256[0], HEX("a"));
+    ck_assert_str_eq(m->weights_sha256[1], HEX("b"));
+    noc_manifest_free(m);
+    write_manifest(false, 22, "  size: [32, 48, 64]\n  mirror: [x, z]");
+    m = load(path);
+    ck_assert_uint_eq(m->mirror, 5);
+    noc_manifest_free(m);
+    write_manifest(false, 22, "  size: [32, 48, 64]\n  mirror: [z, y, x]");
+    m = load(path);
+    ck_assert_uint_eq(m->mirror, 7);
+    noc_manifest_free(m);
+}
+END_TEST
+
 static noc_manifest *load_plausible(bool is_regions, const char *rules)
 {
     char first[400];
@@ -242,7 +267,8 @@ START_TEST(the_hash_is_kept_in_lower_case)
         false, 4,
         "weights: w\nweights_sha256: ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef0123456789");
     noc_manifest *m = load(path);
-    ck_assert_str_eq(m->weights_sha256, "abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789");
+    ck_assert_str_eq(m->weights_sha256[0],
+                     "abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789");
     noc_manifest_free(m);
 }
 END_TEST
@@ -271,11 +297,18 @@ static const struct {
     {false, 3, "", 1, "family is missing"},
     {false, 4, "", 1, "weights is missing"},
     {false, 4, "weights: {a: b}", 4, "weights"},
-    {false, 4, "weights: [a.safetensors, b.safetensors]", 4, "this version runs one file of weights"},
-    {false, 4, "weights: []", 4, "this version runs one file of weights"},
+    {false, 4, "weights: []", 4, "weights must have 1 to 32 entries, not 0"},
+    {false, 4, "weights: [a, {b: c}]", 4, "weights must be text"},
+    {false, 4, "weights: [a, b, a]", 4, "weights names a twice"},
+    {false, 4, "weights: [a, b]\nweights_sha256: " HEX("0"), 5, "weights_sha256 must be a list"},
+    {false, 4, "weights: [a, b]\nweights_sha256: [" HEX("0") "]", 5,
+     "weights_sha256 must have 2 entries, not 1"},
+    {false, 4, "weights: a\nweights_sha256: [" HEX("0") ", " HEX("1") "]", 5,
+     "weights_sha256 must have 1 entries, not 2"},
+    {false, 4, "weights: [a, b]\nweights_sha256: [" HEX("0") ", " HEX("g") "]", 5,
+     "weights_sha256 must be 64 hexadecimal digits"},
     {false, 4, "weights: w\nweights_sha256: 12ab", 5, "weights_sha256"},
-    {false, 4, "weights: w\nweights_sha256: g123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
-     5, "weights_sha256"},
+    {false, 4, "weights: w\nweights_sha256: " HEX("g"), 5, "weights_sha256"},
     {false, 22, "  - size", 22, "window must be a map"},
     {false, 22, "", 21, "window must be a map"},
     {false, 6, "  in_channels: 0", 6, "network.in_channels"},
@@ -372,8 +405,12 @@ static const struct {
     {false, 22, "  size: [32, 48, 64]\n  blend: mean", 23, "window.blend must be constant or gaussian"},
     {false, 22, "  size: [32, 48, 64]\n  pad_value: none", 23, "window.pad_value must be a number"},
     {false, 22, "  size: [32, 48, 64]\n  pad_value: .inf", 23, "window.pad_value"},
-    {false, 22, "  size: [32, 48, 64]\n  mirror: [z]", 23, "window.mirror: this version does not"},
-    {false, 22, "  size: [32, 48, 64]\n  mirror: z", 23, "window.mirror: this version does not"},
+    {false, 22, "  size: [32, 48, 64]\n  mirror: z", 23, "window.mirror must be a list of axes"},
+    {false, 22, "  size: [32, 48, 64]\n  mirror: [z, w]", 23, "window.mirror: an axis is z, y or x"},
+    {false, 22, "  size: [32, 48, 64]\n  mirror: [0]", 23, "window.mirror: an axis is z, y or x"},
+    {false, 22, "  size: [32, 48, 64]\n  mirror: [zy]", 23, "window.mirror: an axis is z, y or x"},
+    {false, 22, "  size: [32, 48, 64]\n  mirror: [[z]]", 23, "window.mirror: an axis is z, y or x"},
+    {false, 22, "  size: [32, 48, 64]\n  mirror: [z, y, z]", 23, "window.mirror names z twice"},
     {false, 22, "  size: [32, 48, 64]\n  step: 1", 23, "step"},
     {false, 24, "", 25, "output.kind is missing"},
     {false, 24, "  kind: classes", 24, "output.kind must be labels or regions"},
@@ -492,6 +529,7 @@ static Suite *manifest_suite(void)
     tcase_add_test(manifests, all_steps);
     tcase_add_test(manifests, regions);
     tcase_add_test(manifests, other_good_ones);
+    tcase_add_test(manifests, folds_and_flips);
     tcase_add_test(manifests, rules_of_plausibility);
     tcase_add_test(manifests, the_hash_is_kept_in_lower_case);
     tcase_add_loop_test(manifests, complaints, 0, (int)(sizeof(bad) / sizeof(bad[0])));

@@ -26,11 +26,11 @@ static const noc_network_config network = {
     .patch_padding = {{1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}},
 };
 
-/* %s: name, further lines of the root, scale, step, label. */
+/* %s: name, files of weights, further lines of the root, scale, step, mirror, label. */
 static const char manifest_format[] = "format: nocturne-model/1\n"
                                       "name: %s\n"
                                       "family: segformer3d\n"
-                                      "weights: w.safetensors\n"
+                                      "weights: %s\n"
                                       "%s\n"
                                       "network:\n"
                                       "  in_channels: 1\n"
@@ -46,17 +46,18 @@ static const char manifest_format[] = "format: nocturne-model/1\n"
                                       "  decoder_dim: 12\n"
                                       "  attention_scale: %s\n"
                                       "input: {channels: [x], prepare: [%s]}\n"
-                                      "window: {size: [16, 16, 16]}\n"
+                                      "window: {size: [16, 16, 16]%s}\n"
                                       "output: {kind: labels, labels: [{index: 1, name: %s}]}\n";
 
-static char folder[256], manifest_path[300], weights_path[300];
+static char folder[256], manifest_path[300], weights_path[300], second_path[300];
+static const char *files = "w.safetensors", *mirror = "";
 
 static void write_manifest(const char *name, const char *more, const char *scale, const char *step,
                            const char *label)
 {
     FILE *file = fopen(manifest_path, "w");
     ck_assert_ptr_nonnull(file);
-    ck_assert_int_gt(fprintf(file, manifest_format, name, more, scale, step, label), 0);
+    ck_assert_int_gt(fprintf(file, manifest_format, name, files, more, scale, step, mirror, label), 0);
     ck_assert_int_eq(fclose(file), 0);
 }
 
@@ -74,6 +75,7 @@ static void make_folder(void)
     ck_assert_ptr_nonnull(mkdtemp(folder));
     snprintf(manifest_path, sizeof(manifest_path), "%s/model.yaml", folder);
     snprintf(weights_path, sizeof(weights_path), "%s/w.safetensors", folder);
+    snprintf(second_path, sizeof(second_path), "%s/v.safetensors", folder);
     write_manifest("m", "", "head_dim", "", "one");
     write_weights(0, "");
 }
@@ -82,6 +84,7 @@ static void remove_folder(void)
 {
     unlink(manifest_path);
     unlink(weights_path);
+    unlink(second_path);
     ck_assert_int_eq(rmdir(folder), 0);
 }
 
@@ -128,12 +131,12 @@ START_TEST(published_network)
     noc_error err;
     ck_assert_msg(noc_model_load("tests/data/models/tiny", &model, &err) == NOC_OK, "%s", err.text);
     uint64_t sum = 0;
-    for (size_t i = 0; i < noc_safetensors_count(model->weights); i++) {
-        const noc_tensor *tensor = noc_safetensors_item(model->weights, i);
+    for (size_t i = 0; i < noc_safetensors_count(model->weights[0]); i++) {
+        const noc_tensor *tensor = noc_safetensors_item(model->weights[0], i);
         if (!strstr(tensor->name, "running_") && !strstr(tensor->name, "num_batches"))
             sum += noc_tensor_count(tensor);
     }
-    ck_assert_uint_eq(noc_safetensors_count(model->weights), 232);
+    ck_assert_uint_eq(noc_safetensors_count(model->weights[0]), 232);
     ck_assert_uint_eq(model->parameters, sum);
     noc_model_free(model);
 }
@@ -183,7 +186,7 @@ START_TEST(optional_parts)
         noc_model *model = load();
         const int64_t window[3] = {16, 17, 18};
         noc_plan *plan = NULL;
-        ck_assert_int_eq(noc_model_plan(model, window, NOC_REWRITE_ALL, false, &plan, NULL), NOC_OK);
+        ck_assert_int_eq(noc_model_plan(model, 0, window, NOC_REWRITE_ALL, false, &plan, NULL), NOC_OK);
         ck_assert_uint_gt(plan->arena_floats, 0);
         ck_assert_int_eq(plan->stages[2], -1);
         noc_plan_free(plan);
@@ -402,6 +405,81 @@ START_TEST(identity_is_what_decides_the_masks)
 }
 END_TEST
 
+/* What catalogs hold. */
+START_TEST(an_identity_that_stays)
+{
+    noc_model *model = NULL;
+    ck_assert_int_eq(noc_model_load("tests/data/models/tiny", &model, NULL), NOC_OK);
+    ck_assert_str_eq(model->sha256, "ac4f24460f08a5327f961db35f43fc5c81230ad61d7e53b27c5ef30b192f859a");
+    noc_model_free(model);
+}
+END_TEST
+
+static void write_second(const noc_network_config *config, unsigned absent)
+{
+    noc_error err;
+    ck_assert_msg(reference_weights_write(second_path, config, absent, "", 2, &err) == NOC_OK, "%s",
+                  err.text);
+}
+
+/* Every file counts, in its order, and every axis of flips. */
+START_TEST(identity_of_an_ensemble)
+{
+    char seen[8][65], of_mirror[65];
+    const char *const lists[] = {"w.safetensors", "v.safetensors", "[w.safetensors, v.safetensors]",
+                                 "[v.safetensors, w.safetensors]"};
+    noc_model *model;
+    write_second(&network, 0);
+    for (int i = 0; i < 8; i++) {
+        files = lists[i % 4];
+        write_manifest("m", "", "head_dim", "", "one");
+        model = load();
+        ck_assert_int_eq(noc_model_views(model), i % 4 < 2 ? 1 : 2);
+        if (i >= 4) {
+            const int views[] = {2, 4, 2 * 4, 2 * 8};
+            ck_assert_int_eq(noc_model_mirror(model, (unsigned)i, NULL), NOC_OK);
+            ck_assert_int_eq(noc_model_views(model), views[i % 4]);
+        }
+        memcpy(seen[i], model->sha256, sizeof(seen[i]));
+        for (int k = 0; k < i; k++)
+            ck_assert_str_ne(seen[k], seen[i]);
+        if (i == 4) /* and back */
+            ck_assert_int_eq(noc_model_mirror(model, 0, NULL), NOC_OK);
+        if (i == 4)
+            ck_assert_str_eq(model->sha256, seen[0]);
+        noc_model_free(model);
+    }
+    /* an axis of the manifest is the same as one that is set */
+    files = "w.safetensors";
+    mirror = ", mirror: [x]";
+    write_manifest("m", "", "head_dim", "", "one");
+    identity(of_mirror);
+    ck_assert_str_eq(of_mirror, seen[4]);
+}
+END_TEST
+
+START_TEST(folds_that_do_not_fit)
+{
+    noc_network_config wider = network;
+    char more[300];
+    files = "[w.safetensors, v.safetensors]";
+    write_manifest("m", "", "head_dim", "", "one");
+    REFUSE(NOC_ENOINPUT, second_path);
+    wider.decoder_dim++;
+    write_second(&wider, 0);
+    REFUSE(NOC_EDATA, second_path, "is [13,");
+    write_second(&network, 1U << NOC_GROUP_QKV_BIAS);
+    REFUSE(NOC_EDATA, second_path, weights_path, "not the same parts");
+    write_second(&network, 0);
+    noc_model *model = load();
+    snprintf(more, sizeof(more), "weights_sha256: [%s, %s]", model->manifest->weights_sha256[1],
+             model->manifest->weights_sha256[0]);
+    noc_model_free(model);
+    write_manifest("m", more, "head_dim", "", "one");
+    REFUSE(NOC_ECONFIG, weights_path, "weights_sha256");
+}
+END_TEST
+
 START_TEST(windows_it_cannot_take)
 {
     noc_model *model = load();
@@ -409,10 +487,10 @@ START_TEST(windows_it_cannot_take)
     noc_error err;
     /* Stage 2 must leave its sr ratio of 2 something to reduce: 5 -> 3 -> 2. */
     const int64_t smallest[3] = {5, 5, 5}, below[3] = {4, 5, 5};
-    ck_assert_int_eq(noc_model_plan(model, below, NOC_REWRITE_ALL, false, &plan, &err), NOC_ECONFIG);
+    ck_assert_int_eq(noc_model_plan(model, 0, below, NOC_REWRITE_ALL, false, &plan, &err), NOC_ECONFIG);
     ck_assert_ptr_nonnull(strstr(err.text, "5 x 5 x 5"));
     ck_assert_ptr_null(plan);
-    ck_assert_msg(noc_model_plan(model, smallest, NOC_REWRITE_ALL, false, &plan, &err) == NOC_OK, "%s",
+    ck_assert_msg(noc_model_plan(model, 0, smallest, NOC_REWRITE_ALL, false, &plan, &err) == NOC_OK, "%s",
                   err.text);
     noc_plan_free(plan);
     noc_model_free(model);
@@ -455,6 +533,9 @@ static Suite *model_suite(void)
     tcase_add_test(models, files_that_are_missing_or_broken);
     tcase_add_test(models, the_hash_of_the_weights);
     tcase_add_test(models, identity_is_what_decides_the_masks);
+    tcase_add_test(models, an_identity_that_stays);
+    tcase_add_test(models, identity_of_an_ensemble);
+    tcase_add_test(models, folds_that_do_not_fit);
     tcase_add_test(models, windows_it_cannot_take);
     if (getenv("NOC_REFERENCE_DIR"))
         tcase_add_test(models, reference_models);

@@ -136,7 +136,7 @@ static bool open_rig(rig *r, const char *isa, int threads, const noc_plan *plan)
     ck_assert_int_eq(status, NOC_OK);
     const noc_value *v = &plan->values[plan->logits];
     r->floats = (size_t)v->grid[0] * (size_t)v->grid[1] * (size_t)v->grid[2] * (size_t)v->channels;
-    ck_assert_int_eq(noc_cpu_ops.network_create(r->device, plan, ROOM, &r->network, &err), NOC_OK);
+    ck_assert_int_eq(noc_cpu_ops.network_create(r->device, plan, ROOM, NULL, &r->network, &err), NOC_OK);
     ck_assert_int_eq(noc_cpu_ops.buffer_create(r->device, ROOM * r->floats * sizeof(float), &r->buffer, &err),
                      NOC_OK);
     return true;

@@ -329,25 +329,27 @@ END_TEST
 
 /* ---- engine ---- */
 
-/* The smallest there is. */
+/* The smallest ensemble there is. */
 static const char *write_model(void)
 {
     static const char manifest[] =
-        "format: nocturne-model/1\nname: m\nfamily: segformer3d\nweights: w.safetensors\n"
+        "format: nocturne-model/1\nname: m\nfamily: segformer3d\nweights: [v.safetensors, w.safetensors]\n"
         "network:\n  in_channels: 1\n  num_classes: 2\n  embed_dims: [2, 2, 2, 2]\n  num_heads: [1, 1, 1, "
         "1]\n"
         "  depths: [1, 1, 1, 1]\n  sr_ratios: [2, 1, 1, 1]\n  mlp_ratios: [1, 1, 1, 1]\n"
         "  patch_kernel: [7, 3, 3, 3]\n  patch_stride: [4, 2, 2, 2]\n  patch_padding: [3, 1, 1, 1]\n"
         "  decoder_dim: 2\n  attention_scale: head_dim\n"
         "input:\n  channels: [a]\n  prepare: [{step: zscore}]\n"
-        "window:\n  size: [32, 32, 32]\n  overlap: 0.5\n  blend: gaussian\n"
+        "window:\n  size: [32, 32, 32]\n  overlap: 0.5\n  blend: gaussian\n  mirror: [x]\n"
         "output:\n  kind: labels\n  labels: [{index: 1, name: one}]\n";
     noc_manifest *read = NULL;
     noc_error err;
     sample_write(at("model.yaml"), manifest, sizeof manifest - 1);
     ck_assert_msg(noc_manifest_load(folder, &read, &err) == NOC_OK, "%s", err.text);
-    ck_assert_msg(reference_weights_write(read->weights, &read->network, 0, "", 1, &err) == NOC_OK, "%s",
-                  err.text);
+    for (int i = 0; i < read->fold_count; i++)
+        ck_assert_msg(reference_weights_write(read->weights[i], &read->network, 0, "", (uint64_t)i, &err) ==
+                          NOC_OK,
+                      "%s", err.text);
     noc_manifest_free(read);
     return folder;
 }
@@ -363,7 +365,8 @@ static noc_status load(void *argument, noc_error *err)
 static noc_status plan(void *argument, noc_error *err)
 {
     noc_plan *made = NULL;
-    noc_status status = noc_model_plan(argument, (int64_t[]){32, 32, 32}, NOC_REWRITE_ALL, false, &made, err);
+    noc_status status =
+        noc_model_plan(argument, 0, (int64_t[]){32, 32, 32}, NOC_REWRITE_ALL, false, &made, err);
     noc_plan_free(made);
     return status;
 }

@@ -88,10 +88,13 @@ static noc_safetensors *random_weights(const noc_network_config *network, unsign
     noc_error err;
     noc_safetensors *weights = NULL;
     uint64_t parameters;
+    unsigned groups;
     snprintf(path, sizeof(path), "%s/w.safetensors", folder);
     ck_assert_msg(reference_weights_write(path, network, absent, prefix, 7, &err) == NOC_OK, "%s", err.text);
     ck_assert_msg(noc_safetensors_open(path, &weights, &err) == NOC_OK, "%s", err.text);
-    ck_assert_msg(noc_segformer3d_check(network, weights, path, &parameters, &err) == NOC_OK, "%s", err.text);
+    ck_assert_msg(noc_segformer3d_check(network, weights, path, &parameters, &groups, &err) == NOC_OK, "%s",
+                  err.text);
+    ck_assert_uint_eq(groups, ((1U << NOC_GROUP_COUNT) - 1) & ~absent);
     ck_assert_int_eq(unlink(path), 0);
     return weights;
 }
@@ -337,7 +340,7 @@ static void check_golden(const char *model_path, const char *file_path, const in
     noc_safetensors *file = open_file(file_path);
     noc_plan *plan = NULL;
     noc_error err;
-    ck_assert_msg(noc_model_plan(model, window, rewrites, true, &plan, &err) == NOC_OK, "%s", err.text);
+    ck_assert_msg(noc_model_plan(model, 0, window, rewrites, true, &plan, &err) == NOC_OK, "%s", err.text);
     double *input = malloc((size_t)(window[0] * window[1] * window[2] * 2) * sizeof(*input)), **values = NULL;
     ck_assert_ptr_nonnull(input);
     reference_input(window, 2, 0, input);
@@ -373,7 +376,7 @@ START_TEST(published_values_of_the_older_scale)
     noc_plan *plan = NULL;
     double *input = malloc(48 * 40 * 56 * 2 * sizeof(*input)), **values = NULL;
     ck_assert_ptr_nonnull(input);
-    ck_assert_int_eq(noc_model_plan(model, window, NOC_REWRITE_ALL, true, &plan, NULL), NOC_OK);
+    ck_assert_int_eq(noc_model_plan(model, 0, window, NOC_REWRITE_ALL, true, &plan, NULL), NOC_OK);
     reference_input(window, 2, 0, input);
     ck_assert_int_eq(reference_plan_run(plan, input, &values, NULL), NOC_OK);
     int to[3];

@@ -1,5 +1,6 @@
 /* Segmentations of the tiny network: blended logits against a plain loop over windows, and masks whose bits
- * do not depend on batch, threads, neighbours in a batch or the tiles that memory demands. */
+ * do not depend on batch, threads, neighbours in a batch or the tiles that memory demands. The same of an
+ * ensemble: two networks, the window flipped in every way. */
 #include "engine/base/memory.h"
 #include "engine/engine_state.h"
 
@@ -24,6 +25,97 @@ static void free_model(void)
 {
     noc_model_free(model);
     model = NULL;
+}
+
+/* The tiny model's manifest with other lines, in a folder of its own. weights: the value of that key. */
+static void load_changed(const char *weights, const char *output)
+{
+    char folder[] = "/tmp/nocturne-segmentation-XXXXXX", path[128], line[512];
+    FILE *from = fopen("tests/data/models/tiny/model.yaml", "r");
+
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/model.yaml", folder);
+    FILE *to = fopen(path, "w");
+    ck_assert(from && to);
+    while (fgets(line, sizeof line, from) && (!output || strncmp(line, "output:", 7) != 0))
+        if (strncmp(line, "weights:", 8) == 0)
+            fprintf(to, "weights: %s\n", weights);
+        else
+            fputs(line, to);
+    fputs(output ? output : "", to);
+    fclose(from);
+    ck_assert_int_eq(fclose(to), 0);
+    noc_model_free(model);
+    ck_assert_msg(noc_model_load(folder, &model, &err) == NOC_OK, "%s", err.text);
+    unlink(path);
+    rmdir(folder);
+}
+
+static char tiny_weights[300], other_weights[] = "/tmp/nocturne-fold-XXXXXX";
+
+/* The tiny network's weights, and others that are up to a third away from them. */
+static void make_folds(void)
+{
+    enum { MOST = 400 };
+    static noc_tensor tensors[MOST];
+    size_t count;
+    uint32_t u = 1;
+
+    load_model();
+    count = noc_safetensors_count(model->weights[0]);
+    ck_assert_uint_le(count, MOST);
+    for (size_t i = 0; i < count; i++) {
+        tensors[i] = *noc_safetensors_item(model->weights[0], i);
+        if (tensors[i].dtype != NOC_DTYPE_F32)
+            continue;
+        float *changed = malloc(tensors[i].bytes);
+        memcpy(changed, tensors[i].data, tensors[i].bytes);
+        for (size_t n = 0; n < noc_tensor_count(&tensors[i]); n++) {
+            u = u * 1664525u + 1013904223u;
+            changed[n] *= 1 + ((float)(u >> 8) / 8388608.0F - 1) / 3;
+        }
+        tensors[i].data = changed;
+    }
+    ck_assert_ptr_nonnull(realpath("tests/data/golden/tiny_weights.safetensors", tiny_weights));
+    close(mkstemp(other_weights));
+    ck_assert_int_eq(noc_safetensors_write(other_weights, tensors, count, NULL, &err), NOC_OK);
+    for (size_t i = 0; i < count; i++)
+        if (tensors[i].dtype == NOC_DTYPE_F32)
+            free((void *)(uintptr_t)tensors[i].data);
+}
+
+static void remove_folds(void)
+{
+    free_model();
+    unlink(other_weights);
+}
+
+static void load_folds(bool has_tiny, bool has_other, unsigned mirror, const char *output)
+{
+    char list[700];
+
+    snprintf(list, sizeof list, "[%s%s%s]", has_tiny ? tiny_weights : "", has_tiny && has_other ? ", " : "",
+             has_other ? other_weights : "");
+    load_changed(list, output);
+    ck_assert_int_eq(noc_model_mirror(model, mirror, &err), NOC_OK);
+}
+
+static bool is_ensemble(void)
+{
+    return noc_model_views(model) > 1;
+}
+
+/* Both, flipped along all axes. */
+static void load_ensemble(void)
+{
+    make_folds();
+    load_folds(true, true, 7, NULL);
+}
+
+static void load_small_ensemble(void)
+{
+    make_folds();
+    load_folds(true, true, 1, NULL);
 }
 
 static noc_engine_options options_of(int64_t d, int64_t h, int64_t w)
@@ -53,7 +145,7 @@ static noc_engine *open_engine(const noc_engine_options *options)
 static float *values_of(const int64_t size[3], unsigned seed)
 {
     size_t voxels = (size_t)(size[0] * size[1] * size[2]);
-    float *values = malloc(voxels * CHANNELS * sizeof *values);
+    float *values = calloc(voxels * CHANNELS, sizeof *values);
 
     for (size_t i = 0; i < voxels * CHANNELS; i++) {
         uint32_t u = ((uint32_t)i + seed * 1000003u) * 2654435761u;
@@ -374,7 +466,7 @@ START_TEST(batches_and_threads)
             noc_segmentation_result mask = segment(engine, prepared, 0, NULL);
             noc_engine_close(engine);
             if (n == 0) {
-                ck_assert(has_labels(&mask, CLASSES));
+                ck_assert(has_labels(&mask, is_ensemble() ? 2 : CLASSES)); /* a mean is smoother */
                 of_set[set] = mask;
                 continue;
             }
@@ -557,7 +649,7 @@ static noc_status failing_gather(noc_device *device, const noc_gather *gather, n
 static noc_status failing_run(noc_network *network, int batch, const noc_window_input input[], bool is_planar,
                               noc_buffer *const output[], const size_t offset[], noc_error *why)
 {
-    if (++runs % 3 == 0)
+    if (++runs % (is_ensemble() ? 7 : 3) == 0)
         return noc_fail(why, NOC_EDEVICE, "a planned failure");
     computed += batch;
     return noc_cpu_ops.network_run(network, batch, input, is_planar, output, offset, why);
@@ -595,7 +687,10 @@ START_TEST(a_failed_batch_run_again)
     } while (count > 0);
     ck_assert(noc_segmentation_is_done(s));
     ck_assert_int_ge(failures, 6);
-    ck_assert_int_eq(computed, noc_segmentation_windows(s));
+    if (is_ensemble()) /* the views of a batch before the one that failed are computed again */
+        ck_assert_int_gt(computed, noc_segmentation_windows(s) * noc_model_views(model));
+    else
+        ck_assert_int_eq(computed, noc_segmentation_windows(s));
     noc_segmentation_take(s, &mask);
     ck_assert_mem_eq(mask.voxels, wanted.voxels, wanted.bytes);
     ck_assert_int_eq(noc_engine_run(engine, tasks, 4, &err), NOC_EINTERNAL); /* more than a batch */
@@ -648,32 +743,6 @@ END_TEST
 
 /* ---- regions ---- */
 
-/* The tiny model's manifest with another output, in a folder of its own. */
-static void load_with_output(const char *output)
-{
-    char folder[] = "/tmp/nocturne-segmentation-XXXXXX", path[128], line[512];
-    char *weights = realpath("tests/data/golden/tiny_weights.safetensors", NULL);
-    FILE *from = fopen("tests/data/models/tiny/model.yaml", "r");
-
-    ck_assert_ptr_nonnull(mkdtemp(folder));
-    snprintf(path, sizeof path, "%s/model.yaml", folder);
-    FILE *to = fopen(path, "w");
-    ck_assert(from && to && weights);
-    while (fgets(line, sizeof line, from) && strncmp(line, "output:", 7) != 0)
-        if (strncmp(line, "weights:", 8) == 0)
-            fprintf(to, "weights: %s\n", weights);
-        else
-            fputs(line, to);
-    fputs(output, to);
-    fclose(from);
-    ck_assert_int_eq(fclose(to), 0);
-    free(weights);
-    noc_model_free(model);
-    ck_assert_msg(noc_model_load(folder, &model, &err) == NOC_OK, "%s", err.text);
-    unlink(path);
-    rmdir(folder);
-}
-
 static const struct {
     const char *threshold;
     double logit; /* log(p / (1 - p)) */
@@ -694,7 +763,7 @@ START_TEST(regions)
         "    - {name: B, truth_labels: [1, 2]}\n    - {name: C, truth_labels: [3]}\n"
         "  paint:\n    - {region: B, label: 7}\n    - {region: A, label: 4}\n    - {region: C, label: 9}\n",
         thresholds[_i].threshold);
-    load_with_output(output);
+    load_folds(true, is_ensemble(), is_ensemble() ? 2 : 0, output);
     noc_engine_options options = options_of(24, 32, 24);
     noc_engine *engine = open_engine(&options);
     float *values = values_of(study, 6);
@@ -745,11 +814,136 @@ START_TEST(painting)
 }
 END_TEST
 
+/* ---- ensembles ---- */
+
+/* A copy of [channels][D][H][W], the axes of `flips` reversed. */
+static float *flipped(const float *in, int channels, const int64_t size[3], unsigned flips)
+{
+    float *out = malloc((size_t)(channels * size[0] * size[1] * size[2]) * sizeof *out), *next = out;
+
+    for (int c = 0; c < channels; c++)
+        for (int64_t d = 0; d < size[0]; d++)
+            for (int64_t h = 0; h < size[1]; h++)
+                for (int64_t w = 0; w < size[2]; w++) {
+                    int64_t from_d = flips & 1 ? size[0] - 1 - d : d,
+                            from_h = flips & 2 ? size[1] - 1 - h : h,
+                            from_w = flips & 4 ? size[2] - 1 - w : w;
+                    *next++ = in[((c * size[0] + from_d) * size[1] + from_h) * size[2] + from_w];
+                }
+    return out;
+}
+
+static float *forward(const int64_t window[3], const float *input)
+{
+    noc_engine_options options = options_of(window[0], window[1], window[2]);
+    noc_engine *engine = open_engine(&options);
+    float *logits = malloc((size_t)(window[0] * (window[1] + 3) * window[2]) * CLASSES * sizeof *logits);
+
+    ck_assert_msg(noc_engine_forward(engine, 1, input, logits, &err) == NOC_OK, "%s", err.text);
+    noc_engine_close(engine);
+    return logits;
+}
+
+static const struct {
+    bool has_tiny, has_other;
+    unsigned mirror;
+    int64_t window[3];
+} ensembles[] = {
+    {true, false, 1, {32, 32, 32}}, {true, false, 2, {24, 32, 40}}, {false, true, 4, {24, 32, 40}},
+    {true, false, 7, {24, 32, 40}}, {true, true, 0, {24, 32, 40}},  {true, true, 6, {24, 32, 40}},
+    {true, true, 7, {40, 24, 32}},  {true, true, 5, {24, 30, 40}}, /* no multiple along y, which stays */
+};
+enum { ENSEMBLES = sizeof ensembles / sizeof ensembles[0] };
+
+/* Each network by itself, on inputs that are flipped here, its logits flipped back and averaged in double. */
+START_TEST(mean_of_networks_and_flips)
+{
+    const int64_t *window = ensembles[_i].window, full[3] = {window[0], (window[1] + 3) / 4 * 4, window[2]};
+    size_t count = (size_t)(full[0] * full[1] * full[2]) * CLASSES;
+    double *sum = calloc(count, sizeof *sum), largest = 0, views = 0, away = 0;
+    float *values = values_of(window, 8), *plain = NULL;
+
+    for (int fold = 0; fold < 2; fold++) {
+        if (!(fold == 0 ? ensembles[_i].has_tiny : ensembles[_i].has_other))
+            continue;
+        load_folds(fold == 0, fold == 1, 0, NULL);
+        ck_assert_int_eq(noc_model_views(model), 1);
+        for (unsigned flips = 0; flips < 8; flips++) {
+            if (flips & ~ensembles[_i].mirror)
+                continue;
+            float *input = flipped(values, CHANNELS, window, flips), *logits = forward(window, input),
+                  *back = flipped(logits, CLASSES, full, flips);
+            for (size_t n = 0; n < count; n++)
+                sum[n] += (double)back[n];
+            views++;
+            free(input);
+            free(logits);
+            free(plain);
+            plain = back;
+        }
+    }
+    ck_assert_ptr_nonnull(plain);
+    load_folds(ensembles[_i].has_tiny, ensembles[_i].has_other, ensembles[_i].mirror, NULL);
+    ck_assert_int_eq(noc_model_views(model), (int)views);
+    float *mean = forward(window, values);
+    for (size_t n = 0; n < count; n++)
+        largest = fmax(largest, fabs(sum[n] / views));
+    for (size_t n = 0; n < count; n++) {
+        ck_assert_msg(fabs((double)mean[n] - sum[n] / views) <= 1e-6 * largest, "[%zu] is %g, wanted %g", n,
+                      (double)mean[n], sum[n] / views);
+        away = fmax(away, fabs((double)plain[n] - sum[n] / views));
+    }
+    ck_assert(away > 0.01 * largest); /* a single view is something else */
+    free(sum);
+    free(values);
+    free(plain);
+    free(mean);
+}
+END_TEST
+
+/* What the networks hold while they run they share; another fold costs its weights alone. */
+START_TEST(memory_of_an_ensemble)
+{
+    noc_engine_options options = options_of(32, 32, 32);
+    noc_network_memory memory[2];
+    size_t bytes[2];
+
+    for (int i = 0; i < 2; i++) {
+        load_folds(true, i == 1, i == 1 ? 7 : 0, NULL);
+        noc_engine *engine = open_engine(&options);
+        noc_engine_network_memory(engine, &memory[i]);
+        bytes[i] = noc_engine_bytes(engine);
+        noc_engine_close(engine);
+    }
+    ck_assert_uint_eq(memory[1].arena, memory[0].arena);
+    ck_assert_uint_eq(memory[1].scratch, memory[0].scratch);
+    ck_assert_uint_eq(memory[1].weights, 2 * memory[0].weights);
+    ck_assert_uint_eq(bytes[1] - bytes[0], memory[0].weights);
+}
+END_TEST
+
+START_TEST(windows_that_cannot_be_mirrored)
+{
+    noc_engine_options options = options_of(32, 30, 32);
+    noc_engine *engine = NULL;
+
+    load_folds(true, false, 7, NULL);
+    ck_assert_int_eq(noc_engine_open(&options, model, &engine, &err), NOC_ECONFIG);
+    ck_assert_ptr_nonnull(
+        strstr(err.text, "mirroring along y: the network makes 32 voxels of a window of 30"));
+    ck_assert_ptr_nonnull(strstr(err.text, "multiple of 4"));
+    load_folds(true, true, 0, NULL);
+    ck_assert_int_eq(noc_engine_open_stages(&options, model, &engine, &err), NOC_EUSAGE);
+    ck_assert_ptr_nonnull(strstr(err.text, "2 networks and 1 flips"));
+    ck_assert_ptr_null(engine);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("segmentation");
     TCase *tests = tcase_create("segmentation");
-    tcase_add_checked_fixture(tests, load_model, free_model);
+    tcase_add_checked_fixture(tests, make_folds, remove_folds);
     tcase_set_timeout(tests, 300);
     tcase_add_loop_test(tests, logits_of_a_plain_loop, 0, LOOPS);
     tcase_add_loop_test(tests, batches_and_threads, 0, 2);
@@ -761,6 +955,29 @@ int main(void)
     tcase_add_loop_test(tests, regions, 0, 3);
     tcase_add_test(tests, painting);
     suite_add_tcase(suite, tests);
+    TCase *alone = tcase_create("networks and flips");
+    tcase_add_checked_fixture(alone, make_folds, remove_folds);
+    tcase_set_timeout(alone, 300);
+    tcase_add_loop_test(alone, mean_of_networks_and_flips, 0, ENSEMBLES);
+    tcase_add_test(alone, memory_of_an_ensemble);
+    tcase_add_test(alone, windows_that_cannot_be_mirrored);
+    suite_add_tcase(suite, alone);
+    TCase *ensemble = tcase_create("ensemble");
+    tcase_add_checked_fixture(ensemble, load_ensemble, remove_folds);
+    tcase_set_timeout(ensemble, 300);
+    tcase_add_loop_test(ensemble, logits_of_a_plain_loop, 0, 3);
+    tcase_add_loop_test(ensemble, logits_of_a_plain_loop, 5, 6);
+    suite_add_tcase(suite, ensemble);
+    TCase *small = tcase_create("small ensemble");
+    tcase_add_checked_fixture(small, load_small_ensemble, remove_folds);
+    tcase_set_timeout(small, 300);
+    tcase_add_loop_test(small, batches_and_threads, 0, 2);
+    tcase_add_test(small, windows_of_the_host_in_a_batch);
+    tcase_add_test(small, studies_share_batches);
+    tcase_add_loop_test(small, cut_by_memory, 4, CUTS);
+    tcase_add_test(small, a_failed_batch_run_again);
+    tcase_add_loop_test(small, regions, 1, 2);
+    suite_add_tcase(suite, small);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);

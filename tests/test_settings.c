@@ -46,7 +46,7 @@ START_TEST(defaults)
     ck_assert(s.heartbeat_s == 1 && s.lease_s == 15);
     ck_assert_int_eq(s.part_studies, 64);
     ck_assert_uint_eq(s.part_bytes, (size_t)1 << 30);
-    ck_assert(s.overlap < 0 && s.blend < 0 && s.window[0] == 0);
+    ck_assert(s.overlap < 0 && s.blend < 0 && s.mirror < 0 && s.window[0] == 0);
     ck_assert_ptr_null(s.model);
 }
 END_TEST
@@ -64,6 +64,10 @@ START_TEST(flags_in_every_form)
     ck_assert_uint_eq(s.memory, (size_t)1536 << 20);
     ck_assert_int_eq(s.argument_count, 2);
     ck_assert_str_eq(s.arguments[1], "-b");
+    ck_assert_int_eq(parse(NULL, "run --mirror x,z"), NOC_OK);
+    ck_assert_int_eq(s.mirror, 5);
+    ck_assert_int_eq(parse(NULL, "forward --mirror z,y,x --mirror none"), NOC_OK);
+    ck_assert_int_eq(s.mirror, 0);
     ck_assert_int_eq(parse(NULL, "run -m M --limit 3"), NOC_OK);
     ck_assert_int_eq(s.limit, 3);
 }
@@ -75,6 +79,13 @@ static const char *const wrong[][2] = {
     {"run --window 24,32", "D,H,W"},
     {"run --window 0,32,32", "between 1"},
     {"run --blend soft", "constant|gaussian"},
+    {"run --mirror z,z", "neither none nor some of z,y,x"},
+    {"run --mirror z,", "neither none nor some of z,y,x"},
+    {"run --mirror zyx", "neither none nor some of z,y,x"},
+    {"run --mirror all", "neither none nor some of z,y,x"},
+    {"run --mirror=", "neither none nor some of z,y,x"},
+    {"infer --tta", "--mirror z,y,x"},
+    {"run --disable_tta", "--mirror none"},
     {"run --memory lots", "no size"},
     {"run --threads two", "two"},
     {"run --limit", "needs a value"},
@@ -128,6 +139,15 @@ START_TEST(flags_override_the_file)
     write_file(path, "workers: 5\nuntil: 6 am\n");
     ck_assert_int_eq(parse(&err, line), NOC_ECONFIG);
     ck_assert_msg(strstr(err.text, ":2: until") != NULL, "%s", err.text);
+    write_file(path, "mirror: [y, x]\n");
+    ck_assert_int_eq(parse(&err, line), NOC_OK);
+    ck_assert_int_eq(s.mirror, 6);
+    write_file(path, "mirror: none\n");
+    ck_assert_int_eq(parse(&err, line), NOC_OK);
+    ck_assert_int_eq(s.mirror, 0);
+    write_file(path, "threads: 2\nmirror: [y, up]\n");
+    ck_assert_int_eq(parse(&err, line), NOC_ECONFIG);
+    ck_assert_msg(strstr(err.text, ":2: mirror: an axis is z, y or x") != NULL, "%s", err.text);
     write_file(path, "until: 06:00\ndevice: cuda:1\n");
     ck_assert_int_eq(parse(&err, line), NOC_OK);
     ck_assert_str_eq(s.until, "06:00");

@@ -71,6 +71,7 @@ struct noc_network {
     size_t arena_floats, scratch_floats, shared_floats, bytes;
     const float *input; /* of the window that runs, */
     bool is_planar;     /* [channels][tokens]: only convolutions may read it then */
+    bool is_borrower;   /* arena, shared, scratch and interleaved are another network's */
     float *interleaved; /* [tokens][channels] of a planar one, where other ops read it; else NULL */
     double *seconds;    /* of each op so far */
     double batch_seconds;
@@ -110,7 +111,7 @@ noc_status noc_cpu_fill_axes(noc_network *network, const noc_op *op, noc_cpu_axi
                              noc_error *err);
 
 noc_status noc_cpu_network_create(noc_device *device, const noc_plan *plan, int max_batch,
-                                  noc_network **network, noc_error *err);
+                                  const noc_network *lender, noc_network **network, noc_error *err);
 void noc_cpu_network_free(noc_network *network);
 void noc_cpu_network_memory(const noc_network *network, noc_network_memory *memory);
 noc_status noc_cpu_network_run(noc_network *network, int batch, const noc_window_input input[],

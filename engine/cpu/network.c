@@ -178,12 +178,20 @@ static noc_status reserve_input(noc_network *network, noc_error *err)
     return NOC_OK;
 }
 
+static void share(noc_network *network, const noc_network *lender)
+{
+    network->is_borrower = true;
+    network->arena = lender->arena;
+    network->scratch = lender->scratch;
+    network->scratch_floats = lender->scratch_floats;
+    network->shared = lender->shared;
+    network->interleaved = lender->interleaved;
+}
+
 static noc_status reserve(noc_network *network, noc_error *err)
 {
     size_t threads = (size_t)noc_pool_threads(network->device->pool);
-    noc_status status = place_values(network, err);
-    if (status == NOC_OK)
-        status = reserve_input(network, err);
+    noc_status status = reserve_input(network, err);
     if (status != NOC_OK)
         return status;
     network->scratch_floats =
@@ -195,7 +203,7 @@ static noc_status reserve(noc_network *network, noc_error *err)
 }
 
 noc_status noc_cpu_network_create(noc_device *device, const noc_plan *plan, int max_batch,
-                                  noc_network **network, noc_error *err)
+                                  const noc_network *lender, noc_network **network, noc_error *err)
 {
     (void)max_batch; /* windows run one after another */
     noc_network *made = noc_alloc_zeroed(1, sizeof *made, err);
@@ -210,6 +218,10 @@ noc_status noc_cpu_network_create(noc_device *device, const noc_plan *plan, int 
     for (int i = 0, count = 0; status == NOC_OK && i < plan->op_count; i += count)
         status = add_step(made, i, &count, err);
     if (status == NOC_OK)
+        status = place_values(made, err);
+    if (status == NOC_OK && lender)
+        share(made, lender);
+    else if (status == NOC_OK)
         status = reserve(made, err);
     if (status == NOC_OK)
         *network = made;
@@ -237,8 +249,10 @@ void noc_cpu_network_memory(const noc_network *network, noc_network_memory *memo
     if (network->interleaved)
         arena +=
             (size_t)noc_cpu_tokens(&network->plan->values[0]) * (size_t)network->plan->values[0].channels;
-    memory->arena = arena * sizeof(float);
-    memory->scratch = (threads * network->scratch_floats + network->shared_floats) * sizeof(float);
+    memory->arena = network->is_borrower ? 0 : arena * sizeof(float);
+    memory->scratch = network->is_borrower
+                          ? 0
+                          : (threads * network->scratch_floats + network->shared_floats) * sizeof(float);
     memory->weights = network->bytes - memory->arena - memory->scratch;
     memory->device = 0;
 }
@@ -250,26 +264,46 @@ enum { PLANAR_TOKENS = 4096 };
 typedef struct planar {
     const float *in;
     float *out;
+    const noc_value *value;
+    const noc_window_input *window;
     int64_t tokens;
-    int channels;
 } planar;
+
+/* Where a token lies in the grid that is not flipped. */
+static int64_t unflipped(const int grid[3], unsigned flips, int64_t token)
+{
+    int64_t place = 0, rest = token, below = (int64_t)grid[0] * grid[1] * grid[2];
+    for (int a = 0; a < 3; a++) {
+        below /= grid[a];
+        int64_t at = rest / below;
+        rest %= below;
+        place += (flips >> a & 1 ? grid[a] - 1 - at : at) * below;
+    }
+    return place;
+}
 
 static void planar_piece(void *argument, int i, int thread)
 {
     const planar *p = argument;
+    const noc_window_input *window = p->window;
+    const int channels = p->value->channels;
     (void)thread;
     int64_t from = (int64_t)i * PLANAR_TOKENS,
             to = from + PLANAR_TOKENS < p->tokens ? from + PLANAR_TOKENS : p->tokens;
-    for (int c = 0; c < p->channels; c++)
-        for (int64_t t = from; t < to; t++)
-            p->out[c * p->tokens + t] = p->in[t * p->channels + c];
+    for (int64_t t = from; t < to; t++) {
+        float *out = p->out + (window->flips ? unflipped(p->value->grid, window->flips, t) : t);
+        for (int c = 0; c < channels; c++, out += p->tokens) {
+            float v = p->in[t * channels + c], sum = window->is_added ? *out + v : v;
+            *out = window->mean_of > 1 ? sum / (float)window->mean_of : sum;
+        }
+    }
 }
 
-/* [tokens][channels] -> [channels][tokens] */
-static void copy_planar(noc_network *network, int value, float *out)
+/* [tokens][channels] -> [channels][tokens], as the window wants it. */
+static void copy_planar(noc_network *network, int value, const noc_window_input *window, float *out)
 {
     const noc_value *v = &network->plan->values[value];
-    planar p = {noc_cpu_value(network, value), out, noc_cpu_tokens(v), v->channels};
+    planar p = {noc_cpu_value(network, value), out, v, window, noc_cpu_tokens(v)};
     noc_cpu_run(network->device, noc_cpu_parts(p.tokens, PLANAR_TOKENS), planar_piece, &p);
 }
 
@@ -327,7 +361,7 @@ noc_status noc_cpu_network_run(noc_network *network, int batch, const noc_window
     for (int b = 0; b < batch; b++) {
         take_input(network, input[b].host, is_planar);
         run_window(network);
-        copy_planar(network, plan->logits, output[b]->data + offset[b]);
+        copy_planar(network, plan->logits, &input[b], output[b]->data + offset[b]);
     }
     return NOC_OK;
 }
@@ -336,6 +370,6 @@ noc_status noc_cpu_network_read(noc_network *network, int value, float *out, noc
 {
     if (value <= 0 || value >= network->plan->value_count)
         return noc_fail(err, NOC_EINTERNAL, "value %d was not kept", value);
-    copy_planar(network, value, out);
+    copy_planar(network, value, &(noc_window_input){.host = NULL}, out);
     return NOC_OK;
 }

@@ -132,6 +132,7 @@ struct noc_network {
     size_t arena_elements, scratch_floats, kept_bytes, arena_bytes, staging_bytes;
     noc_cuda_graph *graphs; /* [max_batch + 1] */
     bool has_no_graphs;     /* the driver did not make one */
+    bool is_borrower;       /* arena, input, logits, upload, staging, planar, scratch are another network's */
     bool is_timed;          /* each step for itself, instead of in a graph */
     cudaEvent_t *events;    /* before the first step and behind the last; while timed, behind each */
     double *seconds;        /* of each op while timed */
@@ -207,7 +208,7 @@ bool noc_cuda_conv_takes_next(const noc_network *network, const noc_op *conv);
 bool noc_cuda_mixffn_takes_next(const noc_network *network, const noc_op *linear);
 
 noc_status noc_cuda_network_create(noc_device *device, const noc_plan *plan, int max_batch,
-                                   noc_network **network, noc_error *err);
+                                   const noc_network *lender, noc_network **network, noc_error *err);
 void noc_cuda_network_free(noc_network *network);
 void noc_cuda_network_memory(const noc_network *network, noc_network_memory *memory);
 noc_status noc_cuda_network_run(noc_network *network, int batch, const noc_window_input input[],

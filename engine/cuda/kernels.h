@@ -71,9 +71,17 @@ cudaError_t noc_cuda_pointwise_run(cudaStream_t stream, const noc_cuda_tokens *t
  * [rows][channels]. */
 cudaError_t noc_cuda_take_run(cudaStream_t stream, noc_cuda_type type, const float *in, int is_planar,
                               void *out, int batch, int64_t rows, int channels);
-/* [rows][channels] of one window to planar f32. */
-cudaError_t noc_cuda_give_run(cudaStream_t stream, noc_cuda_type type, const void *in, float *out,
-                              int64_t rows, int channels);
+/* [grid][channels] of one window to planar f32, axes turned back by the bits of `flips`; added to what is
+ * there, then divided by mean_of (above 1). */
+typedef struct noc_cuda_giving {
+    noc_cuda_type type;
+    const void *in;
+    float *out;
+    int grid[3], channels;
+    unsigned flips;
+    int is_added, mean_of;
+} noc_cuda_giving;
+cudaError_t noc_cuda_give_run(cudaStream_t stream, const noc_cuda_giving *g);
 
 /* Stored voxels of one channel to elements of a volume [size][channels], by noc_volume_source's rules, in
  * double without contraction: the bits are noc_prepared_cut's. */
@@ -104,6 +112,7 @@ typedef struct noc_cuda_cut {
     const void *voxels;    /* [size][channels] elements */
     const void *pad;       /* one voxel: what lies beyond them */
     int size[3], start[3]; /* of the volume, of the window in it */
+    unsigned flips;        /* bit a: axis a of the window is reversed */
     int window;            /* number in the batch */
 } noc_cuda_cut;
 cudaError_t noc_cuda_cut_run(cudaStream_t stream, const noc_cuda_cut *cuts, int count, int voxel_bytes,

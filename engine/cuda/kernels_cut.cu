@@ -64,6 +64,12 @@ struct cut_shape {
     int units; // a voxel
 };
 
+// In the volume, of a place of the window.
+static __device__ __forceinline__ int place_of(const noc_cuda_cut &cut, const cut_shape &shape, int a, int at)
+{
+    return cut.start[a] + (cut.flips >> a & 1 ? shape.window[a] - 1 - at : at);
+}
+
 // A thread copies a unit; windows are the grid's second axis.
 template <class UNIT>
 __global__ void __launch_bounds__(THREADS_OF_A_LINE, BLOCKS_OF_A_LINE)
@@ -74,9 +80,10 @@ __global__ void __launch_bounds__(THREADS_OF_A_LINE, BLOCKS_OF_A_LINE)
     int64_t count = (int64_t)shape.window[0] * shape.window[1] * shape.window[2] * shape.units;
     if (i >= count)
         return;
-    int unit = (int)(i % shape.units), w = cut.start[2] + (int)(row % shape.window[2]);
+    int unit = (int)(i % shape.units), w = place_of(cut, shape, 2, (int)(row % shape.window[2]));
     row /= shape.window[2];
-    int h = cut.start[1] + (int)(row % shape.window[1]), d = cut.start[0] + (int)(row / shape.window[1]);
+    int h = place_of(cut, shape, 1, (int)(row % shape.window[1])),
+        d = place_of(cut, shape, 0, (int)(row / shape.window[1]));
     bool is_inside = d >= 0 && h >= 0 && w >= 0 && d < cut.size[0] && h < cut.size[1] && w < cut.size[2];
     int64_t voxel = ((int64_t)d * cut.size[1] + h) * cut.size[2] + w;
     out[cut.window * count + i] =

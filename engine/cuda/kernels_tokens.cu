@@ -108,13 +108,23 @@ __global__ void __launch_bounds__(THREADS_OF_A_LINE, BLOCKS_OF_A_LINE)
         store(out + i, in[is_planar ? (window * channels + i % channels) * rows + row : i]);
 }
 
-template <class T>
-__global__ void __launch_bounds__(THREADS_OF_A_LINE, BLOCKS_OF_A_LINE)
-    give_kernel(const T *in, float *out, int64_t count, int64_t rows, int channels)
+static __device__ __forceinline__ int turned(const noc_cuda_giving &g, int a, int at)
 {
-    int64_t i = line_index();
-    if (i < count)
-        out[i % channels * rows + i / channels] = number_of(in[i]); // of a few channels: whole sectors
+    return g.flips >> a & 1 ? g.grid[a] - 1 - at : at;
+}
+
+template <class T>
+__global__ void __launch_bounds__(THREADS_OF_A_LINE, BLOCKS_OF_A_LINE) give_kernel(noc_cuda_giving g)
+{
+    int64_t i = line_index(), plane = (int64_t)g.grid[1] * g.grid[2], row = i / g.channels;
+    if (row >= g.grid[0] * plane)
+        return;
+    int64_t place = turned(g, 0, (int)(row / plane)) * plane +
+                    turned(g, 1, (int)(row % plane / g.grid[2])) * g.grid[2] +
+                    turned(g, 2, (int)(row % g.grid[2]));
+    float *out = g.out + i % g.channels * g.grid[0] * plane + place; // of a few channels: whole sectors
+    float v = number_of(((const T *)g.in)[i]), sum = g.is_added ? *out + v : v;
+    *out = g.mean_of > 1 ? sum / (float)g.mean_of : sum;
 }
 
 template <class T, int V> static cudaError_t run_layer_norm(cudaStream_t stream, const noc_cuda_tokens *t)
@@ -153,13 +163,11 @@ extern "C" cudaError_t noc_cuda_take_run(cudaStream_t stream, noc_cuda_type type
     });
 }
 
-extern "C" cudaError_t noc_cuda_give_run(cudaStream_t stream, noc_cuda_type type, const void *in, float *out,
-                                         int64_t rows, int channels)
+extern "C" cudaError_t noc_cuda_give_run(cudaStream_t stream, const noc_cuda_giving *g)
 {
-    return with_type(type, [&](auto element) {
-        typedef decltype(element) T;
-        int64_t count = rows * channels;
-        cudaLaunchConfig_t config = line_config(stream, count);
-        return cudaLaunchKernelEx(&config, give_kernel<T>, (const T *)in, out, count, rows, channels);
+    return with_type(g->type, [&](auto element) {
+        cudaLaunchConfig_t config =
+            line_config(stream, (int64_t)g->grid[0] * g->grid[1] * g->grid[2] * g->channels);
+        return cudaLaunchKernelEx(&config, give_kernel<decltype(element)>, *g);
     });
 }

@@ -227,16 +227,26 @@ static size_t largest_value(const noc_plan *plan)
     return most;
 }
 
+static void share(noc_network *network, const noc_network *lender)
+{
+    network->is_borrower = true;
+    network->arena = lender->arena;
+    network->input = lender->input;
+    network->logits = lender->logits;
+    network->upload = lender->upload;
+    network->staging = lender->staging;
+    network->planar = lender->planar;
+    network->scratch = lender->scratch;
+}
+
 static noc_status reserve(noc_network *network, noc_error *err)
 {
     const noc_plan *plan = network->plan;
     size_t batch = (size_t)network->max_batch, input = batch * elements_of(&plan->values[0]),
            logits = batch * elements_of(&plan->values[plan->logits]), read = largest_value(plan);
-    noc_status status = place_values(network, err);
     size_t weights = network->kept_bytes;
-    if (status == NOC_OK)
-        status = noc_cuda_keep(network, batch * network->arena_elements * element_bytes(network),
-                               (void **)&network->arena, err);
+    noc_status status = noc_cuda_keep(network, batch * network->arena_elements * element_bytes(network),
+                                      (void **)&network->arena, err);
     if (status == NOC_OK)
         status = noc_cuda_keep(network, input * element_bytes(network), &network->input, err);
     if (status == NOC_OK && network->device->type != NOC_CUDA_F32 && ends_in_product(plan))
@@ -262,7 +272,7 @@ static noc_status make_tables(noc_network *network, noc_error *err)
     return network->graphs ? noc_cuda_timing_create(network, err) : NOC_ENOMEMORY;
 }
 
-static noc_status fill_network(noc_network *network, noc_error *err)
+static noc_status fill_network(noc_network *network, const noc_network *lender, noc_error *err)
 {
     const noc_plan *plan = network->plan;
     noc_status status = noc_cuda_enter(network->device, err);
@@ -272,12 +282,16 @@ static noc_status fill_network(noc_network *network, noc_error *err)
     for (int i = 0, count = 0; status == NOC_OK && i < plan->op_count; i += count)
         status = add_step(network, i, &count, err);
     if (status == NOC_OK)
+        status = place_values(network, err);
+    if (status == NOC_OK && lender)
+        share(network, lender);
+    else if (status == NOC_OK)
         status = reserve(network, err);
     return status == NOC_OK ? make_tables(network, err) : status;
 }
 
 noc_status noc_cuda_network_create(noc_device *device, const noc_plan *plan, int max_batch,
-                                   noc_network **network, noc_error *err)
+                                   const noc_network *lender, noc_network **network, noc_error *err)
 {
     noc_network *made = noc_alloc_zeroed(1, sizeof *made, err);
     if (!made)
@@ -285,7 +299,7 @@ noc_status noc_cuda_network_create(noc_device *device, const noc_plan *plan, int
     made->device = device;
     made->plan = plan;
     made->max_batch = max_batch;
-    noc_status status = fill_network(made, err);
+    noc_status status = fill_network(made, lender, err);
     if (status == NOC_OK)
         *network = made;
     else
@@ -306,7 +320,8 @@ void noc_cuda_network_free(noc_network *network)
         cudaFree(block->data);
         free(block);
     }
-    cudaFreeHost(network->staging);
+    if (!network->is_borrower)
+        cudaFreeHost(network->staging);
     free(network->offsets);
     free(network->steps);
     free(network);
@@ -315,9 +330,12 @@ void noc_cuda_network_free(noc_network *network)
 void noc_cuda_network_memory(const noc_network *network, noc_network_memory *memory)
 {
     memory->arena = network->arena_bytes;
-    memory->scratch = network->staging_bytes + network->scratch_floats * sizeof(float) +
-                      (size_t)network->max_batch * elements_of(&network->plan->values[0]) * sizeof(float) +
-                      largest_value(network->plan) * sizeof(float);
+    memory->scratch = 0;
+    if (!network->is_borrower)
+        memory->scratch =
+            network->staging_bytes + network->scratch_floats * sizeof(float) +
+            (size_t)network->max_batch * elements_of(&network->plan->values[0]) * sizeof(float) +
+            largest_value(network->plan) * sizeof(float);
     memory->weights = network->kept_bytes + network->staging_bytes - memory->arena - memory->scratch;
     memory->device = network->kept_bytes;
 }
@@ -367,16 +385,22 @@ static cudaError_t take_input(noc_network *network, int batch, const noc_window_
     return error;
 }
 
-/* Window b of a value as planar f32 on the device. */
-static cudaError_t give(noc_network *network, int value, int b, float *out)
+/* Window b of a value as planar f32 on the device, as that window wants it. */
+static cudaError_t give(noc_network *network, int value, int b, const noc_window_input *window, float *out)
 {
     const noc_value *v = &network->plan->values[value];
     bool is_f32 =
         network->device->type == NOC_CUDA_F32 || (network->logits && value == network->plan->logits);
     size_t bytes = elements_of(v) * (is_f32 ? sizeof(float) : element_bytes(network));
-    return noc_cuda_give_run(network->device->stream, is_f32 ? NOC_CUDA_F32 : network->device->type,
-                             (unsigned char *)noc_cuda_value(network, value) + (size_t)b * bytes, out,
-                             noc_cuda_tokens_of(v), v->channels);
+    noc_cuda_giving g = {.type = is_f32 ? NOC_CUDA_F32 : network->device->type,
+                         .in = (unsigned char *)noc_cuda_value(network, value) + (size_t)b * bytes,
+                         .out = out,
+                         .channels = v->channels,
+                         .flips = window->flips,
+                         .is_added = window->is_added,
+                         .mean_of = window->mean_of};
+    memcpy(g.grid, v->grid, sizeof g.grid);
+    return noc_cuda_give_run(network->device->stream, &g);
 }
 
 static noc_status check_room(const noc_network *network, int batch, noc_buffer *const output[],
@@ -406,7 +430,7 @@ noc_status noc_cuda_network_run(noc_network *network, int batch, const noc_windo
     if (error == cudaSuccess)
         error = noc_cuda_run_steps(network, batch);
     for (int b = 0; error == cudaSuccess && b < batch; b++)
-        error = give(network, network->plan->logits, b, output[b]->data + offset[b]);
+        error = give(network, network->plan->logits, b, &input[b], output[b]->data + offset[b]);
     if (error == cudaSuccess)
         error = cudaStreamSynchronize(network->device->stream);
     if (error == cudaSuccess)
@@ -422,7 +446,7 @@ noc_status noc_cuda_network_read(noc_network *network, int value, float *out, no
     noc_status status = noc_cuda_enter(network->device, err);
     if (status != NOC_OK)
         return status;
-    cudaError_t error = give(network, value, 0, network->planar);
+    cudaError_t error = give(network, value, 0, &(noc_window_input){.host = NULL}, network->planar);
     if (error == cudaSuccess)
         error = cudaMemcpyAsync(network->staging, network->planar, bytes, cudaMemcpyDeviceToHost,
                                 network->device->stream);

@@ -322,7 +322,7 @@ noc_status noc_cuda_volume_create(noc_device *device, const noc_volume_source *s
 noc_cuda_cut noc_cuda_cut_of(const noc_window_input *input, int window)
 {
     const noc_volume *v = input->volume;
-    noc_cuda_cut cut = {.voxels = v->voxels, .pad = v->block, .window = window};
+    noc_cuda_cut cut = {.voxels = v->voxels, .pad = v->block, .flips = input->flips, .window = window};
     for (int a = 0; a < 3; a++) {
         cut.size[a] = v->size[a];
         cut.start[a] = (int)input->start[a];

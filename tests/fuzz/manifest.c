@@ -6,7 +6,10 @@
 
 static void check(const noc_manifest *m)
 {
-    MUST(m->name && m->weights && strlen(m->orientation) == 3);
+    MUST(m->name && strlen(m->orientation) == 3 && m->mirror <= 7);
+    MUST(m->fold_count >= 1 && m->fold_count <= NOC_MAX_FOLDS);
+    for (int i = 0; i < m->fold_count; i++)
+        MUST(m->weights[i]);
     MUST(m->network.in_channels >= 1 && m->network.in_channels <= NOC_MAX_CHANNELS);
     for (int i = 0; i < m->network.in_channels; i++)
         MUST(m->channels[i]);
