@@ -1,6 +1,6 @@
 """Makes a model folder of a SegFormer3D checkpoint: pytorch_model.bin, .pth, .pt (needs PyTorch) or safetensors (numpy alone).
 
-    python3 scripts/convert_checkpoint.py CHECKPOINT FOLDER --heads 1,2,5,8 --attention-scale num_heads \\
+    python3 scripts/convert_checkpoint.py CHECKPOINT [--fold CHECKPOINT]... FOLDER --heads 1,2,5,8 --attention-scale num_heads \\
         --channels FLAIR,T1w,T1gd,T2w --prepare minmax_slices --window 128,128,128 --blend constant \\
         --regions TC=2+3,WT=1+2+3,ET=3 [--verify] [--against IN.safetensors,OUT.safetensors]
 
@@ -10,6 +10,7 @@ IN has `input` (C,D,H,W) and OUT the `logits` (K,D,H,W) that the checkpoint's ow
 pickled is read as tensors only; nothing in it is executed.
 """
 import argparse
+import itertools
 import os
 import re
 import shutil
@@ -248,6 +249,8 @@ def manifest(network, options):
     steps = asked(options.prepare, "--prepare", "how scans were normalised for training, once for each step (none: not at all)")
     window = {"size": numbers(asked(options.window, "--window", "the size of the windows it was trained with, z,y,x"), "--window", 3)}
     window.update({key: getattr(options, key) for key in ("overlap", "blend") if getattr(options, key) is not None})
+    if options.mirror:
+        window["mirror"] = options.mirror.split(",")
     name = options.name or os.path.basename(os.path.abspath(options.folder))
     result = {"name": name, "network": network,
               "input": {"channels": names, "prepare": [] if steps == ["none"] else [step(text) for text in steps]},
@@ -274,7 +277,13 @@ def difference(got, wanted):
     return float(numpy.abs(got.astype("f8") - wanted).max() / max(numpy.abs(wanted).max(), 1e-30))
 
 
-def verify(nocturne, folder, model, tensors):
+def flips(model):
+    """Sets of axes of (B,C,D,H,W), as window.mirror has them."""
+    axes = ["zyx".index(name) + 2 for name in model["window"].get("mirror", [])]
+    return [chosen for count in range(len(axes) + 1) for chosen in itertools.combinations(axes, count)]
+
+
+def verify(nocturne, folder, model, folds):
     try:
         import torch
 
@@ -283,7 +292,9 @@ def verify(nocturne, folder, model, tensors):
         raise Refusal("--verify needs PyTorch (pip install torch)") from error
     tensor = numpy.random.default_rng(1).standard_normal((model["network"]["in_channels"], *model["window"]["size"]), "f4")
     with torch.inference_mode():
-        wanted = segformer3d_torch.load(model["network"], tensors)(torch.from_numpy(tensor)[None])[0].numpy()
+        networks = [segformer3d_torch.load(model["network"], tensors) for tensors in folds]
+        wanted = torch.stack([network(torch.from_numpy(tensor)[None].flip(axes)).flip(axes)[0]
+                              for network in networks for axes in flips(model)]).mean(0).numpy()
     error = difference(forward(nocturne, folder, tensor), wanted)
     if error > TOLERANCE:
         raise Refusal(f"--verify: the engine's logits differ from PyTorch's by {error:.1e} of the largest")
@@ -315,7 +326,7 @@ def alternatives(network):
                     yield choice
 
 
-def against(nocturne, folder, model, tensors, paths):
+def against(nocturne, folder, model, folds, paths):
     files = paths.split(",")
     if len(files) != 2:
         raise Refusal(f"--against {paths}: two files are expected, IN.safetensors,OUT.safetensors")
@@ -331,7 +342,7 @@ def against(nocturne, folder, model, tensors, paths):
     tried = []
     for choice in alternatives(model["network"]):
         with tempfile.TemporaryDirectory() as other:
-            model_folder.write(other, {**model, "network": {**model["network"], **choice}}, tensors)
+            model_folder.write(other, {**model, "network": {**model["network"], **choice}}, *folds)
             tried.append((difference(forward(nocturne, other, tensor), wanted), choice))
     best, choice = min(tried, key=lambda entry: entry[0], default=(float("inf"), None))
     flags = choice and f"--heads {','.join(map(str, choice['num_heads']))} --attention-scale {choice['attention_scale']}"
@@ -342,12 +353,23 @@ def against(nocturne, folder, model, tensors, paths):
                   "changed before the network saw it")
 
 
+def trained(path, options):
+    """Network and tensors of a checkpoint."""
+    tensors = renamed(path, read(path, options.key))
+    network = inferred(tensors)
+    return network, checked(network, tensors)
+
+
 def convert(options):
     if os.path.exists(options.folder):
         raise Refusal(f"{options.folder} is there already: name a folder that is not")
-    tensors = renamed(options.checkpoint, read(options.checkpoint, options.key))
-    network = inferred(tensors)
-    tensors = checked(network, tensors)
+    network, tensors = trained(options.checkpoint, options)
+    folds = [tensors]
+    for path in options.fold:
+        other, fold = trained(path, options)
+        if other != network or list(fold) != list(tensors):
+            raise Refusal(f"{path} is of another network than {options.checkpoint}: what is averaged are trainings of one")
+        folds.append(fold)
     patches(network, options)
     attention(network, options)
     model = manifest(network, options)
@@ -355,14 +377,14 @@ def convert(options):
     unfinished = options.folder.rstrip("/") + ".unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        model_folder.write(unfinished, model, tensors)
+        model_folder.write(unfinished, model, *folds)
         ready = subprocess.run([options.nocturne, "plan", "-m", unfinished], capture_output=True, text=True, check=False)
         if ready.returncode:
             raise Refusal(f"nocturne does not take it: {ready.stderr.strip().replace(unfinished, options.folder)}")
         if options.verify:
-            verify(options.nocturne, unfinished, model, tensors)
+            verify(options.nocturne, unfinished, model, folds)
         if options.against:
-            against(options.nocturne, unfinished, model, tensors, options.against)
+            against(options.nocturne, unfinished, model, folds, options.against)
         os.rename(unfinished, options.folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -376,6 +398,8 @@ def main():
     parser = argparse.ArgumentParser(description="makes a model folder of a SegFormer3D checkpoint")
     parser.add_argument("checkpoint")
     parser.add_argument("folder", help="the model folder to be made")
+    parser.add_argument("--fold", action="append", default=[], metavar="CHECKPOINT",
+                        help="another training of the network, whose logits are averaged with those of the first; repeat")
     parser.add_argument("--key", help="where the weights lie in what was saved, when several sets do")
     parser.add_argument("--heads", metavar="A,B,C,D", help="attention heads of the four stages")
     parser.add_argument("--attention-scale", choices=["head_dim", "num_heads"], help="q.k is divided by the root of which")
@@ -386,6 +410,7 @@ def main():
     parser.add_argument("--window", metavar="D,H,W")
     parser.add_argument("--overlap", type=float, help="of windows; 0.5 when left out")
     parser.add_argument("--blend", choices=["constant", "gaussian"], help="of windows; gaussian when left out")
+    parser.add_argument("--mirror", metavar="z,y,x", help="axes over whose flips logits are averaged; none when left out")
     parser.add_argument("--labels", metavar="NAME,...", help="names of channels 1, 2, ... of a softmax network")
     parser.add_argument("--regions", metavar="NAME=L+L,...", help="name and truth labels of each channel of a sigmoid network")
     parser.add_argument("--name", help="of the model; the folder's when left out")

@@ -15,7 +15,10 @@ class Model:
         self.folder = folder
         with open(os.path.join(folder, MANIFEST), encoding="utf-8") as file:
             self.manifest = yaml.safe_load(file)
-        self.tensors = safetensors_file.read(os.path.join(folder, self.manifest["weights"]))[0]
+        files = self.manifest["weights"]
+        if isinstance(files, list) or self.manifest["window"].get("mirror"):
+            raise SystemExit(f"{folder}: this script knows models of one file of weights without flips only")
+        self.tensors = safetensors_file.read(os.path.join(folder, files))[0]
 
     def torch_network(self):
         import segformer3d_torch
@@ -32,13 +35,16 @@ def manifest_text(manifest):
             yield f"{key}: {json.dumps(value)}\n"
 
 
-def write(folder, manifest, tensors):
-    """`manifest` without format, family and weights, which are the same for each folder."""
+def write(folder, manifest, *folds):
+    """`manifest` without format, family and weights, which are the same for each folder; tensors of one network or several."""
     name = {key: manifest[key] for key in ("name", "description", "license", "reference") if key in manifest}
     rest = {key: value for key, value in manifest.items() if key not in name}
-    whole = {"format": "nocturne-model/1", **name, "family": "segformer3d", "weights": WEIGHTS, **rest}
+    files = [WEIGHTS] if len(folds) == 1 else [f"fold_{i}.safetensors" for i in range(len(folds))]
+    weights = files[0] if len(files) == 1 else files
+    whole = {"format": "nocturne-model/1", **name, "family": "segformer3d", "weights": weights, **rest}
     os.makedirs(folder, exist_ok=True)
-    safetensors_file.write(os.path.join(folder, WEIGHTS), tensors)
+    for file, tensors in zip(files, folds):
+        safetensors_file.write(os.path.join(folder, file), tensors)
     with open(os.path.join(folder, MANIFEST), "w", encoding="utf-8") as file:
         file.writelines(manifest_text(whole))
 

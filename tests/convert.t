@@ -76,6 +76,15 @@ refused "another stem" "--patch-stride is missing: the patch kernels [[3, 5, 5],
 refused "another stem's padding" "--patch-padding is missing" stem.safetensors --patch-stride 2x4x4,2,2,2
 turned "another stem in full" 0 stem.safetensors --patch-stride 2x4x4,2,2,2 --patch-padding 1x2x2,1,1,1
 
+# Several trainings of one network, averaged, with flips.
+turned "folds and flips" 0 good.safetensors --fold f64.safetensors --fold module.safetensors --mirror z,x
+says "... in the order given" 'weights: ["fold_0.safetensors", "fold_1.safetensors", "fold_2.safetensors"]' "$model/model.yaml"
+exits "the program takes the folder" 0 "$NOC" plan -m "$model"
+says "... as 3 networks and 4 flips" "a window is 12 passes, the mean of 3 networks"
+refused "a fold of another network" "no_bias.safetensors is of another network than good.safetensors" good.safetensors \
+    --fold no_bias.safetensors
+refused "an axis that is none" "an axis is z, y or x" good.safetensors --mirror z,t
+
 # What is no checkpoint of this network.
 refused "one of a group missing" "tf_block3.1.attention.query.bias is missing" partly.safetensors
 refused "a tensor missing" "linear_pred.bias is missing" missing.safetensors
@@ -110,6 +119,8 @@ if [ -n "$python" ]; then
         says "... verified" "verified: engine and PyTorch differ by"
         ok "... the same tensors" "$PYTHON" "$root/tests/checkpoints.py" same "$weights" "$model"
     done
+    turned "folds and flips" 0 plain.pth --fold half.pth --mirror z,y,x --verify
+    says "... verified" "verified: engine and PyTorch differ by"
     turned "bfloat16" 0 half.pth --verify
     turned "without the optional groups" 0 ../made/no_bias.safetensors --verify
     says "... verified" "verified: engine and PyTorch differ by"
