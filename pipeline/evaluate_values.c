@@ -160,11 +160,31 @@ static void resample(void *argument, int piece, int thread)
         b->resampled[(size_t)i * RESAMPLES + (size_t)piece] = quotient(sum[i], counted[i]);
 }
 
-static int compare_numbers(const void *a, const void *b)
+/* The number of a rank, in ascending order from 0 (Hoare's Find). Exchanges numbers. */
+static double select_number(double *numbers, size_t count, size_t rank)
 {
-    double x = *(const double *)a, y = *(const double *)b;
+    ptrdiff_t low = 0, high = (ptrdiff_t)count - 1, wanted = (ptrdiff_t)rank;
 
-    return (x > y) - (x < y);
+    while (low < high) {
+        const double pivot = numbers[wanted];
+        ptrdiff_t i = low, j = high;
+        while (i <= j) {
+            while (numbers[i] < pivot)
+                i++;
+            while (pivot < numbers[j])
+                j--;
+            if (i <= j) {
+                const double taken = numbers[i];
+                numbers[i++] = numbers[j];
+                numbers[j--] = taken;
+            }
+        }
+        if (j < wanted)
+            low = i;
+        if (wanted < i)
+            high = j;
+    }
+    return numbers[wanted];
 }
 
 /* From the 2.5th to the 97.5th percentile of the resampled means; of those that have one. */
@@ -182,9 +202,8 @@ static void find_interval(void *argument, int i, int thread)
     v->low[i] = v->high[i] = NAN;
     if (count == 0)
         return;
-    qsort(means, count, sizeof *means, compare_numbers);
-    v->low[i] = means[(size_t)round(0.025 * (double)(count - 1))];
-    v->high[i] = means[(size_t)round(0.975 * (double)(count - 1))];
+    v->low[i] = select_number(means, count, (size_t)round(0.025 * (double)(count - 1)));
+    v->high[i] = select_number(means, count, (size_t)round(0.975 * (double)(count - 1)));
 }
 
 static void fill_means(noc_values *v)

@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """nocturne evaluate beside surface-distance and MONAI: the same values, and how long each takes, reading included.
 
-check_metrics.py --nocturne PROGRAM [--tables FOLDER] [--pairs N] TRUTHS
+check_metrics.py --nocturne PROGRAM [--tables FOLDER] [--pairs N] [--rounds N] TRUTHS
 
 Pairs: the first N label maps of TRUTHS beside seeded changes of them (shifts, boundaries eaten and grown, specks), and five
-phantoms of 240x240x155 with three nested labels. Times are on the clock and of CPU; ours the best of three runs, the peers' of one
-run on one thread, without their imports.
+phantoms of 240x240x155 with three nested labels. Times are on the clock and of CPU (user and system), each the best of its rounds,
+all programs by turns in every round; ours with the start of the program, the peers on one thread and without their imports.
 """
 
 import argparse
 import json
 import math
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -111,17 +112,25 @@ def by_nocturne(program, folder, labels, *flags):
 
 
 def cpu_seconds():
-    return sum(os.times()[:4])
+    """Of this process and of those that it waited for."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
-def timed(rounds, run, *arguments):
-    """(seconds, seconds of CPU), each the best, and what the last run gave."""
-    best = [math.inf, math.inf]
+def timed(run, *arguments):
+    """(seconds, seconds of CPU) and what it gave."""
+    start = time.perf_counter(), cpu_seconds()
+    out = run(*arguments)
+    return (time.perf_counter() - start[0], cpu_seconds() - start[1]), out
+
+
+def by_turns(rounds, runs):
+    """For each (run, arguments): the best (seconds, seconds of CPU), and what it gave."""
+    best, outs = [(math.inf, math.inf)] * len(runs), []
     for _ in range(rounds):
-        start = time.perf_counter(), cpu_seconds()
-        out = run(*arguments)
-        best = [min(a, b - c) for a, b, c in zip(best, (time.perf_counter(), cpu_seconds()), start)]
-    return best, out
+        turns = [timed(run, *arguments) for run, *arguments in runs]
+        best = [tuple(map(min, old, new)) for old, (new, _) in zip(best, turns)]
+        outs = [out for _, out in turns]
+    return best, outs
 
 
 def differences(ours, theirs, group, tolerance):
@@ -145,6 +154,7 @@ def main():
     parser.add_argument("--nocturne", required=True)
     parser.add_argument("--tables", default=None)
     parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("truths")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -154,21 +164,23 @@ def main():
         for kind in make(folder, options.truths, options.pairs):
             at = f"{folder}/{kind}"
             labels = (1, 2) if kind == "hippocampus" else (1, 2, 3)
-            one, ours = timed(3, by_nocturne, options.nocturne, at, labels, "--threads", "1")
-            both, _ = timed(3, by_nocturne, options.nocturne, at, labels)
-            google, deepmind = timed(1, by_surface_distance, at, labels)
-            torch_time, monai = timed(1, by_monai, at, labels)
+            runs = [
+                (by_nocturne, options.nocturne, at, labels, "--threads", "1"),
+                (by_nocturne, options.nocturne, at, labels),
+                (by_surface_distance, at, labels),
+                (by_monai, at, labels),
+            ]
+            times, (ours, _, deepmind, monai) = by_turns(options.rounds, runs)
             for group, theirs, tolerance in (("deepmind", deepmind, 1e-6), ("monai", monai, 1e-4)):
                 wrong, most, count = differences(ours, theirs, group, tolerance)
                 failed += wrong
                 print(f"{kind}: {count} values of {group}: {wrong} differ, by at most {most:.1e}", flush=True)
             pair_count = len(os.listdir(f"{at}/truths"))
-            each = [[1000 * value / pair_count for value in times] for times in (one, both, google, torch_time)]
+            each = [[1000 * value / pair_count for value in pair] for pair in times]
             rows.append(
                 [f"{kind}, {pair_count} pairs, {len(labels)} labels"]
                 + [f"{clock:.2f} / {cpu:.2f}" for clock, cpu in each]
-                + [f"{google[0] / one[0]:.0f}x / {google[1] / one[1]:.0f}x"]
-                + [f"{torch_time[0] / one[0]:.0f}x / {torch_time[1] / one[1]:.0f}x"]
+                + [f"{clock / each[0][0]:.0f}x / {cpu / each[0][1]:.0f}x" for clock, cpu in each[2:]]
             )
     head = ["ms a pair, clock / CPU", "1 thread", "all threads", "surface-distance", "MONAI"]
     head += ["surface-distance takes (of 1 thread)", "MONAI takes"]

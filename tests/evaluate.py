@@ -105,6 +105,22 @@ def csv_(path, table, header):
     assert len(rows) == sum(len(case) for case in found["cases"].values())
 
 
+def resamples(count):
+    """The rows of each of the 1,000 resamples, by splitmix64."""
+    step = numpy.arange(1, count + 1, dtype="u8") * numpy.uint64(0x9E3779B97F4A7C15)
+    z = (numpy.arange(1000, dtype="u8") << numpy.uint64(32))[:, None] + step
+    z = (z ^ z >> numpy.uint64(30)) * numpy.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ z >> numpy.uint64(27)) * numpy.uint64(0x94D049BB133111EB)
+    z = z ^ z >> numpy.uint64(31)
+    return ((z >> numpy.uint64(32)) * numpy.uint64(count) >> numpy.uint64(32)).astype(int)
+
+
+def interval(values):
+    """From rank 25 to rank 974 of the means of the resamples."""
+    ordered = numpy.sort(values[resamples(len(values))].mean(1))
+    return ordered[25], ordered[974]
+
+
 def means(path):
     found = load(path)
     for label, values in found["means"].items():
@@ -117,6 +133,10 @@ def means(path):
             mean = number(flat(values)[name])
             if math.isfinite(mean):
                 assert number(low) <= mean <= number(high), f"{label} {name}: {low} {mean} {high}"
+            all_values = numpy.array([number(flat(case[label])[name]) for case in found["cases"].values()])
+            if numpy.isfinite(all_values).all():
+                ends = interval(all_values)
+                assert is_same(low, ends[0], RATIO) and is_same(high, ends[1], RATIO), f"{label} {name}: {low} {high}"
         # The normal approximation of the same interval.
         dice = numpy.array([number(case[label]["dice"]) for case in found["cases"].values()])
         dice = dice[~numpy.isnan(dice)]

@@ -28,20 +28,34 @@ static void add_boxes(const noc_label_map *map, const bool members[NOC_LABEL_COU
         }
 }
 
-/* 64 voxels from place i on, of which `count` are there. */
-#define TAKE_WORD(c_type)                                                                                    \
-    for (int64_t b = 0; b < count; b++)                                                                      \
-    word |= (uint64_t)members[((const c_type *)map->voxels)[first + b]] << b
+/* Of 8 bytes; most often they are alike. */
+static uint64_t take_eight(const uint8_t *voxels, const bool members[NOC_LABEL_COUNT])
+{
+    uint64_t bytes, bits = 0;
 
+    memcpy(&bytes, voxels, sizeof bytes);
+    if (bytes == 0x0101010101010101 * (uint64_t)voxels[0])
+        return members[voxels[0]] ? 0xff : 0;
+    for (int b = 0; b < 8; b++)
+        bits |= (uint64_t)members[voxels[b]] << b;
+    return bits;
+}
+
+/* 64 voxels from place i on, of which `count` are there. */
 static uint64_t take_word(const noc_label_map *map, const bool members[NOC_LABEL_COUNT], int64_t first,
                           int64_t count)
 {
+    const uint8_t *bytes = (const uint8_t *)map->voxels + first;
     uint64_t word = 0;
+    int64_t b = 0;
 
-    if (map->voxel_bytes == 1)
-        TAKE_WORD(uint8_t);
-    else
-        TAKE_WORD(uint16_t);
+    if (map->voxel_bytes == 2)
+        for (; b < count; b++)
+            word |= (uint64_t)members[((const uint16_t *)map->voxels)[first + b]] << b;
+    for (; b + 8 <= count; b += 8)
+        word |= take_eight(bytes + b, members) << b;
+    for (; b < count; b++)
+        word |= (uint64_t)members[bytes[b]] << b;
     return word;
 }
 

@@ -10,8 +10,7 @@
 typedef struct reading {
     const noc_image *image;
     noc_label_map *map;
-    double *values; /* of a row, like labels */
-    uint16_t *labels;
+    double *values;   /* of a row */
     uint32_t *box_of; /* [NOC_LABEL_COUNT] place in boxes + 1, 0: not seen yet */
 } reading;
 
@@ -46,17 +45,37 @@ static void widen(noc_label_box *box, const int64_t at[3])
     }
 }
 
-/* Run by run. */
-static noc_status note_row(reading *r, const uint16_t *row, int64_t j, int64_t k, noc_error *err)
+static uint16_t label_at(const noc_label_map *map, const void *row, int64_t i)
 {
-    int64_t n = r->map->size[0];
+    return map->voxel_bytes == 1 ? ((const uint8_t *)row)[i] : ((const uint16_t *)row)[i];
+}
 
-    for (int64_t i = 0, end; i < n; i = end) {
-        for (end = i + 1; end < n && row[end] == row[i]; end++)
-            ;
-        if (row[i] == 0)
+/* Bytes are compared by eight as long as they are alike. */
+static int64_t run_end(const noc_label_map *map, const void *row, int64_t i)
+{
+    const uint16_t label = label_at(map, row, i);
+    const uint64_t alike = 0x0101010101010101 * (uint64_t)label;
+    uint64_t eight;
+
+    for (; map->voxel_bytes == 1 && i + 8 <= map->size[0]; i += 8) {
+        memcpy(&eight, (const uint8_t *)row + i, sizeof eight);
+        if (eight != alike)
+            break;
+    }
+    while (i < map->size[0] && label_at(map, row, i) == label)
+        i++;
+    return i;
+}
+
+/* Run by run. */
+static noc_status note_row(reading *r, const void *row, int64_t j, int64_t k, noc_error *err)
+{
+    for (int64_t i = 0, end; i < r->map->size[0]; i = end) {
+        const uint16_t label = label_at(r->map, row, i);
+        end = run_end(r->map, row, i);
+        if (label == 0)
             continue;
-        noc_label_box *box = find_box(r, row[i], err);
+        noc_label_box *box = find_box(r, label, err);
         if (!box)
             return NOC_ENOMEMORY;
         widen(box, (const int64_t[3]){i, j, k});
@@ -95,17 +114,11 @@ static noc_status read_rows(reading *r, noc_error *err)
 
     for (int64_t k = 0; k < size[2]; k++)
         for (int64_t j = 0; status == NOC_OK && j < size[1]; j++, first += ni) {
-            uint16_t *row = r->labels;
-            if (r->map->voxel_bytes == 1) {
-                const uint8_t *stored = (const uint8_t *)r->map->voxels + first;
-                if (is_empty(stored, ni))
-                    continue;
-                for (size_t i = 0; i < ni; i++)
-                    row[i] = stored[i];
-            } else {
-                row = (uint16_t *)r->map->voxels + first;
+            void *row = (uint8_t *)r->map->voxels + first * (size_t)r->map->voxel_bytes;
+            if (r->map->voxel_bytes == 2)
                 status = take_values(r, first, row, err);
-            }
+            else if (is_empty(row, ni))
+                continue;
             if (status == NOC_OK)
                 status = note_row(r, row, j, k, err);
         }
@@ -135,11 +148,9 @@ noc_status noc_label_map_make(noc_image *image, noc_label_map *map, noc_error *e
         map->voxels = noc_alloc(noc_grid_voxels(&image->grid), sizeof(uint16_t), err);
     }
     r.values = map->voxels ? noc_alloc((size_t)map->size[0], sizeof *r.values, err) : NULL;
-    r.labels = r.values ? noc_alloc((size_t)map->size[0], sizeof *r.labels, err) : NULL;
-    r.box_of = r.labels ? noc_alloc_zeroed(NOC_LABEL_COUNT, sizeof *r.box_of, err) : NULL;
+    r.box_of = r.values ? noc_alloc_zeroed(NOC_LABEL_COUNT, sizeof *r.box_of, err) : NULL;
     if (r.box_of)
         status = read_rows(&r, err);
-    free(r.labels);
     free(r.values);
     free(r.box_of);
     if (status != NOC_OK)

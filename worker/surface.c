@@ -8,6 +8,7 @@
 #include "engine/base/memory.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -280,28 +281,35 @@ static noc_status field_create(const cloud *c, const double spacing[3], field *f
     return NOC_OK;
 }
 
-/* Places from i to the nearest bit of a row; -1 without any. */
-static int64_t nearest_bit(const uint64_t *row, int64_t words, int64_t i)
+static inline int64_t smaller_place(int64_t a, int64_t b)
 {
-    int64_t word = i / WORD, before = -1, after = -1;
+    return a < b ? a : b;
+}
+
+/* Places from i to the nearest bit of a row; -1 without any. Words are looked at outwards, as long as a
+ * nearer bit may be there. */
+static inline int64_t nearest_bit(const uint64_t *row, int64_t words, int64_t i)
+{
+    int64_t word = i / WORD, nearest = INT64_MAX;
     uint64_t left = row[word] << (WORD - 1 - i % WORD), right = row[word] >> (i % WORD);
 
     if (left)
-        before = __builtin_clzll(left);
-    if (right)
-        after = __builtin_ctzll(right);
-    for (int64_t w = word - 1; before < 0 && w >= 0; w--)
+        nearest = __builtin_clzll(left);
+    if (right && __builtin_ctzll(right) < nearest)
+        nearest = __builtin_ctzll(right);
+    for (int64_t w = word; w > 0 && i - w * WORD + 1 < nearest;)
+        if (row[--w])
+            nearest = smaller_place(nearest, i - w * WORD - (WORD - 1 - __builtin_clzll(row[w])));
+    for (int64_t w = word + 1; w < words && w * WORD - i < nearest; w++)
         if (row[w])
-            before = i - (w * WORD + WORD - 1 - __builtin_clzll(row[w]));
-    for (int64_t w = word + 1; after < 0 && w < words; w++)
-        if (row[w])
-            after = w * WORD + __builtin_ctzll(row[w]) - i;
-    return before < 0 || (after >= 0 && after < before) ? after : before;
+            nearest = smaller_place(nearest, w * WORD + __builtin_ctzll(row[w]) - i);
+    return nearest == INT64_MAX ? -1 : nearest;
 }
 
 /* Squared distance from place i to the nearest point of row (j,k), which is so many rows away; `beyond`: the
  * share of k. */
-static double row_distance(const field *f, int64_t i, int64_t j, int64_t k, int64_t rows_away, double beyond)
+static inline double row_distance(const field *f, int64_t i, int64_t j, int64_t k, int64_t rows_away,
+                                  double beyond)
 {
     int64_t places = nearest_bit(cloud_row(f->cloud, j, k), f->cloud->words, i);
     double dj = (double)rows_away * f->spacing[1], di = (double)places * f->spacing[0];
@@ -396,11 +404,12 @@ typedef struct sample {
     double mm, weight;
 } sample;
 
-/* Those of one direction, and sums over them. */
+/* Those of one direction, and sums over them. Masks that resemble each other share much of their surfaces:
+ * points on both, 0 mm away, have no sample. */
 typedef struct distances {
     sample *samples;
-    size_t count;
-    double weight, mm_weight, most;
+    size_t count, shared; /* samples; points on both surfaces */
+    double weight, shared_weight, mm_weight, most;
 } distances;
 
 static double middle(double a, double b, double c)
@@ -408,12 +417,14 @@ static double middle(double a, double b, double c)
     return fmax(fmin(a, b), fmin(fmax(a, b), c));
 }
 
-/* The first distance, in ascending order, up to which the weights amount to `wanted`. Exchanges samples. */
-static double select_distance(sample *s, size_t count, double wanted)
+/* The first distance, in ascending order, up to which the weights amount to `wanted`; `below` is that of 0
+ * mm. Exchanges samples. */
+static double select_distance(sample *s, size_t count, double below, double wanted)
 {
-    double below = 0;
     size_t low = 0, high = count;
 
+    if (below >= wanted || count == 0)
+        return 0;
     while (high - low > 1) {
         double pivot = middle(s[low].mm, s[low + (high - low) / 2].mm, s[high - 1].mm), less = 0, equal = 0;
         size_t less_end = low, more_begin = high;
@@ -443,35 +454,48 @@ static double select_distance(sample *s, size_t count, double wanted)
     return s[low].mm;
 }
 
+static bool is_on(const cloud *c, const point *p)
+{
+    return cloud_row(c, p->j, p->k)[p->i / WORD] >> (p->i % WORD) & 1;
+}
+
 /* areas NULL: all of weight 1. */
 static void measure(const cloud *c, field *f, const double areas[256], sample *samples, distances *d)
 {
-    *d = (distances){.samples = samples, .count = c->count};
-    for (size_t p = 0; p < c->count; p++) {
-        sample *s = &samples[p];
-        s->mm = nearest_distance(f, &c->points[p]);
-        s->weight = areas ? areas[c->points[p].code] : 1;
-        d->weight += s->weight;
-        d->mm_weight += s->mm * s->weight;
-        d->most = fmax(d->most, s->mm);
+    double weight = 0;
+
+    *d = (distances){.samples = samples};
+    for (const point *p = c->points; p < c->points + c->count; p++) {
+        sample s = {.weight = areas ? areas[p->code] : 1};
+        if (is_on(f->cloud, p)) {
+            d->shared++;
+            d->shared_weight += s.weight;
+            continue;
+        }
+        s.mm = nearest_distance(f, p);
+        weight += s.weight;
+        d->mm_weight += s.mm * s.weight;
+        d->most = fmax(d->most, s.mm);
+        samples[d->count++] = s;
     }
+    d->weight = d->shared_weight + weight;
 }
 
-/* As numpy.percentile, of samples of weight 1. */
-static double percentile_95(sample *samples, size_t count)
+/* As numpy.percentile, of samples of weight 1 and `shared` points at 0 mm. */
+static double percentile_95(sample *samples, size_t count, size_t shared)
 {
-    double place = 0.95 * (double)(count - 1), whole = floor(place);
-    double low = select_distance(samples, count, whole + 0.5);
+    double place = 0.95 * (double)(count + shared - 1), whole = floor(place);
+    double low = select_distance(samples, count, (double)shared, whole + 0.5);
 
     if (place == whole)
         return low;
-    return low + (place - whole) * (select_distance(samples, count, whole + 1.5) - low);
+    return low + (place - whole) * (select_distance(samples, count, (double)shared, whole + 1.5) - low);
 }
 
 /* Two clouds and the distances of each to the other; samples has room for both. */
 typedef struct opposite {
     cloud clouds[2]; /* truth, prediction */
-    sample *samples; /* owned: the truth's, then the prediction's */
+    sample *samples; /* owned: the truth's, followed by the prediction's */
     distances from[2];
 } opposite;
 
@@ -487,9 +511,8 @@ static void opposite_clear(opposite *o)
 static noc_status measure_both(opposite *o, const double spacing[3], const double areas[256], noc_error *err)
 {
     noc_status status = NOC_OK;
-    size_t count = o->clouds[0].count;
 
-    o->samples = noc_alloc(count + o->clouds[1].count, sizeof *o->samples, err);
+    o->samples = noc_alloc(o->clouds[0].count + o->clouds[1].count, sizeof *o->samples, err);
     if (!o->samples)
         return NOC_ENOMEMORY;
     for (int side = 0; side < 2 && status == NOC_OK; side++) {
@@ -497,7 +520,7 @@ static noc_status measure_both(opposite *o, const double spacing[3], const doubl
         status = field_create(&o->clouds[!side], spacing, &f, err);
         if (status != NOC_OK)
             break;
-        measure(&o->clouds[side], &f, areas, o->samples + (side ? count : 0), &o->from[side]);
+        measure(&o->clouds[side], &f, areas, o->samples + (side ? o->from[0].count : 0), &o->from[side]);
         field_clear(&f);
     }
     return status;
@@ -534,7 +557,17 @@ static double weight_within(const distances *d, double mm)
 
     for (size_t p = 0; p < d->count; p++)
         weight += d->samples[p].mm <= mm ? d->samples[p].weight : 0;
-    return weight;
+    return d->shared_weight + weight;
+}
+
+static size_t points_of(const distances *d)
+{
+    return d->count + d->shared;
+}
+
+static double weighted_95(const distances *d)
+{
+    return select_distance(d->samples, d->count, d->shared_weight, 0.95 * d->weight);
 }
 
 static void weigh_corners(const opposite *o, const double *tolerances, int count, noc_surface *out)
@@ -550,28 +583,27 @@ static void weigh_corners(const opposite *o, const double *tolerances, int count
             ratio(weight_within(truth, tolerances[t]) + weight_within(prediction, tolerances[t]),
                   truth->weight + prediction->weight);
     out->deepmind.hd95 = out->deepmind.hd100 = INFINITY;
-    if (truth->count == 0 || prediction->count == 0)
+    if (points_of(truth) == 0 || points_of(prediction) == 0)
         return;
     out->deepmind.hd100 = fmax(truth->most, prediction->most);
-    out->deepmind.hd95 =
-        fmax(select_distance(truth->samples, truth->count, 0.95 * truth->weight),
-             select_distance(prediction->samples, prediction->count, 0.95 * prediction->weight));
+    out->deepmind.hd95 = fmax(weighted_95(truth), weighted_95(prediction));
 }
 
 static void weigh_edges(const opposite *o, noc_surface *out)
 {
     const distances *truth = &o->from[0], *prediction = &o->from[1];
-    size_t points = truth->count + prediction->count;
+    size_t points = points_of(truth) + points_of(prediction);
 
     out->monai.hd95 = out->medpy_hd95 = NAN;
     out->monai.hd100 = out->monai.assd = points > 0 ? INFINITY : NAN;
-    if (truth->count == 0 || prediction->count == 0)
+    if (points_of(truth) == 0 || points_of(prediction) == 0)
         return;
     out->monai.hd100 = fmax(truth->most, prediction->most);
     out->monai.assd = (truth->mm_weight + prediction->mm_weight) / (double)points;
-    out->monai.hd95 = fmax(percentile_95(truth->samples, truth->count),
-                           percentile_95(prediction->samples, prediction->count));
-    out->medpy_hd95 = percentile_95(o->samples, points);
+    out->monai.hd95 = fmax(percentile_95(truth->samples, truth->count, truth->shared),
+                           percentile_95(prediction->samples, prediction->count, prediction->shared));
+    out->medpy_hd95 =
+        percentile_95(o->samples, truth->count + prediction->count, truth->shared + prediction->shared);
 }
 
 noc_status noc_surface_measure(const noc_bits *truth, const noc_bits *prediction, const double spacing_mm[3],
