@@ -491,7 +491,7 @@ static void read_label(reader *r, const noc_yaml_node *map)
 static void read_labels(reader *r, const noc_yaml_node *map)
 {
     noc_manifest *m = r->manifest;
-    check_keys(r, map, "output (of kind labels)", KEYS("kind", "labels"));
+    check_keys(r, map, "output (of kind labels)", KEYS("kind", "labels", "keep_largest"));
     const noc_yaml_node *node = require(r, map, "labels");
     if (r->status == NOC_OK && m->network.num_classes < 2) {
         COMPLAIN(r, noc_yaml_find(map, "kind"), "output.kind: labels needs network.num_classes of 2 or more");
@@ -566,7 +566,8 @@ static void read_paint(reader *r, const noc_yaml_node *map)
 static void read_regions(reader *r, const noc_yaml_node *map)
 {
     noc_manifest *m = r->manifest;
-    check_keys(r, map, "output (of kind regions)", KEYS("kind", "threshold", "regions", "paint"));
+    check_keys(r, map, "output (of kind regions)",
+               KEYS("kind", "threshold", "regions", "paint", "keep_largest"));
     read_number(r, map, "threshold", 0, 1, &m->threshold);
     if (r->status == NOC_OK && (m->threshold <= 0 || m->threshold >= 1))
         COMPLAIN(r, noc_yaml_find(map, "threshold"), "output.threshold must be between 0 and 1");
@@ -585,22 +586,6 @@ static void read_regions(reader *r, const noc_yaml_node *map)
         read_paint(r, noc_yaml_item(paint, i));
 }
 
-static void read_output(reader *r, const noc_yaml_node *root)
-{
-    int kind = 0;
-    r->section = "";
-    const noc_yaml_node *map = require(r, root, "output");
-    check_keys(r, map, "output", KEYS("kind", "labels", "threshold", "regions", "paint"));
-    r->section = "output.";
-    require(r, map, "kind");
-    read_choice(r, map, "kind", KEYS("labels", "regions"), &kind);
-    r->manifest->output = kind == 0 ? NOC_OUTPUT_LABELS : NOC_OUTPUT_REGIONS;
-    if (kind == 0)
-        read_labels(r, map);
-    else
-        read_regions(r, map);
-}
-
 /* Its place among the classes; -1: there is none of that name. */
 static int find_class(const noc_manifest *m, const char *name)
 {
@@ -610,16 +595,71 @@ static int find_class(const noc_manifest *m, const char *name)
     return find_region(m, name);
 }
 
-static void read_rule_class(reader *r, const noc_yaml_node *map, noc_rule *rule)
+static int read_class(reader *r, const noc_yaml_node *node, const char *key)
 {
     char *name = NULL;
-    read_text_node(r, require(r, map, "label"), "label", &name);
+    int class = -1;
+    read_text_node(r, node, key, &name);
     if (r->status == NOC_OK) {
-        rule->class = find_class(r->manifest, name);
-        if (rule->class < 0)
-            COMPLAIN(r, noc_yaml_find(map, "label"), "plausible.label: there is no label or region %s", name);
+        class = find_class(r->manifest, name);
+        if (class < 0)
+            COMPLAIN(r, node, "%s%s: there is no label or region %s", r->section, key, name);
     }
     free(name);
+    return class;
+}
+
+/* Is a a region around b, as far as numbers of labels can tell, or else listed before it? */
+static bool is_outer(const noc_manifest *m, int a, int b)
+{
+    int around = m->regions[a].truth_label_count - m->regions[b].truth_label_count;
+    return m->output == NOC_OUTPUT_REGIONS && around != 0 ? around > 0 : a < b;
+}
+
+/* Kept in an order that says nothing of the list's. */
+static void add_keep_largest(reader *r, const noc_yaml_node *item)
+{
+    noc_manifest *m = r->manifest;
+    int class = read_class(r, item, "keep_largest"), at = m->keep_count;
+    for (int i = 0; i < m->keep_count && r->status == NOC_OK; i++)
+        if (m->keep_largest[i] == class)
+            COMPLAIN(r, item, "output.keep_largest names one label or region twice");
+    for (; at > 0 && r->status == NOC_OK && is_outer(m, class, m->keep_largest[at - 1]); at--)
+        m->keep_largest[at] = m->keep_largest[at - 1];
+    m->keep_largest[at] = class;
+    m->keep_count++;
+}
+
+static void read_keep_largest(reader *r, const noc_yaml_node *map)
+{
+    noc_manifest *m = r->manifest;
+    const noc_yaml_node *node = find(r, map, "keep_largest");
+    size_t count = count_items(r, node, "keep_largest", 1, (size_t)m->network.num_classes);
+    if (count == 0)
+        return;
+    m->keep_largest = noc_alloc(count, sizeof *m->keep_largest, r->err);
+    if (!m->keep_largest)
+        r->status = NOC_ENOMEMORY;
+    for (size_t i = 0; i < count && r->status == NOC_OK; i++)
+        add_keep_largest(r, noc_yaml_item(node, i));
+}
+
+static void read_output(reader *r, const noc_yaml_node *root)
+{
+    int kind = 0;
+    r->section = "";
+    const noc_yaml_node *map = require(r, root, "output");
+    check_keys(r, map, "output", KEYS("kind", "labels", "threshold", "regions", "paint", "keep_largest"));
+    r->section = "output.";
+    require(r, map, "kind");
+    read_choice(r, map, "kind", KEYS("labels", "regions"), &kind);
+    r->manifest->output = kind == 0 ? NOC_OUTPUT_LABELS : NOC_OUTPUT_REGIONS;
+    if (kind == 0)
+        read_labels(r, map);
+    else
+        read_regions(r, map);
+    r->section = "output.";
+    read_keep_largest(r, map);
 }
 
 static void read_volumes(reader *r, const noc_yaml_node *node, double volume_ml[2])
@@ -652,7 +692,7 @@ static void read_rule(reader *r, const noc_yaml_node *map)
     int presence = -1;
     *rule = (noc_rule){.volume_ml = {0, DBL_MAX}};
     check_keys(r, map, "plausible", KEYS("label", "volume_ml", "components", "present"));
-    read_rule_class(r, map, rule);
+    rule->class = read_class(r, require(r, map, "label"), "label");
     read_volumes(r, find(r, map, "volume_ml"), rule->volume_ml);
     read_components(r, find(r, map, "components"), rule);
     read_choice(r, map, "present", KEYS("true", "false"), &presence);
@@ -831,6 +871,7 @@ void noc_manifest_free(noc_manifest *manifest)
     for (int i = 0; manifest->labels && i < manifest->network.num_classes - 1; i++)
         free(manifest->labels[i].name);
     free(manifest->labels);
+    free(manifest->keep_largest);
     free(manifest->rules);
     free(manifest->path);
     free(manifest->name);

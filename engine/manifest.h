@@ -102,6 +102,8 @@ typedef struct noc_manifest {
     int region_count;
     noc_paint paints[NOC_MAX_REGIONS];
     int paint_count;
+    int *keep_largest; /* indexes of labels or regions with one component; those around others first */
+    int keep_count;
     noc_rule *rules; /* `plausible` */
     int rule_count;
 } noc_manifest;

@@ -74,6 +74,8 @@ static void add_output(noc_text *text, const noc_manifest *manifest)
     }
     for (int i = 0; i < manifest->paint_count; i++)
         noc_text_add(text, "paint %d %d\n", manifest->paints[i].region, manifest->paints[i].label);
+    if (manifest->keep_count > 0)
+        add_ints(text, "keep_largest", manifest->keep_largest, manifest->keep_count);
 }
 
 /* One text for one meaning, whatever the manifest's layout and its name; it ends with the weights' bytes by

@@ -261,6 +261,28 @@ START_TEST(rules_of_plausibility)
 }
 END_TEST
 
+/* By its names and those that are kept, in their order. */
+static void check_kept(bool is_regions, const char *list, int count, const int *classes)
+{
+    char kind[200];
+    snprintf(kind, sizeof(kind), "  kind: %s\n  keep_largest: %s", is_regions ? "regions" : "labels", list);
+    write_manifest(is_regions, 24, kind);
+    noc_manifest *m = load(path);
+    ck_assert_int_eq(m->keep_count, count);
+    ck_assert_mem_eq(m->keep_largest, classes, (size_t)count * sizeof *classes);
+    noc_manifest_free(m);
+}
+
+START_TEST(the_largest_are_kept_from_outer_to_inner)
+{
+    check_kept(false, "[a]", 1, (const int[]){1});
+    check_kept(false, "[a, b]", 2, (const int[]){0, 1});
+    check_kept(true, "[ET, TC]", 2, (const int[]){0, 2});
+    check_kept(true, "[ET, TC, WT]", 3, (const int[]){1, 0, 2});
+    check_kept(true, "[WT, ET, TC]", 3, (const int[]){1, 0, 2});
+}
+END_TEST
+
 START_TEST(the_hash_is_kept_in_lower_case)
 {
     write_manifest(
@@ -466,6 +488,14 @@ static const struct {
      "plausible.components must be an integer from 0"},
     {false, 2, "name: x\nplausible: [{label: a, components: [-1, 1]}]", 3,
      "plausible.components must be an integer from 0"},
+    {false, 24, "  kind: labels\n  keep_largest: a", 25, "output.keep_largest must be a list"},
+    {false, 24, "  kind: labels\n  keep_largest: []", 25, "output.keep_largest must have 1 to 3"},
+    {false, 24, "  kind: labels\n  keep_largest: [a, WT]", 25,
+     "output.keep_largest: there is no label or region WT"},
+    {true, 24, "  kind: regions\n  keep_largest: [a]", 25, "no label or region a"},
+    {true, 24, "  kind: regions\n  keep_largest: [[WT]]", 25, "output.keep_largest must be text"},
+    {true, 24, "  kind: regions\n  keep_largest: [WT, ET, WT]", 25,
+     "output.keep_largest names one label or region twice"},
 };
 
 START_TEST(complaints)
@@ -531,6 +561,7 @@ static Suite *manifest_suite(void)
     tcase_add_test(manifests, other_good_ones);
     tcase_add_test(manifests, folds_and_flips);
     tcase_add_test(manifests, rules_of_plausibility);
+    tcase_add_test(manifests, the_largest_are_kept_from_outer_to_inner);
     tcase_add_test(manifests, the_hash_is_kept_in_lower_case);
     tcase_add_loop_test(manifests, complaints, 0, (int)(sizeof(bad) / sizeof(bad[0])));
     tcase_add_test(manifests, no_manifest);

@@ -47,7 +47,11 @@ static const char manifest_format[] = "format: nocturne-model/1\n"
                                       "  attention_scale: %s\n"
                                       "input: {channels: [x], prepare: [%s]}\n"
                                       "window: {size: [16, 16, 16]%s}\n"
-                                      "output: {kind: labels, labels: [{index: 1, name: %s}]}\n";
+                                      "output:\n"
+                                      "  kind: labels\n"
+                                      "  labels:\n"
+                                      "  - index: 1\n"
+                                      "    name: %s\n";
 
 static char folder[256], manifest_path[300], weights_path[300], second_path[300];
 static const char *files = "w.safetensors", *mirror = "";
@@ -396,6 +400,9 @@ START_TEST(identity_is_what_decides_the_masks)
     identity(other);
     ck_assert_str_ne(first, other);
     write_manifest("m", "", "head_dim", "", "two");
+    identity(other);
+    ck_assert_str_ne(first, other);
+    write_manifest("m", "", "head_dim", "", "one\n  keep_largest: [one]");
     identity(other);
     ck_assert_str_ne(first, other);
     write_manifest("m", "", "head_dim", "", "one");

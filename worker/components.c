@@ -217,8 +217,11 @@ static noc_status find_components(counter *c, const int64_t size[3], noc_error *
 noc_status noc_components_count(const void *voxels, int voxel_bytes, const int64_t size[3], uint32_t bits,
                                 uint32_t wanted, int64_t *count, noc_error *err)
 {
-    counter c = {
-        .voxels = (void *)voxels, .voxel_bytes = voxel_bytes, .width = size[0], .bits = bits, .wanted = wanted};
+    counter c = {.voxels = (void *)voxels,
+                 .voxel_bytes = voxel_bytes,
+                 .width = size[0],
+                 .bits = bits,
+                 .wanted = wanted};
     noc_status status = find_components(&c, size, err);
 
     if (status == NOC_OK)

@@ -1,8 +1,10 @@
-/* From what the engine left to an outcome: paint, score, look whether it is plausible, hash. */
+/* From what the engine left to an outcome: keep the largest components, paint, score, look whether it is
+ * plausible, hash. */
 #include "engine/base/clock.h"
 #include "engine/base/memory.h"
 #include "engine/base/sha256.h"
 #include "worker/job.h"
+#include "worker/largest.h"
 #include "worker/plausibility.h"
 #include "worker/score.h"
 
@@ -14,11 +16,14 @@ static noc_status take_voxels(noc_job *job, const noc_manifest *manifest, size_t
         o->mask = job->result.voxels;
         o->mask_bytes = job->result.element_bytes;
         job->result.voxels = NULL;
-        return NOC_OK;
+        return noc_largest_keep(manifest, o, err);
     }
     o->regions = job->result.voxels;
     o->region_bytes = job->result.element_bytes;
     job->result.voxels = NULL;
+    noc_status status = noc_largest_keep(manifest, o, err);
+    if (status != NOC_OK)
+        return status;
     o->mask = noc_alloc(voxels, 1, err);
     if (!o->mask)
         return NOC_ENOMEMORY;

@@ -11,6 +11,7 @@
 #include "engine/volume/nifti.h"
 #include "engine/volume/orientation.h"
 #include "worker/job.h"
+#include "worker/largest.h"
 #include "worker/plausibility.h"
 #include "worker/score.h"
 
@@ -106,6 +107,14 @@ static size_t result_bytes(const noc_manifest *manifest)
     return manifest->network.num_classes > 256 ? 2 : 1;
 }
 
+/* Beside the result, while it becomes an outcome. */
+static size_t finishing_bytes(const noc_manifest *manifest, const int64_t size[3])
+{
+    size_t largest = noc_largest_bytes(manifest, size), plausibility = noc_plausibility_bytes(manifest, size);
+
+    return largest > plausibility ? largest : plausibility;
+}
+
 static size_t mib(size_t bytes)
 {
     return bytes / 1048576 + (bytes % 1048576 > 0);
@@ -144,8 +153,8 @@ noc_status noc_job_estimate(noc_job *job, const noc_job_rules *rules, size_t *by
     if (status != NOC_OK)
         return status;
     all = result_bytes(rules->manifest);
-    job->bytes_when_segmented = noc_size_sum(noc_size_sum(n.voxels * all, n.truth),
-                                             noc_plausibility_bytes(rules->manifest, n.grid.size));
+    job->bytes_when_segmented =
+        noc_size_sum(noc_size_sum(n.voxels * all, n.truth), finishing_bytes(rules->manifest, n.grid.size));
     job->bytes_when_finished = n.voxels * all * 2; /* and a copy on its way to a writer */
     size_t most = noc_size_sum(noc_size_sum(n.stored, n.truth), n.raw);
     size_t preparing = noc_size_sum(n.prepare.most, n.truth);
