@@ -668,6 +668,22 @@ START_TEST(what_cannot_be_cut_is_too_large)
 }
 END_TEST
 
+/* It fits in tiles, but what is told apart when it is segmented has no room. */
+START_TEST(looking_for_the_largest_component_takes_room)
+{
+    static int kept[] = {0};
+
+    for (engine.manifest.keep_count = 0; engine.manifest.keep_count < 2; engine.manifest.keep_count++) {
+        const noc_status expected[1] = {engine.manifest.keep_count > 0 ? NOC_ETOOLARGE : NOC_OK};
+        noc_worker *worker = create_with((noc_worker_options){.memory = noc_memory_resident() + 14 * mib});
+        engine.manifest.keep_largest = kept;
+        submit(worker, 0, FINE, large());
+        take_and_free(worker, 1, expected);
+        noc_worker_free(worker);
+    }
+}
+END_TEST
+
 START_TEST(outcomes_count_until_they_are_freed)
 {
     noc_outcome *outcomes[2];
@@ -788,6 +804,7 @@ int main(void)
     tcase_add_test(tests, studies_wait_until_they_fit);
     tcase_add_test(tests, a_study_that_needs_tiles_runs_alone);
     tcase_add_test(tests, what_cannot_be_cut_is_too_large);
+    tcase_add_test(tests, looking_for_the_largest_component_takes_room);
     tcase_add_test(tests, outcomes_count_until_they_are_freed);
     tcase_add_test(tests, the_admission_lets_in_what_fits);
     tcase_add_test(tests, the_admission_can_be_cancelled);
