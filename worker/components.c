@@ -135,6 +135,7 @@ static void join_rows(counter *c, size_t a, size_t a_end, size_t b, size_t b_end
 {
     while (a < a_end && b < b_end) {
         const run *of_a = &c->runs[a], *of_b = &c->runs[b];
+        /* NOLINTNEXTLINE: runs from a to a_end were added, so there are runs */
         if (of_a->first <= of_b->end && of_b->first <= of_a->end)
             join(c, a, b);
         if (of_a->end < of_b->end)
