@@ -29,6 +29,8 @@ typedef struct noc_evaluate {
     const noc_settings *settings;
     noc_result_folder folder; /* --stored */
     noc_tolerances tolerances;
+    noc_lesion_rules lesion_rules;
+    const noc_lesion_rules *lesions; /* those; NULL: not asked for */
     noc_class *labels; /* owned; of --labels or, once all cases were scored, found in any file */
     int label_count;
     noc_class *regions; /* owned; of --regions */
@@ -37,7 +39,7 @@ typedef struct noc_evaluate {
     noc_case_list list;
 } noc_evaluate;
 
-/* --labels, --regions and --tolerance. NOC_EUSAGE. */
+/* --labels, --regions, --tolerance and --lesion-wise. NOC_EUSAGE. */
 noc_status noc_evaluate_classes(noc_evaluate *all, noc_error *err);
 
 /* With --stored: the labels or regions of a study's stored metrics. */

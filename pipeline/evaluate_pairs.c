@@ -1,4 +1,4 @@
-/* Pairs of files by their names, and what --labels, --regions and --tolerance say. */
+/* Pairs of files by their names, and what --labels, --regions, --tolerance and --lesion-wise say. */
 #include "pipeline/evaluate.h"
 
 #include "engine/base/file.h"
@@ -84,11 +84,32 @@ static noc_status read_tolerances(const char *text, noc_tolerances *tolerances, 
     return NOC_OK;
 }
 
+/* Steps of dilation, 1 mm each in the challenges' scans, and volumes. */
+static void choose_lesion_rules(noc_evaluate *all)
+{
+    static const struct {
+        const char *challenge;
+        noc_lesion_rules rules;
+    } known[] = {{"gli", {3, 50, 0}},
+                 {"ssa", {3, 50, 0}},
+                 {"ped", {3, 50, 0}},
+                 {"men", {1, 50, 0}},
+                 {"met", {1, 2, 0}}};
+
+    for (size_t n = 0; n < sizeof known / sizeof known[0]; n++)
+        if (strcmp(all->settings->lesion_wise, known[n].challenge) == 0) {
+            all->lesion_rules = known[n].rules;
+            all->lesion_rules.penalty_mm = all->settings->penalty_mm;
+            all->lesions = &all->lesion_rules;
+        }
+}
+
 noc_status noc_evaluate_classes(noc_evaluate *all, noc_error *err)
 {
     const noc_settings *s = all->settings;
     noc_status status = read_tolerances(s->tolerance, &all->tolerances, err);
 
+    choose_lesion_rules(all);
     all->has_labels = s->labels != NULL;
     if (status == NOC_OK && s->labels)
         status = read_classes(s->labels, "labels", &all->labels, &all->label_count, err);

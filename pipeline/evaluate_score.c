@@ -12,8 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes a voxel of a case holds at most, its images aside: two maps, bits, nearest rows. */
-enum { VOXEL_BYTES = 8 };
+/* Bytes a voxel of a case holds at most, its images aside: two maps, bits, nearest rows; and for lesions the
+ * parts of two masks, of which every eighth voxel may be one. */
+enum { VOXEL_BYTES = 8, LESION_BYTES = 28 };
 
 typedef struct scoring {
     noc_evaluate *all;
@@ -46,7 +47,7 @@ static noc_status read_file(scoring *s, const char *path, side *out, noc_error *
     if (status != NOC_OK)
         return status;
     out->grid = image.grid;
-    if (noc_grid_voxels(&image.grid) > s->memory / VOXEL_BYTES)
+    if (noc_grid_voxels(&image.grid) > s->memory / (VOXEL_BYTES + (s->all->lesions ? LESION_BYTES : 0)))
         status = noc_fail(err, NOC_ETOOLARGE,
                           "%zu voxels are too many for %zu bytes a thread: fewer --threads, "
                           "more --memory",
@@ -108,7 +109,7 @@ static noc_status score_class(scoring *s, noc_case *c, const noc_class *class, c
     if (!prediction->has_bits)
         scored.bit = -1;
     return noc_class_evaluate(&scored, &prediction->map, &truth->map, truth->grid.spacing_mm,
-                              &s->all->tolerances, &grown[c->score_count++], err);
+                              &s->all->tolerances, s->all->lesions, &grown[c->score_count++], err);
 }
 
 static noc_class class_of_label(int label)
@@ -237,8 +238,8 @@ static noc_status complete_case(const noc_evaluate *all, noc_case *c, noc_error 
 
     if (c->score_count == classes)
         return NOC_OK;
-    noc_status status =
-        noc_class_evaluate(&any, &nothing, &nothing, c->spacing_mm, &all->tolerances, &empty, err);
+    noc_status status = noc_class_evaluate(&any, &nothing, &nothing, c->spacing_mm, &all->tolerances,
+                                           all->lesions, &empty, err);
     if (status != NOC_OK)
         return status;
     noc_evaluation *complete = noc_alloc((size_t)classes, sizeof *complete, err);

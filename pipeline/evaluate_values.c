@@ -18,7 +18,7 @@ enum {
     COUNTS = 4,
     HD95 = COUNTS + NOC_RATIO_COUNT,
     SURFACE_DICE = HD95 + 2,
-    VALUES = SURFACE_DICE + NOC_TOLERANCES + 10 /* at most */
+    VALUES = SURFACE_DICE + NOC_TOLERANCES + 15 /* at most */
 };
 
 enum { NAME = 40, RESAMPLES = 1000 };
@@ -53,6 +53,7 @@ static void fill_names(noc_values *v)
     static const char *const counts[COUNTS] = {"tp", "fp", "fn", "tn"};
     static const char *const areas[] = {"asd_truth_to_prediction", "asd_prediction_to_truth", "truth_mm2",
                                         "prediction_mm2"};
+    static const char *const lesions[] = {"dice", "hd95", "tp", "fp", "fn"};
     char name[NAME];
 
     for (int i = 0; i < COUNTS; i++)
@@ -73,6 +74,8 @@ static void fill_names(noc_values *v)
     add_name(v, "", "medpy_hd95");
     add_name(v, "brats", "dice");
     add_name(v, "brats", "hd95");
+    for (size_t i = 0; v->all->lesions && i < sizeof lesions / sizeof lesions[0]; i++)
+        add_name(v, "lesion_wise", lesions[i]);
 }
 
 /* In the order of the names. */
@@ -100,6 +103,11 @@ static void fill_values(const noc_evaluate *all, const noc_evaluation *e, double
     out[HD95 + 1] = s->deepmind.hd100;
     memcpy(out + SURFACE_DICE, s->deepmind.surface_dice, tolerances * sizeof *out);
     memcpy(out + SURFACE_DICE + tolerances, rest, sizeof rest);
+    if (all->lesions) {
+        const noc_lesion_scores *l = &e->lesions;
+        const double scores[] = {l->dice, l->hd95, (double)l->tp, (double)l->fp, (double)l->fn};
+        memcpy(out + SURFACE_DICE + tolerances + sizeof rest / sizeof rest[0], scores, sizeof scores);
+    }
     if (strcmp(all->settings->convention, "brats") != 0)
         return;
     for (size_t i = 0; i < tolerances; i++)

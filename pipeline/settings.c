@@ -160,6 +160,8 @@ static const setting settings_table[] = {
      "penalty"},
     {"penalty", 0, "penalty_mm", NUMBER, AT(penalty_mm), 0, 1e9, NULL, "374", "mm", EVALUATE,
      "HD95 by BraTS where just one mask is empty (373.12866 before 2023)"},
+    {"lesion-wise", 0, "lesion_wise", TEXT, AT(lesion_wise), 0, 0, "none|gli|ssa|ped|men|met", "none", "",
+     EVALUATE, "also Dice and HD95 a lesion, by the rules of this challenge of BraTS 2023"},
     {"summary", 0, NULL, TEXT, AT(summary), 0, 0, NULL, "", "FILE", EVALUATE,
      "write nnU-Net's summary.json there"},
     {"stored", 0, NULL, FLAG, AT(stored), 0, 0, NULL, "false", "", EVALUATE,

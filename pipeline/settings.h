@@ -48,6 +48,7 @@ typedef struct noc_settings {
     const char *labels, *regions, *tolerance, *summary; /* as given; NULL: all, none, -, none */
     const char *convention;                             /* "nnunet", "brats" */
     double penalty_mm;                                  /* 374 */
+    const char *lesion_wise;                            /* "none", or a challenge of BraTS */
     bool stored;
     /* what is left after the flags */
     char **arguments;

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""nocturne evaluate beside surface-distance and MONAI: the same values, and how long each takes, reading included.
+"""nocturne evaluate beside surface-distance and MONAI: the same values, and how long each takes, reading included. The scores of lesions
+are those of their definition.
 
 check_metrics.py --nocturne PROGRAM [--tables FOLDER] [--pairs N] [--rounds N] TRUTHS
 
@@ -105,6 +106,43 @@ def by_monai(folder, labels):
     return out
 
 
+def lesion_scores(truth, mask, spacing, steps=3, volume=50, penalty=374.0):
+    """BraTS-GLI 2023, step by step as its organisers describe it."""
+    near, touching = ndimage.generate_binary_structure(3, 2), numpy.ones((3, 3, 3))
+    lesions = ndimage.label(ndimage.binary_dilation(truth, near, steps), touching)[0] * truth
+    parts, part_count = ndimage.label(mask, touching)
+    matched, scores = set(), []
+    for lesion in (lesions == n for n in numpy.unique(lesions) if n):
+        own = set(numpy.unique(parts[ndimage.binary_dilation(lesion, near, steps)])) - {0}
+        matched |= own
+        if numpy.count_nonzero(lesion) * math.prod(spacing) <= volume:
+            continue
+        if not own:
+            scores.append((0, penalty, False))
+            continue
+        found = numpy.isin(parts, list(own))
+        distances = surface_distance.compute_surface_distances(lesion, found, spacing)
+        dice = 2 * numpy.count_nonzero(lesion & found) / (numpy.count_nonzero(lesion) + numpy.count_nonzero(found))
+        scores.append((dice, surface_distance.compute_robust_hausdorff(distances, 95), True))
+    false = part_count - len(matched)
+    count = len(scores) + false
+    return {
+        "dice": sum(s[0] for s in scores) / count if count else 1,
+        "hd95": (sum(s[1] for s in scores) + penalty * false) / count if count else 0,
+        "tp": sum(s[2] for s in scores),
+        "fp": false,
+        "fn": sum(not s[2] for s in scores),
+    }
+
+
+def by_lesions(folder, labels):
+    return {
+        (name, label): lesion_scores(truth == label, mask == label, spacing)
+        for name, truth, mask, spacing in pairs(folder)
+        for label in labels
+    }
+
+
 def by_nocturne(program, folder, labels, *flags):
     command = [program, "evaluate", f"{folder}/masks", f"{folder}/truths", "--json", *flags]
     cases = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["cases"]
@@ -170,9 +208,10 @@ def main():
                 (by_surface_distance, at, labels),
                 (by_monai, at, labels),
             ]
-            times, (ours, _, deepmind, monai) = by_turns(options.rounds, runs)
-            for group, theirs, tolerance in (("deepmind", deepmind, 1e-6), ("monai", monai, 1e-4)):
-                wrong, most, count = differences(ours, theirs, group, tolerance)
+            times, (_, _, deepmind, monai) = by_turns(options.rounds, runs)
+            lesions = by_nocturne(options.nocturne, at, labels, "--lesion-wise", "gli"), by_lesions(at, labels)
+            for group, theirs, tolerance in (("deepmind", deepmind, 1e-6), ("monai", monai, 1e-4), ("lesion_wise", lesions[1], 1e-6)):
+                wrong, most, count = differences(lesions[0], theirs, group, tolerance)
                 failed += wrong
                 print(f"{kind}: {count} values of {group}: {wrong} differ, by at most {most:.1e}", flush=True)
             pair_count = len(os.listdir(f"{at}/truths"))

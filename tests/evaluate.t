@@ -40,6 +40,18 @@ ok "... and no other" "$PYTHON" -c 'import json, sys
 for case in json.load(open("out"))["cases"].values():
     assert list(case) == ["2"], case
     assert [n for n in case["2"]["deepmind"] if n[:7] == "surface"] == ["surface_dice_0.5mm", "surface_dice_3mm"]'
+exits "a lesion at a time" 0 evaluate masks truths --regions 1+2 --json --lesion-wise men
+ok "... adds scores, where all is one lesion those of the masks" "$PYTHON" -c 'import json
+plain, found = (json.load(open(name))["cases"] for name in ("plain.json", "out"))
+alone = 0
+for name, case in found.items():
+    for label, values in case.items():
+        lesions = values.pop("lesion_wise")
+        if (lesions["tp"], lesions["fp"], lesions["fn"]) == (1, 0, 0):
+            alone += 1
+            assert lesions["hd95"] == values["deepmind"]["hd95"], (name, label, lesions)
+            assert abs(lesions["dice"] - values["dice"]) < 1e-12, (name, label, lesions)
+assert found == plain and 0 < alone < 3 * len(found), alone'
 exits "two files" 0 evaluate "$metrics/erode_prediction.nii.gz" "$metrics/erode_truth.nii.gz" --json
 ok "... are one case" "$PYTHON" -c 'import json
 assert json.load(open("out"))["cases"] == {"erode_prediction": {label: values for label, values in
@@ -81,7 +93,7 @@ exits "an empty folder" 65 evaluate masks nothing
 says "... is named" "nothing: no NIfTI file" err
 exits "no name matches" 66 evaluate masks truths --only 'x*'
 for wrong in "--labels 0" "--labels 1+2" "--labels 1,1" "--labels 70000" "--labels 1,," "--regions 1" "--regions 1++2" \
-    "--tolerance -1" "--tolerance 1,2,3,4,5,6,7,8,9" "--convention other" "--json --csv" "--stored"; do
+    "--tolerance -1" "--tolerance 1,2,3,4,5,6,7,8,9" "--convention other" "--lesion-wise other" "--json --csv" "--stored"; do
     # shellcheck disable=SC2086
     exits "refused: $wrong" 64 evaluate masks truths $wrong
 done

@@ -101,9 +101,9 @@ START_TEST(reference_pairs_give_the_reference_numbers)
         read_map(name, "prediction", &prediction, spacing_mm);
         read_map(name, "truth", &truth, spacing_mm);
         for (int c = 0; c < 3; c++) {
-            ck_assert_int_eq(
-                noc_class_evaluate(&classes[c], &prediction, &truth, spacing_mm, &one_and_two, &e, NULL),
-                NOC_OK);
+            ck_assert_int_eq(noc_class_evaluate(&classes[c], &prediction, &truth, spacing_mm, &one_and_two,
+                                                NULL, &e, NULL),
+                             NOC_OK);
             if (e.metric.tp > 0 && e.metric.fp + e.metric.fn == 0)
                 ck_assert(e.surface.deepmind.surface_dice[0] == 1);
             check_evaluation(&e, json_object_get(json_object_get(pair, "classes"), classes[c].label));
@@ -290,6 +290,140 @@ START_TEST(masks_far_from_each_other)
 }
 END_TEST
 
+/* ---- lesions ---- */
+
+typedef struct lesion_case {
+    const char *name;
+    noc_lesion_rules rules;
+    int64_t truth[3][6], prediction[3][6]; /* boxes, low and high: the voxels from low to before high */
+    double dice, hd95;                     /* hd95 < 0: that of the whole masks */
+    int tp, fp, fn;
+} lesion_case;
+
+static const lesion_case lesion_cases[] = {
+    {"nothing", {3, 0, 374}, {{0}}, {{0}}, 1, 0, 0, 0, 0},
+    {"parts so near are one",
+     {2, 0, 374},
+     {{0, 2, 2, 2, 4, 4}, {6, 2, 2, 8, 4, 4}},
+     {{0, 2, 2, 2, 4, 4}},
+     2 / 3.,
+     -1,
+     1,
+     0,
+     0},
+    {"not farther ones",
+     {2, 0, 374},
+     {{0, 2, 2, 2, 4, 4}, {7, 2, 2, 9, 4, 4}},
+     {{0, 2, 2, 2, 4, 4}},
+     0.5,
+     187,
+     1,
+     0,
+     1},
+    {"neither found", {2, 0, 100}, {{0, 2, 2, 2, 4, 4}, {7, 2, 2, 9, 4, 4}}, {{0}}, 0, 100, 0, 0, 2},
+    {"what is none",
+     {2, 0, 374},
+     {{0, 2, 2, 2, 4, 4}},
+     {{0, 2, 2, 2, 4, 4}, {7, 2, 2, 8, 3, 3}},
+     0.5,
+     187,
+     1,
+     1,
+     0},
+    {"only what is none", {2, 0, 50}, {{0}}, {{0, 2, 2, 2, 4, 4}, {7, 2, 2, 8, 3, 3}}, 0, 50, 0, 2, 0},
+    {"a small one is left out with its prediction",
+     {1, 8, 374},
+     {{0, 0, 0, 3, 3, 3}, {7, 2, 2, 9, 4, 4}},
+     {{0, 0, 0, 3, 3, 3}, {7, 2, 2, 8, 4, 4}},
+     1,
+     0,
+     1,
+     0,
+     0},
+    {"a larger one is not",
+     {1, 7.9, 374},
+     {{0, 0, 0, 3, 3, 3}, {7, 2, 2, 9, 4, 4}},
+     {{0, 0, 0, 3, 3, 3}},
+     0.5,
+     187,
+     1,
+     0,
+     1},
+    {"a part that reaches over an edge",
+     {1, 0, 374},
+     {{1, 1, 1, 2, 2, 2}},
+     {{2, 2, 1, 3, 3, 2}},
+     0,
+     -1,
+     1,
+     0,
+     0},
+    {"or another", {1, 0, 374}, {{1, 1, 1, 2, 2, 2}}, {{1, 2, 2, 2, 3, 3}}, 0, -1, 1, 0, 0},
+    {"not over a corner", {1, 0, 374}, {{1, 1, 1, 2, 2, 2}}, {{2, 2, 2, 3, 3, 3}}, 0, 374, 0, 1, 1},
+    {"one part that is of two lesions",
+     {1, 0, 374},
+     {{0, 0, 0, 1, 2, 2}, {4, 0, 0, 5, 2, 2}},
+     {{0, 0, 0, 5, 2, 2}},
+     1 / 3.,
+     4,
+     2,
+     0,
+     0},
+};
+
+static void make_masks(const lesion_case *c, int64_t offset, noc_bits masks[2])
+{
+    for (int m = 0; m < 2; m++) {
+        ck_assert_int_eq(noc_bits_create((const int64_t[3]){offset + 10, 5, 5}, &masks[m], NULL), NOC_OK);
+        for (int b = 0; b < 3; b++) {
+            const int64_t *box = m ? c->prediction[b] : c->truth[b];
+            add_box(&masks[m], (const int64_t[3]){box[0] + offset, box[1], box[2]},
+                    (const int64_t[3]){box[3] + offset, box[4], box[5]});
+        }
+    }
+}
+
+/* At every place in a word. */
+START_TEST(scores_of_lesions)
+{
+    static const double s[3] = {1, 1, 1};
+    const lesion_case *c = &lesion_cases[_i];
+    noc_bits masks[2];
+    noc_lesion_scores found;
+    noc_surface whole;
+
+    for (int64_t offset = 0; offset < 70; offset++) {
+        make_masks(c, offset, masks);
+        ck_assert_int_eq(noc_surface_measure(&masks[0], &masks[1], s, NULL, 0, &whole, NULL), NOC_OK);
+        ck_assert_int_eq(noc_lesions_score(&masks[0], &masks[1], s, &c->rules, &found, NULL), NOC_OK);
+        ck_assert_msg(found.tp == c->tp && found.fp == c->fp && found.fn == c->fn, "%s: %d %d %d", c->name,
+                      (int)found.tp, (int)found.fp, (int)found.fn);
+        ck_assert_msg(fabs(found.dice - c->dice) < 1e-12, "%s: %g", c->name, found.dice);
+        double hd95 = c->hd95 < 0 ? whole.deepmind.hd95 : c->hd95;
+        ck_assert_msg(fabs(found.hd95 - hd95) < 1e-12, "%s: %g, not %g", c->name, found.hd95, hd95);
+        noc_bits_clear(&masks[0]);
+        noc_bits_clear(&masks[1]);
+    }
+}
+END_TEST
+
+/* All of a box, and nothing of its margin. */
+START_TEST(dilation_ends_with_the_box)
+{
+    for (int64_t i = 1; i < 140; i++) {
+        noc_bits bits;
+        size_t count = 0;
+        ck_assert_int_eq(noc_bits_create((const int64_t[3]){i, 4, 3}, &bits, NULL), NOC_OK);
+        set(&bits, i / 2, 0, 0);
+        ck_assert_int_eq(noc_bits_dilate(&bits, 80, NULL), NOC_OK);
+        for (int64_t w = 0; w < bits.words * 6 * 5; w++)
+            count += (size_t)__builtin_popcountll(bits.rows[w]);
+        ck_assert_uint_eq(count, (size_t)(i * 4 * 3));
+        noc_bits_clear(&bits);
+    }
+}
+END_TEST
+
 /* ---- label maps ---- */
 
 static noc_image image_of(noc_voxel_type type, const void *values, int64_t i, int64_t j)
@@ -371,7 +505,7 @@ START_TEST(regions_of_predictions_may_be_bits)
     ck_assert_int_eq(noc_label_map_make(&bits, &prediction, NULL), NOC_OK);
     ck_assert_int_eq(noc_label_map_make(&labels, &truth, NULL), NOC_OK);
     ck_assert_int_eq(
-        noc_class_evaluate(&class, &prediction, &truth, bits.grid.spacing_mm, &one_and_two, &e, NULL),
+        noc_class_evaluate(&class, &prediction, &truth, bits.grid.spacing_mm, &one_and_two, NULL, &e, NULL),
         NOC_OK);
     ck_assert(e.metric.tp == 1 && e.metric.fp == 1 && e.metric.fn == 1 && e.metric.tn == 1);
     noc_label_map_clear(&prediction);
@@ -402,6 +536,8 @@ int main(void)
     tcase_add_test(tests, distances_are_those_of_all_pairs_of_points);
     tcase_add_test(tests, values_do_not_depend_on_the_place_in_the_box);
     tcase_add_test(tests, masks_far_from_each_other);
+    tcase_add_test(tests, dilation_ends_with_the_box);
+    tcase_add_loop_test(tests, scores_of_lesions, 0, sizeof lesion_cases / sizeof lesion_cases[0]);
     tcase_add_test(tests, a_label_map_knows_where_labels_lie);
     tcase_add_test(tests, scaled_bytes_are_labels_by_their_values);
     tcase_add_test(tests, what_is_no_label_is_named);

@@ -446,6 +446,7 @@ static noc_status evaluate(void *argument, noc_error *err)
 {
     static const noc_class class = {.label = "1", .labels = {1}, .label_count = 1, .bit = -1};
     static const noc_tolerances tolerances = {{1}, 1};
+    static const noc_lesion_rules lesions = {1, 0, 374};
     noc_image *images = argument;
     noc_label_map maps[2] = {{.voxels = NULL}};
     noc_evaluation e;
@@ -454,8 +455,8 @@ static noc_status evaluate(void *argument, noc_error *err)
     if (status == NOC_OK)
         status = noc_label_map_make(&images[1], &maps[1], err);
     if (status == NOC_OK)
-        status =
-            noc_class_evaluate(&class, &maps[0], &maps[1], images[0].grid.spacing_mm, &tolerances, &e, err);
+        status = noc_class_evaluate(&class, &maps[0], &maps[1], images[0].grid.spacing_mm, &tolerances,
+                                    &lesions, &e, err);
     if (status == NOC_OK)
         HOLDS(e.metric.tp == 1 && e.metric.fp == 1 && e.surface.monai.hd100 == 2);
     noc_label_map_clear(&maps[0]);

@@ -31,6 +31,7 @@ typedef struct counter {
     size_t forgotten, visited; /* runs of planes before, runs */
     int64_t *voxel_counts;     /* of each component */
     uint32_t largest, cleared; /* the component that is kept; bits of the others' voxels */
+    uint32_t *component_of;    /* of each voxel */
 } counter;
 
 #define SKIP(c_type)                                                                                         \
@@ -303,6 +304,21 @@ size_t noc_components_keep_bytes(const int64_t size[3])
                                      noc_size_product(components, sizeof(int64_t))));
 }
 
+/* Gives each run its component's number. */
+static noc_status number_runs(counter *c, const int64_t size[3], size_t *count, noc_error *err)
+{
+    visit_all(c, size[1] * size[2], count_run);
+    const size_t run_count = c->visited;
+    if (run_count > UINT32_MAX)
+        return noc_fail(err, NOC_ETOOLARGE, "a mask of %zu stretches of voxels, %lu are joined", run_count,
+                        (unsigned long)UINT32_MAX);
+    c->numbers = noc_alloc(run_count, sizeof *c->numbers, err);
+    noc_status status = c->numbers ? find_components(c, size, err) : NOC_ENOMEMORY;
+    if (status == NOC_OK)
+        *count = number_components(c->numbers, run_count);
+    return status;
+}
+
 noc_status noc_components_keep_largest(void *voxels, int voxel_bytes, const int64_t size[3], uint32_t bits,
                                        uint32_t wanted, uint32_t cleared, noc_error *err)
 {
@@ -312,27 +328,46 @@ noc_status noc_components_keep_largest(void *voxels, int voxel_bytes, const int6
                  .bits = bits,
                  .wanted = wanted,
                  .cleared = cleared};
-    const int64_t rows = size[1] * size[2];
     size_t count = 0;
+    noc_status status = number_runs(&c, size, &count, err);
 
-    visit_all(&c, rows, count_run);
-    const size_t run_count = c.visited;
-    if (run_count > UINT32_MAX)
-        return noc_fail(err, NOC_ETOOLARGE, "a mask of %zu stretches of voxels, %lu are joined", run_count,
-                        (unsigned long)UINT32_MAX);
-    c.numbers = noc_alloc(run_count, sizeof *c.numbers, err);
-    noc_status status = c.numbers ? find_components(&c, size, err) : NOC_ENOMEMORY;
     if (status == NOC_OK) {
-        count = number_components(c.numbers, run_count);
         c.voxel_counts = noc_alloc_zeroed(count, sizeof *c.voxel_counts, err);
         status = c.voxel_counts ? NOC_OK : NOC_ENOMEMORY;
     }
     if (status == NOC_OK && count > 1) {
-        visit_all(&c, rows, measure_run);
+        visit_all(&c, size[1] * size[2], measure_run);
         find_largest(&c, count);
-        visit_all(&c, rows, clear_run);
+        visit_all(&c, size[1] * size[2], clear_run);
     }
     free(c.voxel_counts);
+    free(c.numbers);
+    return status;
+}
+
+static noc_status write_run(counter *c, int64_t start, int64_t first, int64_t end, noc_error *err)
+{
+    const uint32_t number = c->numbers[c->visited++] + 1;
+
+    (void)err;
+    for (int64_t i = first; i < end; i++)
+        c->component_of[start + i] = number;
+    return NOC_OK;
+}
+
+noc_status noc_components_number(const void *voxels, int voxel_bytes, const int64_t size[3], uint32_t bits,
+                                 uint32_t wanted, uint32_t *component_of, size_t *count, noc_error *err)
+{
+    counter c = {.voxels = (void *)voxels,
+                 .voxel_bytes = voxel_bytes,
+                 .width = size[0],
+                 .bits = bits,
+                 .wanted = wanted,
+                 .component_of = component_of};
+    noc_status status = number_runs(&c, size, count, err);
+
+    if (status == NOC_OK)
+        visit_all(&c, size[1] * size[2], write_run);
     free(c.numbers);
     return status;
 }

@@ -22,8 +22,13 @@ size_t noc_components_bytes(const int64_t size[3]);
 noc_status noc_components_keep_largest(void *voxels, int voxel_bytes, const int64_t size[3], uint32_t bits,
                                        uint32_t wanted, uint32_t cleared, noc_error *err);
 
-/* What that allocates at most: also a number a stretch, of which a mask has one for every two voxels at most.
- * SIZE_MAX on overflow. */
+/* Writes the component of each such voxel, from 1 on in the order of their first voxels, and leaves the
+ * others. NOC_ENOMEMORY, NOC_ETOOLARGE as above. */
+noc_status noc_components_number(const void *voxels, int voxel_bytes, const int64_t size[3], uint32_t bits,
+                                 uint32_t wanted, uint32_t *component_of, size_t *count, noc_error *err);
+
+/* What those two allocate at most: also a number a stretch, of which a mask has one for every two voxels at
+ * most. SIZE_MAX on overflow. */
 size_t noc_components_keep_bytes(const int64_t size[3]);
 
 #endif

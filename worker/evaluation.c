@@ -107,7 +107,8 @@ static void count_voxels(const noc_bits *prediction, const noc_bits *truth, uint
 
 noc_status noc_class_evaluate(const noc_class *class, const noc_label_map *prediction,
                               const noc_label_map *truth, const double spacing_mm[3],
-                              const noc_tolerances *tolerances, noc_evaluation *out, noc_error *err)
+                              const noc_tolerances *tolerances, const noc_lesion_rules *lesions,
+                              noc_evaluation *out, noc_error *err)
 {
     noc_bits of_prediction = {.rows = NULL}, of_truth = {.rows = NULL};
     noc_label_box box = {.low = {INT64_MAX, INT64_MAX, INT64_MAX}, .high = {-1, -1, -1}};
@@ -128,6 +129,8 @@ noc_status noc_class_evaluate(const noc_class *class, const noc_label_map *predi
     if (status == NOC_OK)
         status = noc_surface_measure(&of_truth, &of_prediction, spacing_mm, tolerances->mm, tolerances->count,
                                      &out->surface, err);
+    if (status == NOC_OK && lesions)
+        status = noc_lesions_score(&of_truth, &of_prediction, spacing_mm, lesions, &out->lesions, err);
     if (status == NOC_OK) {
         noc_metric *m = &out->metric;
         memcpy(m->label, class->label, sizeof m->label);

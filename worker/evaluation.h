@@ -4,6 +4,7 @@
 
 #include "catalog/study.h"
 #include "worker/label_map.h"
+#include "worker/lesions.h"
 #include "worker/surface.h"
 
 enum { NOC_CLASS_LABELS = 64 };
@@ -25,12 +26,14 @@ typedef struct noc_tolerances {
 typedef struct noc_evaluation {
     noc_metric metric; /* nnU-Net's conventions for empty masks */
     noc_surface surface;
+    noc_lesion_scores lesions; /* 0 unless asked for */
 } noc_evaluation;
 
-/* NOC_ENOMEMORY, NOC_ETOOLARGE. */
+/* lesions: NULL: no scores of lesions. NOC_ENOMEMORY, NOC_ETOOLARGE. */
 noc_status noc_class_evaluate(const noc_class *class, const noc_label_map *prediction,
                               const noc_label_map *truth, const double spacing_mm[3],
-                              const noc_tolerances *tolerances, noc_evaluation *out, noc_error *err);
+                              const noc_tolerances *tolerances, const noc_lesion_rules *lesions,
+                              noc_evaluation *out, noc_error *err);
 
 /* The distance that BraTS counts: deepmind's, 0 where both masks are empty, the penalty where one is. */
 double noc_brats_distance(const noc_evaluation *evaluation, double distance_mm, double penalty_mm);

@@ -52,6 +52,61 @@ static uint64_t from_before(const uint64_t *row, int64_t word)
     return row[word] << 1 | (word > 0 ? row[word - 1] >> (WORD - 1) : 0);
 }
 
+static size_t bits_bytes(const noc_bits *bits)
+{
+    return (size_t)((bits->size[1] + 2) * (bits->size[2] + 2) * bits->words) * sizeof *bits->rows;
+}
+
+noc_status noc_bits_copy(const noc_bits *bits, noc_bits *copy, noc_error *err)
+{
+    noc_status status = noc_bits_create(bits->size, copy, err);
+
+    if (status == NOC_OK)
+        memcpy(copy->rows, bits->rows, bits_bytes(bits));
+    return status;
+}
+
+/* The places of a word of a row that are none of its margin. */
+static uint64_t inner_places(const noc_bits *bits, int64_t word)
+{
+    uint64_t places = word == 0 ? ~(uint64_t)1 : ~(uint64_t)0;
+    int64_t end = bits->size[0] + 1 - word * WORD;
+
+    return end >= WORD ? places : end > 0 ? places & (((uint64_t)1 << end) - 1) : 0;
+}
+
+static void dilate_row(const noc_bits *from, int64_t j, int64_t k, uint64_t *to)
+{
+    const uint64_t *row = noc_bits_row(from, j, k);
+    const uint64_t *sides[4] = {noc_bits_row(from, j - 1, k), noc_bits_row(from, j + 1, k),
+                                noc_bits_row(from, j, k - 1), noc_bits_row(from, j, k + 1)};
+    const uint64_t *edges[4] = {noc_bits_row(from, j - 1, k - 1), noc_bits_row(from, j + 1, k - 1),
+                                noc_bits_row(from, j - 1, k + 1), noc_bits_row(from, j + 1, k + 1)};
+
+    for (int64_t w = 0; w < from->words; w++) {
+        uint64_t word = row[w] | from_before(row, w) | from_after(row, w, from->words);
+        for (int n = 0; n < 4; n++)
+            word |=
+                sides[n][w] | from_before(sides[n], w) | from_after(sides[n], w, from->words) | edges[n][w];
+        to[w] = word & inner_places(from, w);
+    }
+}
+
+noc_status noc_bits_dilate(noc_bits *bits, int times, noc_error *err)
+{
+    noc_bits from;
+    noc_status status = noc_bits_copy(bits, &from, err);
+
+    for (int n = 0; status == NOC_OK && n < times; n++) {
+        memcpy(from.rows, bits->rows, bits_bytes(bits));
+        for (int64_t k = 0; k < bits->size[2]; k++)
+            for (int64_t j = 0; j < bits->size[1]; j++)
+                dilate_row(&from, j, k, noc_bits_row(bits, j, k));
+    }
+    noc_bits_clear(&from);
+    return status;
+}
+
 /* ---- surfaces ---- */
 
 typedef struct point {

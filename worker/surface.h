@@ -37,6 +37,10 @@ void noc_bits_clear(noc_bits *bits);
 /* The words of row (j,k), each from -1 to its size. */
 uint64_t *noc_bits_row(const noc_bits *bits, int64_t j, int64_t k);
 
+noc_status noc_bits_copy(const noc_bits *bits, noc_bits *copy, noc_error *err);
+/* So many times, each to the voxels that share a face or an edge; the margin stays empty. NOC_ENOMEMORY. */
+noc_status noc_bits_dilate(noc_bits *bits, int times, noc_error *err);
+
 /* Where a mask is empty: NaN or infinity, as the program in question has it. */
 typedef struct noc_surface {
     struct {
