@@ -1,7 +1,8 @@
 """Trains a SegFormer3D and leaves a model folder for `nocturne run`, with its Dice on scans that it never saw.
 
     python3 scripts/train.py configs/train_hippocampus.yaml --data FOLDER --out FOLDER [--minutes N]
-    python3 scripts/train.py ... --compare-memory 200      what each way to save memory costs and gives, over so many steps
+    python3 scripts/train.py ... --compare-memory 200 [none attention,decoder attention,decoder,bf16 ...]
+                                                           what each way to save memory costs and gives, over so many steps
 
 The YAML file says all: `data` (layout, which scans are held out), `model` (a manifest without its weights), `train`. The same
 command goes on where it stopped: after --minutes, Ctrl-C, SIGTERM (exit code 75) or a kill, and ends with what an undisturbed
@@ -38,9 +39,17 @@ KEYS = {"data": {"layout", "files", "validation", "split_seed"},
         "train": {"seed", "steps", "batch", "learning_rate", "warmup_steps", "weight_decay", "clip", "ema", "precision", "memory",
                   "foreground", "augment", "save_minutes", "validate_every"},
         "augment": {"flip", "rotate", "scale", "shift", "gain", "offset", "gamma", "noise"}}
-EXACT = ["attention", "decoder"]
-COMPARED = ([], ["attention"], ["decoder"], EXACT, [*EXACT, "recompute"], [*EXACT, "quantized"], [*EXACT, "recompute", "quantized"],
-            [*EXACT, "local2"], [*EXACT, "local4"])
+EXACT = "attention,decoder"
+COMPARED = ("none", "attention", "decoder", EXACT, *(f"{EXACT},{way}" for way in (
+    "recompute", "quantized", "recompute,quantized", *train_memory.LOCAL, "bf16")))
+
+
+def check_memory(where, memory):
+    for option in memory:
+        if option not in train_memory.OPTIONS:
+            raise Problem(f"{where} {option}: one of {', '.join(train_memory.OPTIONS)} is expected")
+    if len(train_memory.LOCAL.keys() & set(memory)) > 1:
+        raise Problem(f"{where}: only one of {', '.join(train_memory.LOCAL)} is possible")
 
 
 def read_config(path):
@@ -51,9 +60,7 @@ def read_config(path):
             for key in given:
                 if key not in KEYS[part]:
                     raise Problem(f"{path}: there is no {part}.{key}")
-        for option in config["train"].get("memory", []):
-            if option not in train_memory.OPTIONS:
-                raise Problem(f"{path}: train.memory {option}: one of {', '.join(train_memory.OPTIONS)} is expected")
+        check_memory(f"{path}: train.memory", config["train"].get("memory", []))
         return config
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise Problem(f"{path} cannot be read as settings of a training: {error}") from error
@@ -100,15 +107,15 @@ def initialise(network):
 class Trainer:
     """Network, its running average and optimizer: all that a checkpoint holds."""
 
-    def __init__(self, config, memory=None):
+    def __init__(self, config):
         self.model, self.settings = config["model"], config["train"]
-        memory = self.settings.get("memory", []) if memory is None else memory
         torch.manual_seed(self.settings["seed"])
         network = segformer3d_torch.SegFormer3D(self.model["network"])
         initialise(network)
         output = self.model["output"]
         loss = labels_loss if output["kind"] == "labels" else RegionsLoss(output["regions"])
-        self.step = train_memory.Step(network, self.model["network"], loss, memory, self.settings.get("precision") == "bf16")
+        self.step = train_memory.Step(network, self.model["network"], loss, self.settings.get("memory", []),
+                                      self.settings.get("precision") == "bf16")
         self.ema = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         decayed = [p for p in self.step.parameters() if p.ndim > 1]
         others = [p for p in self.step.parameters() if p.ndim <= 1]
@@ -272,17 +279,29 @@ def train(trainer, archive, stop, checkpoint, validation):
     return trainer.done >= steps
 
 
+def compared(words):
+    """(steps, [options of a row]) of what --compare-memory is given."""
+    steps, *ways = words
+    if not steps.isdecimal() or not int(steps):
+        raise Problem(f"--compare-memory {steps}: how many steps, then the rows, if not all: {', '.join(COMPARED[:4])}, ...")
+    ways = [[] if way == "none" else way.split(",") for way in ways or COMPARED]
+    for way in ways:
+        check_memory("--compare-memory", [option for option in way if option != "bf16"])
+    return int(steps), ways
+
+
 def compare_memory(config, archive, held_out, options):
     """Each way over the same steps from the same beginning. `saved`: bytes of the unique storages that autograd holds for the way
     back, at their most, parameters left out (saved_tensors_hooks). `peak`: the most that a step has allocated above what network
     and optimizer hold (PyTorch's profiler, every allocation)."""
+    steps, ways = compared(options.compare_memory)
     head, rows = ["memory", "saved, MiB", "peak, MiB", "s a step", "loss", *(["Dice"] if held_out else [])], []
-    config = {**config, "train": {**config["train"], "steps": options.compare_memory}}
-    for memory, precision in [*((memory, "f32") for memory in COMPARED), (EXACT, "bf16")]:
-        config["train"]["precision"] = precision
-        trainer = Trainer(config, memory)
+    for way in ways:
+        memory = [option for option in way if option != "bf16"]
+        precision = "bf16" if "bf16" in way else "f32"
+        trainer = Trainer({**config, "train": {**config["train"], "steps": steps, "memory": memory, "precision": precision}})
         stacks, losses, seconds = [], [], []
-        while trainer.done < options.compare_memory:
+        while trainer.done < steps:
             stacks = train_data.batch(archive, trainer.model, trainer.settings, trainer.done)
             begin = time.perf_counter()
             losses.append(trainer.train(*stacks))
@@ -292,8 +311,7 @@ def compare_memory(config, archive, held_out, options):
         scores = validate(options.nocturne, model, held_out, options.out, os.path.join(options.out, "compared.csv"))
         trainer.step.zero_grad()
         peak = train_memory.peak_bytes(lambda: trainer.step.backward(*stacks))
-        name = ", ".join(memory + ([precision] if precision != "f32" else [])) or "none"
-        rows.append([name, f"{trainer.step.saved.peak / 2**20:.1f}", f"{peak / 2**20:.1f}", f"{numpy.median(seconds):.2f}",
+        rows.append([", ".join(way) or "none", f"{trainer.step.saved.peak / 2**20:.1f}", f"{peak / 2**20:.1f}", f"{numpy.median(seconds):.2f}",
                      f"{numpy.mean(losses[-20:]):.4f}", *([f"{numpy.mean(list(scores.values())):.4f}"] if held_out else [])])
         print("  ".join(rows[-1]), flush=True)
     with open(os.path.join(options.out, "memory.md"), "w", encoding="utf-8") as file:
@@ -345,7 +363,8 @@ def arguments():
     parser.add_argument("--out", required=True, help="folder of this training; the same one goes on")
     parser.add_argument("--minutes", type=float, help="stop orderly after so long")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--compare-memory", type=int, metavar="STEPS", help="a table of memory and Dice of each saving")
+    parser.add_argument("--compare-memory", nargs="+", metavar=("STEPS", "ROW"),
+                        help="a table of memory and Dice of each saving, or of those named: none, attention,decoder,bf16, ...")
     parser.add_argument("--nocturne", default=os.environ.get("NOC", os.path.join(here, "build", "nocturne")), help="the program")
     return parser.parse_args()
 

@@ -6,24 +6,32 @@
     quantized   what is kept for the way back is kept in 8 bits (Mesa, arXiv 2111.11124)  gradients with a little noise
     local2, local4   2 or 4 modules between which no gradient flows; each learns the task with a head of its own and to
                 reconstruct its input's features (arXiv 2212.14215)                       other gradients
+    rfr2, rfr4  the same, but a module reconstructs random regions of them with a unit of two convolutions (random feature
+                reconstruction, arXiv 2207.08267)                                         other gradients
 
 `Step(network, loss, options)` is a module whose `backward(x, target)` fills the gradients and returns the loss.
 """
 import contextlib
+import math
 import weakref
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+import model_folder
 import segformer3d_torch
 from segformer3d_torch import tokens, volume
 
-OPTIONS = ("attention", "decoder", "recompute", "quantized", "local2", "local4")
+# The last stages of the modules but the last one, which the decoder belongs to.
+LOCAL = {"local2": [2], "local4": [1, 2, 3], "rfr2": [2], "rfr4": [1, 2, 3]}
+OPTIONS = ("attention", "decoder", "recompute", "quantized", *LOCAL)
 PIECE = 4096         # groups that are rounded at a time
 GROUP = 256          # neighbouring values that share a smallest value and a step in 8 bits
 SMALLEST = 1 << 14   # tensors below are kept as they are: statistics of norms, biases
-RECONSTRUCTION = 0.1  # weight of the reconstruction in the loss of a local module
+RECONSTRUCTION = 0.1  # weight of the reconstruction in the loss of a module of local2 and local4; of rfr2 and rfr4 it is 1
+REGIONS = 10         # that a unit reconstructs of each sample
+REGION_SHARE = 4     # of an axis is a region's side: 10 regions hold 16 % of the voxels
 
 
 class Attention(segformer3d_torch.Attention):
@@ -224,6 +232,48 @@ class Saved:
         return kept.content.tensor() if isinstance(kept.content, Eighth) else kept.content
 
 
+class Reconstruction(nn.Conv3d):
+    """The loss of reconstructing all that a module was given of what it made: a convolution of one voxel, mean squared error."""
+
+    def __init__(self, width, given_width, _factors):
+        super().__init__(width, given_width, 1)
+
+    def forward(self, x, given):
+        again = functional.interpolate(super().forward(x), given.shape[2:], mode="trilinear")
+        return RECONSTRUCTION * functional.mse_loss(again.float(), given.float())
+
+
+def cut(tensor, places, sides):
+    """(B N, C, *sides): boxes of a tensor (B, C, D, H, W) whose first voxels are `places` (B, N, 3)."""
+    return torch.stack([sample[(slice(None), *(slice(low, low + side) for low, side in zip(place, sides)))]
+                        for sample, lows in zip(tensor, places.tolist()) for place in lows])
+
+
+class RandomReconstruction(nn.Sequential):
+    """The loss of reconstructing what a module was given in regions drawn anew for each sample, from the same regions of what it
+    made: up-sampled, two convolutions of 3x3x3 voxels, mean absolute error. `factors`: voxels given for one made, of each axis."""
+
+    def __init__(self, width, given_width, factors):
+        super().__init__(nn.Conv3d(width, width, 3, padding=1), nn.BatchNorm3d(width), nn.ReLU(),
+                         nn.Conv3d(width, given_width, 3, padding=1))
+        self.factors = factors
+
+    def regions(self, x, given):
+        """(B REGIONS, C, d, h, w) of x and the same places of `given`."""
+        sides = [max(min(-(-made // REGION_SHARE), length // factor), 1)
+                 for made, length, factor in zip(x.shape[2:], given.shape[2:], self.factors)]
+        wholes = [min(side * factor, length) for side, length, factor in zip(sides, given.shape[2:], self.factors)]
+        rooms = [min(made - side, (length - whole) // factor) + 1
+                 for made, side, length, whole, factor in zip(x.shape[2:], sides, given.shape[2:], wholes, self.factors)]
+        places = torch.stack([torch.randint(room, (len(x), REGIONS)) for room in rooms], -1)
+        return cut(x, places, sides), cut(given, places * torch.tensor(self.factors), wholes)
+
+    def forward(self, x, given):
+        made, wanted = self.regions(x, given)
+        again = super().forward(functional.interpolate(made, wanted.shape[2:], mode="trilinear", align_corners=True))
+        return functional.l1_loss(again.float(), wanted.float())
+
+
 class Step(nn.Module):
     """Network, loss and the way back. `loss(logits, target)` is the task's."""
 
@@ -239,17 +289,17 @@ class Step(nn.Module):
                                        (None, segformer3d_torch.DepthwiseConvolution, DepthwiseConvolution)):
                 if name in (None, *options) and type(module) is plain:
                     module.__class__ = other  # the same parameters with another way to compute
-        # The last stages of the modules but the last one, which the decoder belongs to.
-        self.ends = {"local2": [2], "local4": [1, 2, 3]}.get(next((o for o in options if o.startswith("local")), ""), [])
-        widths = [config["in_channels"], *config["embed_dims"]]
-        starts = [0, *self.ends]
+        way = next((option for option in options if option in LOCAL), "")
+        self.ends = LOCAL.get(way, [])
+        unit = RandomReconstruction if way.startswith("rfr") else Reconstruction
+        widths, strides = [config["in_channels"], *config["embed_dims"]], [model_folder.triple(s) for s in config["patch_stride"]]
         self.heads = nn.ModuleList(nn.Conv3d(widths[end], config["num_classes"], 1) for end in self.ends)
-        self.reconstructions = nn.ModuleList(nn.Conv3d(widths[end], widths[start], 1) for start, end in zip(starts, self.ends))
+        self.reconstructions = nn.ModuleList(unit(widths[end], widths[start], [math.prod(axis) for axis in zip(*strides[start:end])])
+                                             for start, end in zip([0, *self.ends], self.ends))
 
     def local_loss(self, i, given, x, target):
         logits = functional.interpolate(self.heads[i](x), target.shape[-3:], mode="trilinear")
-        again = functional.interpolate(self.reconstructions[i](x), given.shape[2:], mode="trilinear")
-        return self.loss(logits.float(), target) + RECONSTRUCTION * functional.mse_loss(again.float(), given.float())
+        return self.loss(logits.float(), target) + self.reconstructions[i](x, given)
 
     def autocast(self):
         return torch.autocast("cpu", torch.bfloat16, self.is_bf16)

@@ -19,6 +19,7 @@ train()
 ok "scans" "$python" "$root/tests/trainings.py" make .
 ok "windows" "$python" "$root/tests/trainings.py" sees
 ok "gradients and bytes of each way to save memory" "$python" "$root/tests/trainings.py" exact
+ok "regions of random reconstruction" "$python" "$root/tests/trainings.py" regions
 for layout in msd nnunet brats; do
     exits "$layout" 0 train $layout $layout out-$layout
     says "... its scans" "2 scans for training, 1 held out"
@@ -55,7 +56,12 @@ exits "infer" 0 "$NOC" infer -m out-learns/model -o mask.nii.gz msd/imagesTr/cas
 ok "... gives PyTorch's mask" "$python" "$root/tests/trainings.py" mask out-learns/model msd/imagesTr/case_0.nii.gz mask.nii.gz
 
 exits "a table of memory" 0 train msd msd out-memory --compare-memory 2
-ok "... with each way" test "$(grep -c '^| ' out-memory/memory.md)" = 11
+ok "... with each way" test "$(grep -c '^| ' out-memory/memory.md)" = 13
+exits "... of rows that are named" 0 train msd msd out-memory --compare-memory 1 none attention,rfr2,bf16
+ok "... and no others" test "$(grep -c '^| ' out-memory/memory.md)" = 3
+ok "... under their names" grep -q '^| attention, rfr2, bf16 |' out-memory/memory.md
+exits "... of a row that is not known" 1 train msd msd out-memory --compare-memory 1 none,fast
+says "... is refused" "--compare-memory none: one of attention" err
 
 # What is wrong is said.
 # wrong NAME SENTENCE SETTINGS DATA

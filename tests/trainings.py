@@ -4,6 +4,7 @@
     trainings.py same A B             two model folders have the same tensors, to the bit
     trainings.py sees                 windows without augmentation are the scan's voxels; flips and boxes (needs PyTorch)
     trainings.py exact                ways to save memory: the same gradients where that is promised (needs PyTorch)
+    trainings.py regions              the regions that random reconstruction compares (needs PyTorch)
     trainings.py mask MODEL SCAN MASK the mask of `nocturne infer` is PyTorch's (needs PyTorch)
 """
 import json
@@ -120,7 +121,7 @@ def exact():
     x, labels = torch.randn(2, 1, 16, 22, 32).double(), torch.randint(0, 2, (2, 16, 22, 32))
     grads, peaks = {}, {}
     for options in ([], ["attention"], ["decoder"], ["attention", "decoder"], ["attention", "decoder", "recompute"], ["quantized"],
-                    ["local2"], ["local4"]):
+                    *([way] for way in train_memory.LOCAL)):
         torch.manual_seed(2)
         network = copy.deepcopy(whole)
         step = train_memory.Step(network, config, torch.nn.functional.cross_entropy, options).double()
@@ -150,10 +151,39 @@ def exact():
         step.backward(x, labels)
     grads["mean"] = torch.cat([p.grad.flatten() for p in step.network.parameters()]) / 9
     assert 0 < error("quantized") < 0.3 and error("mean") < 0.6 * error("quantized"), f"{error('quantized')} {error('mean')}"
-    assert error("local2") > 0.01 and error("local4") > 0.01, "no gradient flows between modules"
+    assert all(error(way) > 0.01 for way in train_memory.LOCAL), "no gradient flows between modules"
+    assert not torch.equal(grads["rfr2"], grads["local2"]), "another reconstruction"
     for less, more in (("attention", ""), ("decoder", ""), ("attention+decoder+recompute", "attention+decoder"), ("quantized", ""),
-                       ("local2", ""), ("local4", "local2")):
+                       ("local2", ""), ("local4", "local2"), ("rfr2", ""), ("rfr4", "")):
         assert peaks[less] < peaks[more], f"{less}: {peaks}"
+
+
+def regions():
+    """A unit without its convolutions, on ramps: what it up-samples lies where it looks in what the module was given."""
+    import torch
+
+    import train_memory
+    factors, given = (1, 2, 3), torch.stack(torch.meshgrid(*map(torch.arange, (9, 17, 25)), indexing="ij"))[None].float()
+    x = given[:, :, ::1, ::2, ::3].repeat(2, 1, 1, 1, 1).requires_grad_()  # 9, 9 and 9 voxels, the last ones beyond a whole factor
+    unit = train_memory.RandomReconstruction(3, 3, factors)
+    while len(unit):
+        del unit[0]
+    given = given.repeat(2, 1, 1, 1, 1)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        made, wanted = unit.regions(x, given)
+        assert made.shape == (20, 3, 3, 3, 3) and wanted.shape == (20, 3, 3, 6, 9), wanted.shape
+        assert torch.equal(made[:, :, 0, 0, 0], wanted[:, :, 0, 0, 0]), "another place"
+        assert len({tuple(corner) for corner in made[:, :, 0, 0, 0].tolist()}) > 5, "one place"
+        # Of 3 voxels up-sampled to 3, 6 and 9 between the middles of the first and the last: 0, 0.5 and 1 apart in the mean.
+        torch.manual_seed(seed)
+        loss = unit(x, given)
+        assert abs(loss.item() - 0.5) < 1e-5, loss
+    loss.backward()
+    share = float((x.grad != 0).any(1).float().mean())
+    assert 0 < share < 0.4, f"{share} of the voxels"
+    small = train_memory.RandomReconstruction(3, 3, (4, 4, 4))
+    assert torch.isfinite(small(torch.ones(2, 3, 1, 1, 1), torch.ones(2, 3, 3, 3, 3))), "a window that is smaller than the factor"
 
 
 def mask(model, path, got):
@@ -172,4 +202,4 @@ def mask(model, path, got):
 
 
 if __name__ == "__main__":
-    {f.__name__: f for f in (make, same, sees, exact, mask)}[sys.argv[1]](*sys.argv[2:])
+    {f.__name__: f for f in (make, same, sees, exact, regions, mask)}[sys.argv[1]](*sys.argv[2:])
