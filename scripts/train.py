@@ -18,7 +18,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -35,10 +34,36 @@ import train_data
 import train_memory
 from train_data import Problem
 
-KEYS = {"data": {"layout", "files", "validation", "split_seed"},
-        "train": {"seed", "steps", "batch", "learning_rate", "warmup_steps", "weight_decay", "clip", "ema", "precision", "memory",
-                  "foreground", "augment", "save_minutes", "validate_every"},
-        "augment": {"flip", "rotate", "scale", "shift", "gain", "offset", "gamma", "noise"}}
+
+
+def is_number(value, low=0, high=math.inf):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+
+def are(kind, *counts):
+    return lambda value: isinstance(value, list) and (not counts or len(value) in counts) and all(map(kind, value))
+
+
+# What a setting must be: in words, and as a test.
+TEXT = "text", lambda value: isinstance(value, str)
+TEXTS = "a list of text", are(TEXT[1])
+MAP = "a map of keys", lambda value: isinstance(value, dict)
+WHOLE = "a whole number from 0 on", lambda value: is_number(value) and isinstance(value, int)
+COUNT = "a whole number from 1 on", lambda value: is_number(value, 1) and isinstance(value, int)
+NUMBER = "a number from 0 on (YAML takes 1e-3 for text: 1.0e-3)", is_number
+SHARE = "a number from 0 to 1", lambda value: is_number(value, 0, 1)
+KEYS = {"": {"data": MAP, "model": MAP, "train": MAP},
+        "data": {"layout": TEXT, "files": TEXTS, "split_seed": WHOLE,
+                 "validation": ("a list of scans or a share from 0 to 1", lambda value: SHARE[1](value) or TEXTS[1](value))},
+        "model": {**dict.fromkeys(("name", "description", "license", "reference"), TEXT),
+                  **dict.fromkeys(("network", "input", "window", "output"), MAP)},
+        "train": {"seed": WHOLE, "steps": COUNT, "batch": COUNT, "learning_rate": NUMBER, "warmup_steps": WHOLE, "weight_decay": NUMBER,
+                  "clip": NUMBER, "ema": SHARE, "precision": ("f32 or bf16", ("f32", "bf16").__contains__), "memory": TEXTS,
+                  "foreground": SHARE, "augment": MAP, "save_minutes": NUMBER, "validate_every": WHOLE},
+        "train.augment": {**dict.fromkeys(("shift", "gain", "offset", "gamma", "noise"), NUMBER),
+                          "flip": ("a list of axes, z, y or x", are(lambda axis: axis in ("z", "y", "x"))),
+                          "rotate": ("degrees, or [z, y, x]", lambda value: is_number(value) or are(is_number, 3)(value)),
+                          "scale": ("[smallest, largest] factor", lambda value: are(is_number, 2)(value) and 0 < value[0] <= value[1])}}
 EXACT = "attention,decoder"
 COMPARED = ("none", "attention", "decoder", EXACT, *(f"{EXACT},{way}" for way in (
     "recompute", "quantized", "recompute,quantized", *train_memory.LOCAL, "bf16")))
@@ -52,18 +77,32 @@ def check_memory(where, memory):
         raise Problem(f"{where}: only one of {', '.join(train_memory.LOCAL)} is possible")
 
 
+def check(path, part, given):
+    for key, value in given.items():
+        name = f"{part}.{key}".removeprefix(".")
+        if key not in KEYS[part]:
+            raise Problem(f"{path}: there is no {name}")
+        words, is_right = KEYS[part][key]
+        if not is_right(value):
+            raise Problem(f"{path}: {name} {json.dumps(value)}: {words} is expected")
+
+
 def read_config(path):
     try:
         with open(path, encoding="utf-8") as file:
             config = yaml.safe_load(file)
-        for part, given in (("data", config["data"]), ("train", config["train"]), ("augment", config["train"].get("augment", {}))):
-            for key in given:
-                if key not in KEYS[part]:
-                    raise Problem(f"{path}: there is no {part}.{key}")
-        check_memory(f"{path}: train.memory", config["train"].get("memory", []))
-        return config
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise Problem(f"{path} cannot be read as settings of a training: {error}") from error
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Problem(f"{path} cannot be read as settings of a training: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise Problem(f"{path} cannot be read as settings of a training: it holds no map of keys")
+    check(path, "", config)
+    for part in KEYS[""]:
+        if part not in config:
+            raise Problem(f"{path}: {part} is missing")
+        check(path, part, config[part])
+    check(path, "train.augment", config["train"].get("augment", {}))
+    check_memory(f"{path}: train.memory", config["train"].get("memory", []))
+    return config
 
 
 # Loss
@@ -85,8 +124,10 @@ class RegionsLoss:
     """Binary cross entropy and Dice of each region."""
 
     def __init__(self, regions):
-        self.table = torch.zeros(256, len(regions))
+        self.table = torch.zeros(train_data.LABELS, len(regions))
         for i, region in enumerate(regions):
+            if max(region["truth_labels"]) >= len(self.table):
+                raise Problem(f"output.regions: {region['name']}: truth labels below {len(self.table)} are expected")
             self.table[region["truth_labels"], i] = 1
 
     def __call__(self, logits, labels):
@@ -178,11 +219,14 @@ def identity(config):
 
 def save(path, content):
     """Whole or not at all, also after a power cut."""
-    with open(path + ".part", "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path + ".part", path)
+    try:
+        with open(path + ".part", "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(path + ".part", path)
+    except (OSError, RuntimeError) as error:  # PyTorch's own, where a write fails on its way
+        raise Problem(f"{path} cannot be written: {error}") from error
     folder = os.open(os.path.dirname(path), os.O_RDONLY)
     os.fsync(folder)
     os.close(folder)
@@ -191,21 +235,19 @@ def save(path, content):
 def resume(trainer, path, config):
     if not os.path.isfile(path):
         return
-    state = torch.load(path, weights_only=True)
-    if state["identity"] != identity(config):
+    try:
+        state = torch.load(path, weights_only=True)
+        is_same = state["identity"] == identity(config)
+        if is_same:
+            trainer.restore(state)
+    except Exception as error:  # whatever a damaged file makes it raise
+        raise Problem(f"{path} is damaged or no checkpoint of a training: move it away to begin anew") from error
+    if not is_same:
         raise Problem(f"{path} is of a training with other settings: give those, or another --out")
-    trainer.restore(state)
     print(f"goes on at step {trainer.done}", flush=True)
 
 
 # Validation: our own program on the scans that were held out
-
-def nocturne(program, *arguments):
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 1):
-        raise Problem(f"nocturne {arguments[0]}: {done.stderr.strip()[-500:]}")
-    return done.stdout
-
 
 def validate(program, model, held_out, folder, report):
     """Mean Dice of each label; the report goes to a file. None without scans."""
@@ -220,9 +262,10 @@ def validate(program, model, held_out, folder, report):
         writer.writerow(["key", "image", "truth"])
         writer.writerows((key, ";".join(map(os.path.abspath, images)), os.path.abspath(truth)) for key, images, truth in held_out)
     where = ["--catalog", os.path.join(work, "catalog.sqlite"), "--results", os.path.join(work, "results")]
-    nocturne(program, "scan", path, *where)
-    nocturne(program, "run", "-m", model, "--ranks", "1", "--device", "cpu", *where)
-    text = nocturne(program, "report", "--csv", *where)
+    train_data.nocturne(program, "scan", path, *where)
+    some_failed = (0, 1)
+    train_data.nocturne(program, "run", "-m", model, "--ranks", "1", "--device", "cpu", *where, codes=some_failed)
+    text = train_data.nocturne(program, "report", "--csv", *where, codes=some_failed)
     with open(report, "w", encoding="utf-8") as file:
         file.write(text)
     shutil.rmtree(work)
@@ -244,7 +287,7 @@ class Stop:
     """--minutes, Ctrl-C and SIGTERM end a training after the step in hand."""
 
     def __init__(self, minutes):
-        self.end = time.monotonic() + 60 * minutes if minutes else math.inf
+        self.end = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self.is_asked = False
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.ask)
@@ -290,12 +333,12 @@ def compared(words):
     return int(steps), ways
 
 
-def compare_memory(config, archive, held_out, options):
+def compare_memory(config, archive, held_out, options, rows):
     """Each way over the same steps from the same beginning. `saved`: bytes of the unique storages that autograd holds for the way
     back, at their most, parameters left out (saved_tensors_hooks). `peak`: the most that a step has allocated above what network
     and optimizer hold (PyTorch's profiler, every allocation)."""
-    steps, ways = compared(options.compare_memory)
-    head, rows = ["memory", "saved, MiB", "peak, MiB", "s a step", "loss", *(["Dice"] if held_out else [])], []
+    (steps, ways), table = rows, []
+    head = ["memory", "saved, MiB", "peak, MiB", "s a step", "loss", *(["Dice"] if held_out else [])]
     for way in ways:
         memory = [option for option in way if option != "bf16"]
         precision = "bf16" if "bf16" in way else "f32"
@@ -311,11 +354,12 @@ def compare_memory(config, archive, held_out, options):
         scores = validate(options.nocturne, model, held_out, options.out, os.path.join(options.out, "compared.csv"))
         trainer.step.zero_grad()
         peak = train_memory.peak_bytes(lambda: trainer.step.backward(*stacks))
-        rows.append([", ".join(way) or "none", f"{trainer.step.saved.peak / 2**20:.1f}", f"{peak / 2**20:.1f}", f"{numpy.median(seconds):.2f}",
-                     f"{numpy.mean(losses[-20:]):.4f}", *([f"{numpy.mean(list(scores.values())):.4f}"] if held_out else [])])
-        print("  ".join(rows[-1]), flush=True)
+        table.append([", ".join(way) or "none", f"{trainer.step.saved.peak / 2**20:.1f}", f"{peak / 2**20:.1f}",
+                      f"{numpy.median(seconds):.2f}", f"{numpy.mean(losses[-20:]):.4f}",
+                      *([f"{numpy.mean(list(scores.values())):.4f}"] if held_out else [])])
+        print("  ".join(table[-1]), flush=True)
     with open(os.path.join(options.out, "memory.md"), "w", encoding="utf-8") as file:
-        file.write(markdown_table.text(head, rows))
+        file.write(markdown_table.text(head, table))
 
 
 def lock(folder):
@@ -329,6 +373,7 @@ def lock(folder):
 
 def main(options):
     config = read_config(options.config)
+    rows = compared(options.compare_memory) if options.compare_memory else None
     torch.set_num_threads(options.threads)
     found, held_out = train_data.studies(config["data"], options.data)
     os.makedirs(options.out, exist_ok=True)
@@ -336,7 +381,7 @@ def main(options):
     archive = train_data.Archive(options.nocturne, config["model"], found, options.out)
     print(f"{len(found)} scans for training, {len(held_out)} held out", flush=True)
     if options.compare_memory:
-        compare_memory(config, archive, held_out, options)
+        compare_memory(config, archive, held_out, options, rows)
         return 0
     trainer = Trainer(config)
     checkpoint, model = (os.path.join(os.path.abspath(options.out), name) for name in ("checkpoint.pt", "model"))
@@ -355,6 +400,12 @@ def main(options):
     return 0
 
 
+def count(text):
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text}: a whole number from 1 on is expected")
+    return int(text)
+
+
 def arguments():
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     parser = argparse.ArgumentParser(description="trains a SegFormer3D into a model folder")
@@ -362,7 +413,7 @@ def arguments():
     parser.add_argument("--data", required=True, help="folder of the data set")
     parser.add_argument("--out", required=True, help="folder of this training; the same one goes on")
     parser.add_argument("--minutes", type=float, help="stop orderly after so long")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=count, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--compare-memory", nargs="+", metavar=("STEPS", "ROW"),
                         help="a table of memory and Dice of each saving, or of those named: none, attention,decoder,bf16, ...")
     parser.add_argument("--nocturne", default=os.environ.get("NOC", os.path.join(here, "build", "nocturne")), help="the program")
@@ -374,5 +425,7 @@ if __name__ == "__main__":
         sys.exit(main(arguments()))
     except Problem as problem:
         sys.exit(f"train: {problem}")
+    except OSError as error:
+        sys.exit(f"train: {error}")
     except KeyError as missing:
         sys.exit(f"train: the settings lack {missing}")

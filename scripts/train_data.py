@@ -17,11 +17,23 @@ import safetensors_file
 
 GEOMETRY = ("crop",)  # steps that change the grid, which the truth goes through too
 UNKNOWN = ("foreground_crop", "resample")
+LABELS = 256  # a truth's values are below
 BRATS = ("flair", "t1", "t1ce", "t2")
 
 
 class Problem(Exception):
     """One sentence that says what to do."""
+
+
+def nocturne(program, *arguments, codes=(0,)):
+    """What the program prints."""
+    try:
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise Problem(f"{program} cannot be started ({error.strerror}): build it, or name it with --nocturne") from error
+    if done.returncode not in codes:
+        raise Problem(f"nocturne {arguments[0]}: {done.stderr.strip()[-500:] or f'it ended with code {done.returncode}'}")
+    return done.stdout
 
 
 # Layouts: (key, [image of each channel, or one with all], truth)
@@ -65,7 +77,7 @@ def studies(data, folder):
         raise Problem(f"data.layout {data['layout']}: one of {', '.join(LAYOUTS)} is expected")
     try:
         found = list(LAYOUTS[data["layout"]](folder, data.get("files")))
-    except (KeyError, OSError) as error:
+    except (KeyError, TypeError, AttributeError, OSError) as error:
         raise Problem(f"{folder} is not in the layout {data['layout']}: {error}") from error
     for key, images, truth in found:
         for path in (*images, truth):
@@ -95,38 +107,51 @@ def view(folder, model, channels, steps):
     return folder
 
 
-def prepared(nocturne, folder, files, path):
-    done = subprocess.run([nocturne, "prepare", "-m", folder, "--output", path, *files], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise Problem(f"nocturne prepare: {done.stderr.strip()}")
+def prepared(program, folder, files, path):
+    nocturne(program, "prepare", "-m", folder, "--output", path, *files)
     array = safetensors_file.read(path)[0]["input"]
     os.remove(path)
     return array
 
 
+def step_name(step):
+    """None of what is no step, which the program refuses."""
+    return step.get("step") if isinstance(step, dict) else None
+
+
 class Archive:
     """The prepared scans of a list of studies, in files that the system keeps in memory while there is room."""
 
-    def __init__(self, nocturne, model, found, folder):
+    def __init__(self, program, model, found, folder):
         self.model, self.keys = model, [key for key, _, _ in found]
         steps = model["input"]["prepare"]
-        for step in steps:
-            if step["step"] in UNKNOWN:
-                raise Problem(f"input.prepare: training knows no {step['step']}: bring the scans onto their grid beforehand")
+        for name in map(step_name, steps):
+            if name in UNKNOWN:
+                raise Problem(f"input.prepare: training knows no {name}: bring the scans onto their grid beforehand")
         told = json.dumps([model["input"], found], sort_keys=True)
         self.folder = os.path.join(folder, "prepared-" + hashlib.sha256(told.encode()).hexdigest()[:12])
         os.makedirs(self.folder, exist_ok=True)
         image = view(os.path.join(self.folder, "image"), model, model["input"]["channels"], steps)
-        truth = view(os.path.join(self.folder, "truth"), model, ["truth"], [step for step in steps if step["step"] in GEOMETRY])
+        truth = view(os.path.join(self.folder, "truth"), model, ["truth"], [step for step in steps if step_name(step) in GEOMETRY])
+        work = os.path.join(self.folder, "work.safetensors")
+        self.arrays = []
         for key, images, label in found:
-            if not os.path.isfile(self.path(key, "truth")):
-                work = os.path.join(self.folder, "work.safetensors")
-                self.put(key, "image", prepared(nocturne, image, images, work))
-                self.put(key, "truth", self.labels(key, prepared(nocturne, truth, [label], work)[0]))
-        self.arrays = [tuple(numpy.load(self.path(key, kind), mmap_mode="r") for kind in ("image", "truth")) for key in self.keys]
-        for key, (image, truth) in zip(self.keys, self.arrays):
-            if image.shape[1:] != truth.shape:
-                raise Problem(f"{key}: the truth is on another grid, {truth.shape} instead of {image.shape[1:]}")
+            try:
+                if not os.path.isfile(self.path(key, "truth")):
+                    self.put(key, "image", prepared(program, image, images, work))
+                    self.put(key, "truth", self.labels(prepared(program, truth, [label], work)[0]))
+                self.arrays.append(self.both(key))
+            except Problem as problem:
+                raise Problem(f"{key}: {problem}") from problem
+
+    def both(self, key):
+        try:
+            image, truth = (numpy.load(self.path(key, kind), mmap_mode="r") for kind in ("image", "truth"))
+        except (EOFError, ValueError) as error:
+            raise Problem(f"its files are damaged: remove {self.folder}, which is then made anew") from error
+        if image.shape[1:] != truth.shape:
+            raise Problem(f"the truth is on another grid, {truth.shape} instead of {image.shape[1:]}")
+        return image, truth
 
     def path(self, key, kind):
         return os.path.join(self.folder, f"{key}.{kind}.npy")
@@ -136,13 +161,13 @@ class Archive:
             numpy.save(file, array)
         os.replace(self.path(key, kind) + ".part", self.path(key, kind))
 
-    def labels(self, key, values):
+    def labels(self, values):
         output = self.model["output"]
-        if not numpy.array_equal(values, values.round()) or values.min() < 0 or values.max() > 255:
-            raise Problem(f"{key}: its truth has values that are no labels")
+        if not numpy.array_equal(values, values.round()) or values.min() < 0 or values.max() >= LABELS:
+            raise Problem("its truth has values that are no labels")
         unknown = set(numpy.unique(values).astype(int).tolist()) - set(range(self.model["network"]["num_classes"]))
         if output["kind"] == "labels" and unknown:
-            raise Problem(f"{key}: its truth has the label {min(unknown)}, which output.labels does not name")
+            raise Problem(f"its truth has the label {min(unknown)}, which output.labels does not name")
         return values.astype("u1")
 
 

@@ -6,6 +6,7 @@ python=$(torch_python)
 [ -n "$python" ] || { echo "1..0 # SKIP no Python with PyTorch (make peers)"; exit 0; }
 "$python" -c 'import yaml, nibabel' || { echo "1..0 # SKIP that Python lacks PyYAML or nibabel (make peers)"; exit 0; }
 export OMP_NUM_THREADS=1
+program=$NOC
 cd "$work" || exit 1
 
 # train SETTINGS DATA OUT FLAGS...
@@ -79,4 +80,40 @@ wrong "a scan that is not there" "case_9, which is not in" nobody msd
 sed 's/"step": "zscore"/"step": "foreground_crop"/' msd.yaml >crop.yaml
 wrong "a preparation that training does not know" "training knows no foreground_crop" crop msd
 wrong "no settings" "cannot be read as settings" nothing msd
+echo '[' >open.yaml
+wrong "no YAML" "cannot be read as settings" open msd
+sed 's/"train": {/"trian": {/' msd.yaml >part.yaml
+wrong "a part that is not known" "there is no trian" part msd
+sed 's/"learning_rate": 0.01/"learning_rate": 1e-3/' msd.yaml >text.yaml
+wrong "a number that YAML takes for text" 'train.learning_rate "1e-3": a number' text msd
+sed 's/"batch": 2/"batch": 0/' msd.yaml >none.yaml
+wrong "no windows in a batch" "train.batch 0: a whole number from 1 on" none msd
+sed 's/"scale": \[0.9/"scale": [0/' msd.yaml >scale.yaml
+wrong "a factor of 0" "train.augment.scale [0, 1.1]" scale msd
+sed 's/"decoder"\]/"local2", "rfr4"]/' msd.yaml >locals.yaml
+wrong "two ways to part the network" "only one of local2, local4, rfr2, rfr4" locals msd
+sed 's/"truth_labels": \[4\]/"truth_labels": [400]/' brats.yaml >label.yaml
+wrong "a truth label that no truth has" "core: truth labels below 256" label brats
+mkdir list && echo '["a"]' >list/dataset.json
+wrong "another dataset.json" "is not in the layout msd" msd list
+wrong "a voxel without a value" "case_1: nocturne prepare" msd nan
+NOC=$work/nothing
+wrong "no program" "nothing cannot be started" nnunet nnunet
+NOC=$program
+: >file
+exits "a file for --out" 1 train msd msd file
+says "... is told" "File exists: 'file'" err
+(flock -n 9 && train msd msd out-msd) 9>>out-msd/lock >out 2>err
+says "a second start in a folder" "another training is at work in out-msd" err
+mkdir out-full && ln -s /dev/full out-full/checkpoint.pt.part
+exits "a full disk" 1 train msd msd out-full
+says "... is told" "checkpoint.pt cannot be written" err
+head -c 9000 out-msd/checkpoint.pt >out-full/checkpoint.pt
+exits "a damaged checkpoint" 1 train msd msd out-full
+says "... is told" "checkpoint.pt is damaged" err
+for file in out-full/prepared-*/case_*.npy; do
+    : >"$file"
+done
+exits "damaged files of a scan" 1 train msd msd out-full
+says "... are told" "case_1: its files are damaged: remove out-full/prepared-" err
 tap_end

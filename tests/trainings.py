@@ -54,6 +54,8 @@ def make(folder):
         images, truth = scan(random, 1)
         write(f"{folder}/msd/imagesTr/case_{i}.nii.gz", images[0], affine)
         write(f"{folder}/msd/labelsTr/case_{i}.nii.gz", (truth > 0).astype("u1"), affine)
+        write(f"{folder}/nan/imagesTr/case_{i}.nii.gz", numpy.where(truth == 2, numpy.nan, images[0]), affine)
+        write(f"{folder}/nan/labelsTr/case_{i}.nii.gz", (truth > 0).astype("u1"), affine)
         images, truth = scan(random, 2)
         for c, image in enumerate(images):
             write(f"{folder}/nnunet/imagesTr/case_{i}_{c:04}.nii.gz", image, affine)
@@ -63,7 +65,7 @@ def make(folder):
             write(f"{folder}/brats/case_{i}/case_{i}_{name}.nii.gz", image, affine)
         write(f"{folder}/brats/case_{i}/case_{i}_seg.nii.gz", truth * 2, affine)
     entries = [{"image": f"./imagesTr/case_{i}.nii.gz", "label": f"./labelsTr/case_{i}.nii.gz"} for i in range(3)]
-    for name, content in (("msd", {"training": entries}),
+    for name, content in (("msd", {"training": entries}), ("nan", {"training": entries}),
                           ("nnunet", {"channel_names": {"0": "a", "1": "b"}, "labels": {"background": 0, "box": 1, "core": 2},
                                       "file_ending": ".nii.gz", "numTraining": 3})):
         with open(f"{folder}/{name}/dataset.json", "w", encoding="utf-8") as file:
