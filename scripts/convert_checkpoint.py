@@ -112,6 +112,8 @@ def shape(tensors, name, axes):
         raise Refusal(f"{name} is missing: this is not a whole SegFormer3D")
     if tensors[name].ndim != axes:
         raise Refusal(f"{name} has {tensors[name].ndim} axes instead of {axes}")
+    if 0 in tensors[name].shape:
+        raise Refusal(f"{name} holds no values")
     return tensors[name].shape
 
 
@@ -125,13 +127,15 @@ def inferred(tensors):
                "mlp_ratios": [], "patch_kernel": []}
     for s in range(1, 5):
         width, below, *kernel = shape(tensors, f"segformer_encoder.embed_{s}.patch_embeddings.weight", 5)
-        blocks = [re.match(rf"segformer_encoder\.tf_block{s}\.(\d+)\.", name) for name in tensors]
+        blocks = {int(found[1]) for found in (re.match(rf"segformer_encoder\.tf_block{s}\.(\d+)\.", name) for name in tensors) if found}
+        if blocks != set(range(len(blocks))):
+            raise Refusal(f"the blocks of stage {s} are {', '.join(map(str, sorted(blocks)))}: this is not a whole SegFormer3D")
         block = f"segformer_encoder.tf_block{s}.0."
-        reduction = tensors.get(block + "attention.sr.weight")
+        reduction = block + "attention.sr.weight"
         network["in_channels"] = network["in_channels"] or below
         network["embed_dims"].append(width)
-        network["depths"].append(1 + max((int(found[1]) for found in blocks if found), default=-1))
-        network["sr_ratios"].append(1 if reduction is None else reduction.shape[-1])
+        network["depths"].append(len(blocks))
+        network["sr_ratios"].append(shape(tensors, reduction, 5)[-1] if reduction in tensors else 1)
         network["mlp_ratios"].append(max(shape(tensors, block + "mlp.fc1.weight", 2)[0] // width, 1))
         network["patch_kernel"].append(short(kernel))
     network["num_classes"], network["decoder_dim"] = shape(tensors, "segformer_decoder.linear_pred.weight", 5)[:2]
@@ -205,7 +209,7 @@ def attention(network, options):
 
 def step(text):
     """`zscore`, `clip_zscore low=-1 high=9 mean=2 std=3`, `crop start=13,56,56 size=128,128,128`."""
-    name, *pairs = text.split()
+    name, *pairs = text.split() or [""]
     result = {"step": name}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -331,6 +335,8 @@ def against(nocturne, folder, model, folds, paths):
     if len(files) != 2:
         raise Refusal(f"--against {paths}: two files are expected, IN.safetensors,OUT.safetensors")
     tensor, wanted = only_tensor(files[0], "input"), only_tensor(files[1], "logits")
+    if not numpy.isfinite(wanted).all():
+        raise Refusal(f"--against: {files[1]} holds values that are not finite")
     got = forward(nocturne, folder, tensor)
     if got.shape != wanted.shape:
         raise Refusal(f"--against: the engine gives {got.shape}, {files[1]} has {wanted.shape}: --patch-stride, --patch-padding or the "

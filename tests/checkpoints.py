@@ -34,6 +34,11 @@ def make(golden, folder):
     put(folder, "other", {"encoders.0.patch_embed.weight": numpy.zeros(3, "f4")})
     put(folder, "unet", {"conv.weight": numpy.zeros(3, "f4")})
     stem = "segformer_encoder.embed_1.patch_embeddings.weight"
+    put(folder, "hollow", {**whole, stem: numpy.zeros((0, 2, 7, 7, 7), "f4")})
+    block = "segformer_encoder.tf_block1."
+    put(folder, "flat", {**whole, block + "0.attention.sr.weight": numpy.zeros((), "f4")})
+    put(folder, "gap", {**whole, block + "99999999.norm1.weight": numpy.zeros(8, "f4")})
+    put(folder, "nan_logits", {"logits": numpy.full((3, 32, 32, 32), numpy.nan, "f4")})
     put(folder, "stem", {**whole, stem: numpy.ascontiguousarray(whole[stem][:, :, 2:5, 1:6, 1:6])})
     with open(f"{folder}/good.safetensors", "rb") as file:
         data = file.read()

@@ -69,6 +69,8 @@ refused "heads that do not share out" "5 heads do not share out a width of 64" g
 refused "three heads" "--heads 1,2,5: 4 whole numbers" good.safetensors --heads 1,2,5
 refused "other channels" "the network has 2" good.safetensors --channels a
 refused "other labels" "3 output channels are the background and 2 labels" good.safetensors --labels a
+prepare=' '
+refused "a step without a name" "input.prepare.step must be text" good.safetensors
 prepare=sharpen
 refused "a step that the program does not know" "there is no step sharpen" good.safetensors
 usual
@@ -89,6 +91,9 @@ refused "an axis that is none" "an axis is z, y or x" good.safetensors --mirror 
 refused "one of a group missing" "tf_block3.1.attention.query.bias is missing" partly.safetensors
 refused "a tensor missing" "linear_pred.bias is missing" missing.safetensors
 refused "a misshapen tensor" "linear_pred.bias is (7,)" misshapen.safetensors
+refused "a tensor without values" "patch_embeddings.weight holds no values" hollow.safetensors
+refused "a tensor without axes" "attention.sr.weight has 0 axes instead of 5" flat.safetensors
+refused "blocks that are not there" "the blocks of stage 1 are 0, 1, 99999999" gap.safetensors
 refused "values that are not finite" "not finite" nan.safetensors
 refused "a foreign tensor" "loss.weight and 0 others are no part" foreign.safetensors
 refused "an unexpected tensor" "linear_pred.scale is no part" unexpected.safetensors
@@ -104,6 +109,8 @@ refused "no file" "there is no such file" nothing.safetensors
 # The logits of the checkpoint's own code tell heads and scale.
 refused "another scale" "with --heads 1,2,5,8 --attention-scale head_dim they agree" good.safetensors \
     --attention-scale num_heads --against "$both,$both"
+refused "logits that are not finite" "nan_logits.safetensors holds values that are not finite" good.safetensors \
+    --against "$both,nan_logits.safetensors"
 refused "other heads" "with --heads 1,2,5,8 --attention-scale head_dim they agree" good.safetensors --heads 1,1,1,1 \
     --against "$both,$both"
 refused "other weights" "other heads and scales fits" no_bias.safetensors --against "$both,$both"
