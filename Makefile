@@ -39,7 +39,8 @@ PREFIX ?= /usr/local
 CFLAGS ?= -O2 -g
 WERROR ?= -Werror
 PROVE ?= prove
-PROVE_FLAGS ?=
+# Two at a time, but of the program tests, which start several processes each, one.
+PROVE_FLAGS ?= -j2 --rules 'seq=tests/*' --rules 'par=**'
 Q := $(if $(V),,@)
 say = $(if $(V),,@echo "  $(1) $(2)")
 
