@@ -129,6 +129,7 @@ static noc_status open_engine(const noc_engine_options *options, const noc_model
     if (!e)
         return NOC_ENOMEMORY;
     e->model = model;
+    e->with_probabilities = options->with_probabilities;
     choose_window(e, options);
     noc_status status = check_windows(e, err);
     if (status == NOC_OK && keep_stages && noc_model_views(model) > 1)
@@ -212,6 +213,11 @@ void noc_engine_describe(const noc_engine *engine, noc_device_info *info)
 int noc_engine_batch(const noc_engine *engine)
 {
     return engine->batch;
+}
+
+int noc_engine_probabilities(const noc_engine *engine)
+{
+    return engine->with_probabilities ? engine->plan->values[engine->plan->logits].channels : 0;
 }
 
 size_t noc_engine_bytes(const noc_engine *engine)

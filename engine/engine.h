@@ -30,6 +30,7 @@ typedef struct noc_engine_options {
     double overlap;          /* negative: the manifest's */
     int blend;               /* negative: the manifest's, else noc_blend */
     unsigned rewrites;       /* NOC_REWRITE_ALL outside tests */
+    bool with_probabilities; /* of segmentations, beside their masks */
 } noc_engine_options;
 
 #define NOC_ENGINE_DEFAULTS                                                                                  \
@@ -47,6 +48,8 @@ void noc_engine_close(noc_engine *engine);
 const noc_model *noc_engine_model(const noc_engine *engine);
 void noc_engine_describe(const noc_engine *engine, noc_device_info *info);
 int noc_engine_batch(const noc_engine *engine);
+/* Classes (background included) or regions whose probabilities its segmentations make; 0: none. */
+int noc_engine_probabilities(const noc_engine *engine);
 /* Of host memory: staging, importance, and what the network has there. */
 size_t noc_engine_bytes(const noc_engine *engine);
 /* What is in force after defaults. */
@@ -81,6 +84,10 @@ typedef struct noc_segmentation_result {
     int element_bytes; /* LABELS: 1 (2 above 255 labels); REGIONS: 1, 2 or 4 */
     void *voxels;      /* input file's voxel order, i fastest; owned by the caller */
     size_t bytes;
+    /* f16 of the logits that made the mask, noc_engine_probabilities planes of the voxels' order behind each
+     * other: LABELS: softmax, outside a crop 1 of class 0; REGIONS: a sigmoid each, there 0. Owned by the
+     * caller; NULL: not asked for. */
+    uint16_t *probabilities;
 } noc_segmentation_result;
 
 /* Puts the volume on the engine's device, if it is one that cuts windows itself; without that, and whenever
@@ -89,7 +96,8 @@ typedef struct noc_segmentation_result {
 noc_status noc_engine_upload(const noc_engine *engine, noc_prepared *prepared, noc_error *err);
 
 /* Bytes of host memory that a segmentation of a volume of that size needs besides the prepared image: pending
- * logits (unless the device keeps them) and the output (grid_voxels elements). Where that does not fit into
+ * logits (unless the device keeps them) and the output (grid_voxels elements, and as many probabilities a
+ * class). Where that does not fit into
  * `memory` (0: no limit), its output is cut in tiles so that the fewest windows are computed again.
  * NOC_ETOOLARGE when it cannot be cut to fit. */
 noc_status noc_segmentation_bytes(const noc_engine *engine, const int64_t size[3], size_t grid_voxels,

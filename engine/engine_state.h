@@ -21,6 +21,7 @@ struct noc_engine {
     int64_t window[3];
     double overlap;
     noc_blend blend;
+    bool with_probabilities;
     float *importance;         /* NULL: constant */
     float **inputs;            /* staging, one a window of the batch, [D][H][W][C] */
     noc_window_input *windows; /* of the batch that runs */

@@ -3,13 +3,14 @@
 #include "engine/native.h"
 
 #include "engine/base/memory.h"
+#include "engine/probability.h"
 #include "engine/resample.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 128 /* voxels at a time */, BACKGROUND = -1 };
+enum { BLOCK = NOC_PROBABILITY_BLOCK /* voxels at a time */, BACKGROUND = -1 };
 
 /* Where native voxels lie along an axis of the prepared volume. */
 typedef struct axis {
@@ -152,23 +153,51 @@ static double along(const corners *c, int64_t w)
            c->weight[2] * (double)c->row[2][w] + c->weight[3] * (double)c->row[3][w];
 }
 
-static void label_block(const noc_native *n, int64_t d, int64_t h, int64_t w, int count, uint32_t *labels)
+/* Logits of a class, from voxel w of a native row on. */
+static void blend_block(const noc_native *n, int64_t d, int64_t h, int64_t w, int count, int class_index,
+                        double *values)
 {
     const axis *a = &n->axes[2];
-    double best[BLOCK];
+    corners around = corners_of(n, d, h, class_index);
+    for (int i = 0; i < count; i++) {
+        double f = a->fraction[w + i];
+        values[i] = (1 - f) * along(&around, a->low[w + i]) + f * along(&around, a->high[w + i]);
+    }
+}
+
+static void label_block(const noc_native *n, int64_t d, int64_t h, int64_t w, int count, uint32_t *labels)
+{
+    double best[BLOCK], values[BLOCK];
     memset(labels, 0, (size_t)count * sizeof *labels);
     for (int c = 0; c < n->options.classes; c++) {
-        corners around = corners_of(n, d, h, c);
-        for (int i = 0; i < count; i++) {
-            double f = a->fraction[w + i],
-                   v = (1 - f) * along(&around, a->low[w + i]) + f * along(&around, a->high[w + i]);
+        blend_block(n, d, h, w, count, c, values);
+        for (int i = 0; i < count; i++)
             if (n->options.kind == NOC_GATHER_REGIONS) {
-                labels[i] |= (uint32_t)(v >= n->options.threshold) << c;
-            } else if (c == 0 || v > best[i]) {
-                best[i] = v;
+                labels[i] |= (uint32_t)(values[i] >= n->options.threshold) << c;
+            } else if (c == 0 || values[i] > best[i]) {
+                best[i] = values[i];
                 labels[i] = (uint32_t)c;
             }
-        }
+    }
+}
+
+/* Logits are blended again rather than kept: there may be many classes. at: of voxel w in a plane. */
+static void probability_block(const noc_native *n, int64_t d, int64_t h, int64_t w, int count, int64_t at)
+{
+    const noc_native_options *o = &n->options;
+    noc_probability p;
+    double values[BLOCK];
+    float logits[BLOCK];
+    noc_probability_begin(&p, o->kind, count);
+    for (int turn = 0; turn < 2 * o->classes; turn++) {
+        int c = turn % o->classes;
+        blend_block(n, d, h, w, count, c, values);
+        for (int i = 0; i < count; i++)
+            logits[i] = (float)values[i];
+        if (turn < o->classes)
+            noc_probability_add(&p, logits);
+        else
+            noc_probability_put(&p, logits, o->probabilities + c * o->class_step + at, o->placement->step[2]);
     }
 }
 
@@ -196,6 +225,8 @@ static void write_piece(void *argument, int i, int thread)
         label_block(n, d, h, w, count, labels);
         for (int k = 0; k < count; k++)
             put(n, at + k * p->step[2], labels[k]);
+        if (n->options.probabilities)
+            probability_block(n, d, h, w, count, at);
     }
 }
 

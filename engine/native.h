@@ -18,6 +18,9 @@ typedef struct noc_native_options {
     double threshold;     /* REGIONS: of the logit */
     int element_bytes;    /* of `voxels`: 1, 2 or 4 */
     void *voxels;         /* the mask, of the input's grid */
+    /* [classes][class_step] likewise, or NULL */
+    uint16_t *probabilities;
+    int64_t class_step;
 } noc_native_options;
 
 /* widest: H and W of the largest tile with what it reaches beyond its end. Bytes, SIZE_MAX on overflow. */

@@ -3,6 +3,7 @@
 #include "engine/safetensors.h"
 
 #include "engine/base/file.h"
+#include "engine/base/half.h"
 #include "engine/base/json.h"
 #include "engine/base/memory.h"
 #include "engine/base/text.h"
@@ -266,19 +267,6 @@ size_t noc_tensor_count(const noc_tensor *tensor)
     return tensor->bytes / dtypes[tensor->dtype].size;
 }
 
-static double half_to_double(uint16_t bits)
-{
-    int exponent = bits >> 10 & 31, fraction = bits & 1023;
-    double value;
-    if (exponent == 0)
-        value = ldexp(fraction, -24);
-    else if (exponent == 31)
-        value = fraction ? NAN : INFINITY;
-    else
-        value = ldexp(fraction + 1024, exponent - 25);
-    return bits & 0x8000 ? -value : value;
-}
-
 static double element(noc_dtype dtype, const unsigned char *at)
 {
     uint16_t small;
@@ -300,7 +288,7 @@ static double element(noc_dtype dtype, const unsigned char *at)
         memcpy(&small, at, sizeof(small));
         small = le16toh(small);
         if (dtype == NOC_DTYPE_F16)
-            return half_to_double(small);
+            return noc_half_value(small);
         bits = (uint32_t)small << 16;
         break;
     }

@@ -6,8 +6,10 @@
  * reaches a voxel beyond its end. */
 #include "engine/engine_state.h"
 
+#include "engine/base/half.h"
 #include "engine/base/memory.h"
 #include "engine/native.h"
+#include "engine/probability.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -40,8 +42,10 @@ struct noc_segmentation {
     noc_native *native;            /* where the volume was resampled, else NULL */
     void *voxels;
     size_t bytes;
+    uint16_t *probabilities; /* NULL: none */
+    float *slab;             /* logits that become probabilities; NULL: none do, or those of `native` */
     int64_t origin, step[3]; /* of the output, in elements */
-    int64_t class_step;      /* LOGITS */
+    int64_t class_step;      /* LOGITS, probabilities */
 };
 
 enum { NOT_COMPUTED = -1, NOT_NEEDED = -2 /* any more */ };
@@ -131,7 +135,7 @@ static size_t bytes_with(const noc_engine *e, int64_t layers, const axis_cuts *h
                          size_t output_bytes)
 {
     const int64_t widest[2] = {h->voxels, w->voxels};
-    if (halo_of(e->model->manifest))
+    if (halo_of(e->model->manifest) || noc_engine_probabilities(e) > 0)
         output_bytes =
             noc_size_sum(output_bytes, noc_native_bytes(e->plan->values[e->plan->logits].channels, widest));
     if (e->ops->has_memory)
@@ -185,6 +189,11 @@ static int element_bytes_of(const noc_manifest *m)
     return largest > 255 ? 2 : 1;
 }
 
+static size_t probability_bytes(const noc_engine *e, size_t grid_voxels)
+{
+    return noc_size_product(grid_voxels, (size_t)noc_engine_probabilities(e) * sizeof(uint16_t));
+}
+
 noc_status noc_segmentation_bytes(const noc_engine *engine, const int64_t size[3], size_t grid_voxels,
                                   size_t memory, size_t *bytes, noc_error *err)
 {
@@ -196,6 +205,7 @@ noc_status noc_segmentation_bytes(const noc_engine *engine, const int64_t size[3
         return status;
     if (!noc_size_mul(grid_voxels, (size_t)element_bytes_of(engine->model->manifest), &output))
         return noc_fail(err, NOC_ETOOLARGE, "%zu voxels are beyond this machine's sizes", grid_voxels);
+    output = noc_size_sum(output, probability_bytes(engine, grid_voxels));
     return choose_cuts(engine, &windows, output, memory, cuts, bytes, err);
 }
 
@@ -236,7 +246,7 @@ static noc_status make_slots(noc_segmentation *s, int64_t count, noc_error *err)
                                  err);
 }
 
-/* What is gathered for the way to the scan's grid: logits, not labels. */
+/* What is gathered for the way to the scan's grid, or to probabilities: logits, not labels. */
 static void slab_gather(noc_gather *gather)
 {
     gather->kind = NOC_GATHER_LOGITS;
@@ -261,14 +271,16 @@ static noc_status make_native(noc_segmentation *s, const int64_t widest[2], noc_
                                   .kind = s->kind,
                                   .threshold = threshold_of(s),
                                   .element_bytes = s->element_bytes,
-                                  .voxels = s->voxels};
+                                  .voxels = s->voxels,
+                                  .probabilities = s->probabilities,
+                                  .class_step = s->class_step};
     memcpy(options.size, s->windows.size, sizeof options.size);
     return noc_native_create(&options, widest, &s->native, err);
 }
 
 /* All that running windows needs beside the engine's own, so that nothing is allocated from window to window:
  * logits of as many windows as are kept at once (bytes_with), the list of those that a gather reaches, the
- * device's room for the widest box, and slabs of a resampled volume. */
+ * device's room for the widest box, and slabs of logits. */
 static noc_status make_room(noc_segmentation *s, noc_error *err)
 {
     const noc_engine *e = s->engine;
@@ -289,7 +301,10 @@ static noc_status make_room(noc_segmentation *s, noc_error *err)
         return NOC_ENOMEMORY;
     engine_fill_gather(e, &widest);
     noc_status status = make_native(s, voxels, err);
-    if (s->native)
+    if (status == NOC_OK && s->probabilities && !s->native &&
+        !(s->slab = noc_alloc(noc_native_bytes(widest.classes, voxels), 1, err)))
+        return NOC_ENOMEMORY;
+    if (s->native || s->slab)
         slab_gather(&widest);
     if (status == NOC_OK)
         status = e->ops->gather_reserve(e->device, &widest, err);
@@ -300,9 +315,25 @@ static noc_status make_room(noc_segmentation *s, noc_error *err)
 
 /* ---- life ---- */
 
+/* Outside a crop all is background. */
+static noc_status make_probabilities(noc_segmentation *s, size_t voxels, noc_error *err)
+{
+    const uint16_t one = noc_half_from(1);
+    if (!s->engine->with_probabilities)
+        return NOC_OK;
+    s->class_step = (int64_t)voxels;
+    s->probabilities = noc_alloc_zeroed(probability_bytes(s->engine, voxels), 1, err);
+    if (!s->probabilities)
+        return NOC_ENOMEMORY;
+    for (size_t i = 0; s->kind == NOC_GATHER_LABELS && i < voxels; i++)
+        s->probabilities[i] = one;
+    return NOC_OK;
+}
+
 static noc_status make_output(noc_segmentation *s, noc_error *err)
 {
     size_t voxels = noc_grid_voxels(noc_prepared_grid(s->prepared));
+    noc_status status = NOC_OK;
     if (s->kind == NOC_GATHER_LOGITS) {
         voxels = (size_t)(s->windows.size[0] * s->windows.size[1] * s->windows.size[2]);
         s->step[2] = 1;
@@ -314,7 +345,10 @@ static noc_status make_output(noc_segmentation *s, noc_error *err)
         const noc_place *place = noc_prepared_place(s->prepared);
         s->origin = place->origin;
         memcpy(s->step, place->step, sizeof s->step);
+        status = make_probabilities(s, voxels, err);
     }
+    if (status != NOC_OK)
+        return status;
     s->bytes = voxels * (size_t)s->element_bytes;
     s->voxels = calloc(voxels ? voxels : 1, (size_t)s->element_bytes); /* untouched pages cost nothing yet */
     return s->voxels ? NOC_OK
@@ -339,8 +373,10 @@ static noc_status create(noc_engine *engine, const noc_prepared *prepared, noc_g
     noc_status status = noc_windows_plan(size, engine->window, engine->overlap, &s->windows, err);
     if (status == NOC_OK)
         status = make_output(s, err);
-    if (status == NOC_OK)
-        status = choose_cuts(engine, &s->windows, s->bytes, memory, s->cuts, &bytes, err);
+    if (status == NOC_OK) {
+        bytes = s->bytes + (s->probabilities ? probability_bytes(engine, (size_t)s->class_step) : 0);
+        status = choose_cuts(engine, &s->windows, bytes, memory, s->cuts, &bytes, err);
+    }
     if (status == NOC_OK)
         status = make_tiles(s, err);
     if (status == NOC_OK)
@@ -376,8 +412,10 @@ void noc_segmentation_free(noc_segmentation *segmentation)
     free(segmentation->free_slots);
     free(segmentation->reaching);
     noc_native_free(segmentation->native);
+    free(segmentation->slab);
     free(segmentation->tiles);
     free(segmentation->voxels);
+    free(segmentation->probabilities);
     free(segmentation);
 }
 
@@ -409,8 +447,10 @@ void noc_segmentation_take(noc_segmentation *segmentation, noc_segmentation_resu
     *result = (noc_segmentation_result){.kind = segmentation->kind,
                                         .element_bytes = segmentation->element_bytes,
                                         .voxels = segmentation->voxels,
-                                        .bytes = segmentation->bytes};
+                                        .bytes = segmentation->bytes,
+                                        .probabilities = segmentation->probabilities};
     segmentation->voxels = NULL;
+    segmentation->probabilities = NULL;
 }
 
 /* ---- gathering ---- */
@@ -479,23 +519,77 @@ static int find_reaching(noc_segmentation *s, const tile *t, int layer, int64_t 
     return (int)count;
 }
 
-/* Rows of a resampled volume, by slabs, to the scan's voxels. */
-static noc_status gather_native(noc_segmentation *s, const tile *t, noc_gather *gather, noc_error *err)
+typedef struct slab_job {
+    const noc_segmentation *segmentation;
+    const noc_gather *gather; /* of the slab */
+} slab_job;
+
+/* Place of the output's voxel where a gather's box begins. */
+static int64_t place_of(const noc_segmentation *s, const noc_gather *gather)
+{
+    int64_t at = s->origin;
+    for (int a = 0; a < 3; a++)
+        at += (gather->from[a] - s->windows.pad_low[a]) * s->step[a];
+    return at;
+}
+
+/* A row of the slab; rows are counted along H, then D. */
+static void probability_piece(void *argument, int row, int thread)
+{
+    const slab_job *job = argument;
+    const noc_segmentation *s = job->segmentation;
+    const noc_gather *g = job->gather;
+    int64_t height = g->to[1] - g->from[1], width = g->to[2] - g->from[2], d = row / height, h = row % height;
+    (void)thread;
+    for (int64_t w = 0; w < width; w += NOC_PROBABILITY_BLOCK) {
+        const float *logits = (const float *)g->out + d * g->out_step[0] + h * g->out_step[1] + w;
+        uint16_t *out = s->probabilities + place_of(s, g) + d * s->step[0] + h * s->step[1] + w * s->step[2];
+        noc_probability p;
+        noc_probability_begin(&p, s->kind,
+                              width - w < NOC_PROBABILITY_BLOCK ? (int)(width - w) : NOC_PROBABILITY_BLOCK);
+        for (int c = 0; c < g->classes; c++)
+            noc_probability_add(&p, logits + c * g->out_class_step);
+        for (int c = 0; c < g->classes; c++)
+            noc_probability_put(&p, logits + c * g->out_class_step, out + c * s->class_step, s->step[2]);
+    }
+}
+
+static void write_slab(noc_segmentation *s, const noc_gather *gather)
 {
     const noc_engine *e = s->engine;
-    const int64_t last = gather->to[0], low = s->windows.pad_low[0];
+    const int64_t low = s->windows.pad_low[0];
+    slab_job job = {s, gather};
+    if (s->native)
+        noc_native_write(s->native, gather->from[0] - low, gather->to[0] - low, e->device, e->ops->host_loop);
+    else
+        e->ops->host_loop(e->device,
+                          (int)((gather->to[0] - gather->from[0]) * (gather->to[1] - gather->from[1])),
+                          probability_piece, &job);
+}
+
+/* Logits of rows, by slabs: of a resampled volume to the scan's voxels, else to probabilities. */
+static noc_status gather_slabs(noc_segmentation *s, const tile *t, noc_gather *gather, noc_error *err)
+{
+    const noc_engine *e = s->engine;
+    const int64_t last = gather->to[0];
     noc_status status = NOC_OK;
     slab_gather(gather);
-    if (gather->from[0] == low)
-        noc_native_begin(s->native, t->from, t->to, t->reach);
-    gather->out = noc_native_slab(s->native, gather->out_step, &gather->out_class_step);
+    if (s->native) {
+        if (gather->from[0] == s->windows.pad_low[0])
+            noc_native_begin(s->native, t->from, t->to, t->reach);
+        gather->out = noc_native_slab(s->native, gather->out_step, &gather->out_class_step);
+    } else {
+        gather->out = s->slab;
+        gather->out_step[1] = gather->to[2] - gather->from[2];
+        gather->out_step[0] = gather->out_step[1] * (gather->to[1] - gather->from[1]);
+        gather->out_class_step = NOC_NATIVE_ROWS * gather->out_step[0];
+    }
     gather->out_step[2] = 1;
     while (status == NOC_OK && gather->from[0] < last) {
         gather->to[0] = gather->from[0] + NOC_NATIVE_ROWS < last ? gather->from[0] + NOC_NATIVE_ROWS : last;
         status = e->ops->gather(e->device, gather, err);
         if (status == NOC_OK)
-            noc_native_write(s->native, gather->from[0] - low, gather->to[0] - low, e->device,
-                             e->ops->host_loop);
+            write_slab(s, gather);
         gather->from[0] = gather->to[0];
     }
     return status;
@@ -515,14 +609,11 @@ static noc_status gather_rows(noc_segmentation *s, const tile *t, int layer, int
                          .out_class_step = s->class_step};
     engine_fill_gather(s->engine, &gather);
     if (s->native)
-        return gather_native(s, t, &gather, err);
-    int64_t at = s->origin;
-    for (int a = 0; a < 3; a++) {
-        gather.out_step[a] = s->step[a];
-        at += (gather.from[a] - w->pad_low[a]) * s->step[a];
-    }
-    gather.out = (char *)s->voxels + at * s->element_bytes;
-    return s->engine->ops->gather(s->engine->device, &gather, err);
+        return gather_slabs(s, t, &gather, err);
+    memcpy(gather.out_step, s->step, sizeof gather.out_step);
+    gather.out = (char *)s->voxels + place_of(s, &gather) * s->element_bytes;
+    noc_status status = s->engine->ops->gather(s->engine->device, &gather, err);
+    return status == NOC_OK && s->slab ? gather_slabs(s, t, &gather, err) : status;
 }
 
 /* Logits of layers that end before the rows of the next one are not needed any more. */

@@ -1,5 +1,5 @@
 /* The agent. A finished mask stays here until the coordinator names its writer or says that nobody wants it
- * any more. */
+ * any more, and on the worker's account of memory until it has left for the writer. */
 #include "pipeline/agent.h"
 
 #include "pipeline/message.h"
@@ -14,7 +14,7 @@ typedef struct finished {
 struct noc_agent {
     noc_link *link;
     noc_worker *worker;
-    finished *finished;
+    finished *finished, *leaving;
     double heartbeat_s, last_heartbeat;
     bool has_said_broken, is_stuck;
 };
@@ -32,16 +32,22 @@ noc_status noc_agent_create(noc_link *link, noc_worker *worker, double heartbeat
     return NOC_OK;
 }
 
+static void free_list(finished **list)
+{
+    while (*list) {
+        finished *f = *list;
+        *list = f->next;
+        noc_outcome_free(f->outcome);
+        free(f);
+    }
+}
+
 void noc_agent_free(noc_agent *agent)
 {
     if (!agent)
         return;
-    while (agent->finished) {
-        finished *f = agent->finished;
-        agent->finished = f->next;
-        noc_outcome_free(f->outcome);
-        free(f);
-    }
+    free_list(&agent->finished);
+    free_list(&agent->leaving);
     free(agent);
 }
 
@@ -69,15 +75,15 @@ static void handle_grant(noc_agent *agent, noc_record *record)
     noc_study_clear(&study);
 }
 
-static noc_outcome *take_finished(noc_agent *agent, uint64_t lease)
+/* Unlinks it, as a list of its own; NULL: it is not here. */
+static finished *take_finished(noc_agent *agent, uint64_t lease)
 {
     for (finished **at = &agent->finished; *at; at = &(*at)->next) {
         finished *f = *at;
         if (f->outcome->lease == lease) {
-            noc_outcome *outcome = f->outcome;
             *at = f->next;
-            free(f);
-            return outcome;
+            f->next = NULL;
+            return f;
         }
     }
     return NULL;
@@ -87,19 +93,27 @@ static void handle_deliver(noc_agent *agent, noc_record *record)
 {
     uint64_t lease = noc_record_get_u64(record);
     int writer = (int)noc_record_get_u64(record);
-    noc_outcome *outcome = take_finished(agent, lease);
+    finished *f = take_finished(agent, lease);
     noc_record mask;
     noc_error failure;
-    if (!outcome)
+    if (!f)
         return;
     noc_record_begin(&mask, NOC_SAY_MASK);
-    noc_record_put_outcome(&mask, outcome, true);
+    noc_record_put_outcome(&mask, f->outcome, true);
     noc_status status = noc_record_end(&mask, &failure);
-    noc_outcome_free(outcome);
+    noc_outcome_drop_results(f->outcome);
+    f->next = agent->leaving;
+    agent->leaving = f;
     if (status == NOC_OK)
         noc_link_send(agent->link, writer, &mask);
     else
         say_failed(agent, lease, &failure);
+}
+
+static void handle_discard(noc_agent *agent, uint64_t lease)
+{
+    finished *f = take_finished(agent, lease);
+    free_list(&f);
 }
 
 static void say_returned(void *argument, int64_t study, uint64_t lease)
@@ -122,7 +136,7 @@ bool noc_agent_handle(noc_agent *agent, noc_message *message)
         handle_deliver(agent, &message->record);
         return true;
     case NOC_SAY_DISCARD:
-        noc_outcome_free(take_finished(agent, noc_record_get_u64(&message->record)));
+        handle_discard(agent, noc_record_get_u64(&message->record));
         return true;
     case NOC_SAY_WITHDRAW:
         noc_worker_withdraw(agent->worker, say_returned, agent);
@@ -198,6 +212,8 @@ bool noc_agent_tick(noc_agent *agent, double now)
 {
     bool did_something = false;
     noc_outcome *outcome;
+    if (agent->leaving && noc_link_is_flushed(agent->link))
+        free_list(&agent->leaving);
     while ((outcome = noc_worker_take(agent->worker))) {
         did_something = true;
         if (outcome->failure.status == NOC_EDEVICE && !agent->has_said_broken &&

@@ -40,9 +40,13 @@ static noc_status export_study(noc_export *all, size_t i, noc_error *err)
     noc_export_name(all, all->done[i].key, name);
     noc_status status = take_name(all, name, err);
     if (status == NOC_OK)
-        status = noc_part_read_study(path, all->done[i].key, &outcome, err);
+        status = noc_part_read_study(path, all->done[i].key, all->settings->probabilities, &outcome, err);
     if (status == NOC_OK)
         status = noc_export_mask(all, outcome, name, &all->written[i], err);
+    if (status == NOC_OK && outcome->probabilities) {
+        status = noc_export_probabilities(all, outcome, name, err);
+        all->probabilities += status == NOC_OK;
+    }
     noc_outcome_free(outcome);
     free(path);
     return status;
@@ -67,7 +71,14 @@ static noc_status export_all(noc_export *all, noc_error *err)
             break;
         noc_log(NOC_LOG_ERROR, "%s: not exported: %s", all->done[i].key, why.text);
     }
-    printf("exported %zu masks to %s\n", written, all->settings->output);
+    printf("exported %zu masks", written);
+    if (all->settings->probabilities)
+        printf(", %zu with probabilities,", all->probabilities);
+    printf(" to %s\n", all->settings->output);
+    if (first == NOC_OK && all->settings->probabilities && written > 0 && all->probabilities == 0)
+        return noc_fail(
+            err, NOC_ENOINPUT,
+            "no study here has probabilities: they are stored by nocturne run --save-probabilities");
     return first;
 }
 

@@ -98,6 +98,40 @@ static void add_labels(noc_text *text, bool as_json, const noc_manifest *m, cons
                   count_label(o, m->paints[i].label));
 }
 
+/* OUT.nii.gz -> OUT_probabilities.nii.gz, newly allocated. */
+static char *probabilities_path(const char *output, noc_error *err)
+{
+    noc_text path = {0};
+    size_t stem = strlen(output);
+
+    noc_nifti_is_name(output, &stem);
+    noc_text_add(&path, "%.*s_probabilities%s", (int)stem, output, output + stem);
+    if (path.failed) {
+        noc_text_free(&path);
+        noc_fail(err, NOC_ENOMEMORY, "no memory for a path");
+        return NULL;
+    }
+    return path.data;
+}
+
+static noc_status write_probabilities(const noc_settings *settings, const noc_outcome *o, const char *descrip,
+                                      noc_error *err)
+{
+    void *packed;
+    size_t size;
+    char *path = probabilities_path(settings->output, err);
+    noc_status status = path ? noc_nifti_pack_probabilities(path, &o->grid, o->plane_count, o->probabilities,
+                                                            descrip, &packed, &size, err)
+                             : NOC_ENOMEMORY;
+
+    if (status == NOC_OK) {
+        status = noc_file_replace(path, packed, size, err);
+        free(packed);
+    }
+    free(path);
+    return status;
+}
+
 static noc_status print(const noc_settings *settings, const noc_manifest *manifest, const noc_outcome *o,
                         double seconds, noc_error *err)
 {
@@ -149,6 +183,8 @@ static noc_status infer(const noc_settings *settings, noc_error *err)
         noc_voxel_type type =
             outcome->mask_bytes == 1 ? NOC_VOXEL_U8 : NOC_VOXEL_U16; /* NOLINT: there is one */
         status = noc_nifti_write_labels(settings->output, &outcome->grid, type, outcome->mask, descrip, err);
+        if (status == NOC_OK && outcome->probabilities)
+            status = write_probabilities(settings, outcome, descrip, err);
     }
     if (status == NOC_OK)
         status = print(settings, model->manifest, outcome, noc_clock_monotonic() - start, err);

@@ -240,7 +240,7 @@ static double time_window(const noc_settings *settings, const noc_model *model)
 
 typedef struct forecast {
     size_t studies;
-    double windows, mask_bytes, voxel_bytes;
+    double windows, mask_bytes, voxel_bytes, probability_bytes;
     size_t unknown;
 } forecast;
 
@@ -252,6 +252,8 @@ static void add_forecast(forecast *f, const noc_study *study, const noc_model *m
     f->unknown += !study->has_shape;
     f->mask_bytes += (double)study->size[0] * (double)study->size[1] * (double)study->size[2];
     f->voxel_bytes += (double)study->voxel_bytes;
+    f->probability_bytes += 2.0 * model->manifest->network.num_classes * (double)study->size[0] *
+                            (double)study->size[1] * (double)study->size[2];
 }
 
 static noc_status read_forecast(const noc_settings *settings, const noc_model *model,
@@ -282,10 +284,12 @@ static noc_status dry_run(const noc_settings *settings, const noc_model *model, 
         return status;
     double seconds = time_window(settings, model);
     double hours = seconds * f.windows / 3600 / (settings->workers > 0 ? settings->workers : 1);
+    double probabilities = settings->save_probabilities ? f.probability_bytes / 1e9 : 0;
     if (settings->json) {
         printf("{\"studies\":%zu,\"windows\":%.0f,\"hours\":%.6f,\"gigabytes_read\":%.3f,\"gigabytes_of_"
-               "masks\":%.3f,\"unknown_shape\":%zu}\n",
-               f.studies, f.windows, hours, f.voxel_bytes / 1e9, f.mask_bytes / 1e9, f.unknown);
+               "masks\":%.3f,\"gigabytes_of_probabilities\":%.3f,\"unknown_shape\":%zu}\n",
+               f.studies, f.windows, hours, f.voxel_bytes / 1e9, f.mask_bytes / 1e9, probabilities,
+               f.unknown);
         return NOC_OK;
     }
     printf("studies pending   %zu%s\n", f.studies,
@@ -294,6 +298,8 @@ static noc_status dry_run(const noc_settings *settings, const noc_model *model, 
     printf("compute           %.2f hours (%.3f s a window on this machine)\n", hours, seconds);
     printf("voxels to read    %.3f GB inflated\n", f.voxel_bytes / 1e9);
     printf("masks             %.3f GB before compression\n", f.mask_bytes / 1e9);
+    if (settings->save_probabilities)
+        printf("probabilities     %.3f GB before compression\n", probabilities);
     return NOC_OK;
 }
 

@@ -114,7 +114,7 @@ static noc_status check_study(verification *v, const char *path, const char *nam
         find(v, true, name, done->key, "the scan's SHA-256 differs from the catalog's");
     if (!has_same_metrics(done, study))
         find(v, true, name, done->key, "the metrics differ from the catalog's");
-    noc_status status = noc_part_read_study(path, done->key, &outcome, &why);
+    noc_status status = noc_part_read_study(path, done->key, true, &outcome, &why);
     if (status == NOC_ENOMEMORY)
         return noc_fail(err, status, "%s", why.text);
     if (status != NOC_OK)

@@ -88,7 +88,7 @@ static noc_status read_stored(scoring *s, const noc_done *done, side *out, noc_e
     if (!path)
         return NOC_ENOMEMORY;
     pthread_mutex_lock(&s->lock);
-    noc_status status = noc_part_read_study(path, done->key, &outcome, err);
+    noc_status status = noc_part_read_study(path, done->key, false, &outcome, err);
     pthread_mutex_unlock(&s->lock);
     if (status == NOC_OK)
         status = make_stored_map(outcome, out, err);

@@ -73,35 +73,63 @@ static noc_status put_file(const noc_export *all, const char *path, const void *
                               path);
 }
 
-static noc_status put_mask(const noc_export *all, const noc_outcome *o, const char *path, noc_error *err)
+static noc_status pack_mask(const noc_outcome *o, const char *path, const char *descrip, void **packed,
+                            size_t *size, noc_error *err)
+{
+    return noc_nifti_pack_labels(path, &o->grid, o->mask_bytes == 2 ? NOC_VOXEL_U16 : NOC_VOXEL_U8, o->mask,
+                                 descrip, packed, size, err);
+}
+
+static noc_status pack_probabilities(const noc_outcome *o, const char *path, const char *descrip,
+                                     void **packed, size_t *size, noc_error *err)
+{
+    return noc_nifti_pack_probabilities(path, &o->grid, o->plane_count, o->probabilities, descrip, packed,
+                                        size, err);
+}
+
+/* A file of the study below the target. *path: newly allocated. */
+static noc_status export_file(const noc_export *all, const noc_outcome *outcome, const char *name,
+                              noc_status (*pack)(const noc_outcome *o, const char *path, const char *descrip,
+                                                 void **packed, size_t *size, noc_error *err),
+                              char **path, noc_error *err)
 {
     char descrip[80];
     void *packed;
     size_t size;
+    char *made = noc_path_join(all->target, name, err);
+    char *folder = made ? noc_path_folder(made, err) : NULL;
+    noc_status status = folder ? noc_folder_create(folder, err) : NOC_ENOMEMORY;
     snprintf(descrip, sizeof descrip, "nocturne %.60s", noc_version());
-    noc_status status =
-        noc_nifti_pack_labels(path, &o->grid, o->mask_bytes == 2 ? NOC_VOXEL_U16 : NOC_VOXEL_U8, o->mask,
-                              descrip, &packed, &size, err);
-    if (status != NOC_OK)
-        return status;
-    status = put_file(all, path, packed, size, err);
-    free(packed);
+    if (status == NOC_OK && (status = pack(outcome, made, descrip, &packed, &size, err)) == NOC_OK) {
+        status = put_file(all, made, packed, size, err);
+        free(packed);
+    }
+    free(folder);
+    if (status == NOC_OK)
+        *path = made;
+    else
+        free(made);
     return status;
 }
 
 noc_status noc_export_mask(const noc_export *all, const noc_outcome *outcome, const char *name, char **path,
                            noc_error *err)
 {
-    char *made = noc_path_join(all->target, name, err);
-    char *folder = made ? noc_path_folder(made, err) : NULL;
-    noc_status status = folder ? noc_folder_create(folder, err) : NOC_ENOMEMORY;
-    if (status == NOC_OK)
-        status = put_mask(all, outcome, made, err);
-    free(folder);
-    if (status == NOC_OK)
-        *path = made;
+    return export_file(all, outcome, name, pack_mask, path, err);
+}
+
+noc_status noc_export_probabilities(const noc_export *all, const noc_outcome *outcome, const char *name,
+                                    noc_error *err)
+{
+    char other[NOC_EXPORT_NAME], *path;
+    if (all->is_bids)
+        snprintf(other, sizeof other, "%.*s_probseg.nii.gz", (int)(strlen(name) - strlen("_dseg.nii.gz")),
+                 name);
     else
-        free(made);
+        snprintf(other, sizeof other, "probabilities/%s", name);
+    noc_status status = export_file(all, outcome, other, pack_probabilities, &path, err);
+    if (status == NOC_OK)
+        free(path);
     return status;
 }
 

@@ -13,7 +13,8 @@ typedef struct noc_export {
     char **written; /* [count] owned: the mask's absolute path; NULL: not exported */
     char *target;   /* owned: absolute, where the names below begin */
     bool is_bids, is_nnunet;
-    void *taken; /* tree of names */
+    void *taken;          /* tree of names */
+    size_t probabilities; /* studies whose probabilities were exported */
 } noc_export;
 
 enum { NOC_EXPORT_NAME = 3 * NOC_STUDY_KEY + 64 };
@@ -27,6 +28,11 @@ void noc_export_name(const noc_export *all, const char *key, char name[NOC_EXPOR
  * NOC_ECANTCREATE, unless --force. *path: newly allocated. */
 noc_status noc_export_mask(const noc_export *all, const noc_outcome *outcome, const char *name, char **path,
                            noc_error *err);
+
+/* Likewise its probabilities, which it must have: probabilities/KEY.nii.gz, by BIDS beside the mask NAME as
+ * ..._probseg.nii.gz. */
+noc_status noc_export_probabilities(const noc_export *all, const noc_outcome *outcome, const char *name,
+                                    noc_error *err);
 
 /* What is written before the masks: bids: dataset_description.json and dseg.tsv; nnunet: dataset.json. */
 noc_status noc_export_describe(const noc_export *all, noc_error *err);

@@ -37,6 +37,7 @@ void part_release(hid_t id);
 /* Each is a new identifier, negative on failure. */
 hid_t part_string_type(size_t size); /* fixed length, UTF-8, ended by 0 */
 hid_t part_metric_type(void);        /* part_metric */
+hid_t part_half_type(void);          /* IEEE binary16, little-endian */
 hid_t part_access(
     H5F_libver_t format); /* of files: that format, no locking, everything closes with the file */
 

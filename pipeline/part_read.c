@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 
 /* deflate makes at most 1032 bytes of one. */
-enum { MOST_INFLATION = 1100 };
+enum { MOST_INFLATION = 1100, MAX_LABELS = 65536 };
 
 static noc_status open_part(const char *path, hid_t *file, int64_t *bytes, noc_error *err)
 {
@@ -166,16 +166,66 @@ static void get_outcome(part_attributes *a, noc_outcome *o)
     o->seconds_score = part_get_real(a, "seconds_score");
     if (a->status == NOC_OK && H5Aexists(a->object, "suspect") > 0)
         part_get_text(a, "suspect", o->suspect, sizeof o->suspect);
+    if (a->status == NOC_OK && H5Aexists(a->object, "probabilities_sha256") > 0)
+        part_get_text(a, "probabilities_sha256", o->probabilities_sha256, sizeof o->probabilities_sha256);
 }
 
-static noc_status check_hash(const noc_outcome *o, const char *path, noc_error *err)
+/* what: "mask's voxels". */
+static noc_status check_hash(const char *path, const char *what, const void *data, size_t bytes,
+                             const char *says, noc_error *err)
 {
     char found[NOC_SHA256_HEX];
-    noc_status status = noc_sha256_of(o->mask, noc_grid_voxels(&o->grid) * (size_t)o->mask_bytes, found, err);
-    if (status == NOC_OK && strcmp(found, o->mask_sha256) != 0)
-        return noc_fail(err, NOC_EDATA,
-                        "%s: the mask's voxels have SHA-256 %.12s..., its attribute says %.12s...", path,
-                        found, o->mask_sha256);
+    noc_status status = noc_sha256_of(data, bytes, found, err);
+    if (status == NOC_OK && strcmp(found, says) != 0)
+        return noc_fail(err, NOC_EDATA, "%s: the %s have SHA-256 %.12s..., its attribute says %.12s...", path,
+                        what, found, says);
+    return status;
+}
+
+static bool is_half(hid_t dataset)
+{
+    hid_t type = H5Dget_type(dataset), half = part_half_type();
+    bool is_so = type >= 0 && half >= 0 && H5Tequal(type, half) > 0;
+    part_release(type);
+    part_release(half);
+    return is_so;
+}
+
+static noc_status read_planes(hid_t dataset, const char *path, noc_outcome *o, noc_error *err)
+{
+    void *data = NULL;
+    hid_t type = part_half_type();
+    size_t count = noc_grid_voxels(&o->grid) * (size_t)o->plane_count;
+    noc_status status = type < 0 ? part_fail(err, NOC_EINTERNAL, path, "no type of probabilities")
+                                 : read_all(dataset, path, type, count, &data, err);
+    part_release(type);
+    o->probabilities = data;
+    if (status == NOC_OK)
+        status = check_hash(path, "probabilities", data, noc_outcome_probability_bytes(o),
+                            o->probabilities_sha256, err);
+    return status;
+}
+
+/* Those of a study whose attributes and mask are known. */
+static noc_status get_probabilities(hid_t group, const char *path, noc_outcome *o, noc_error *err)
+{
+    hsize_t dims[4];
+    int64_t size[3];
+    size_t voxels;
+    noc_status status = NOC_OK;
+    if (!o->probabilities_sha256[0])
+        return NOC_OK;
+    hid_t dataset = H5Dopen2(group, "probabilities", H5P_DEFAULT);
+    if (dataset < 0)
+        return part_fail(err, NOC_EDATA, path, "probabilities cannot be opened");
+    if (!is_half(dataset) || !get_extent(dataset, 4, dims) || dims[0] == 0 || dims[0] > MAX_LABELS ||
+        !is_grid(dims + 1, size, &voxels) || memcmp(size, o->grid.size, sizeof size) != 0)
+        status = noc_fail(err, NOC_EDATA, "%s: probabilities are none of the mask's voxels", path);
+    if (status == NOC_OK) {
+        o->plane_count = (int)dims[0];
+        status = read_planes(dataset, path, o, err);
+    }
+    part_release(dataset);
     return status;
 }
 
@@ -187,7 +237,8 @@ static noc_status get_voxels(hid_t group, const char *path, bool with_voxels, no
     if (status == NOC_OK && o->mask_bytes > 2)
         status = noc_fail(err, NOC_EDATA, "%s: a mask has voxels of 4 bytes", path);
     if (status == NOC_OK && with_voxels)
-        status = check_hash(o, path, err);
+        status = check_hash(path, "mask's voxels", o->mask, noc_grid_voxels(&o->grid) * (size_t)o->mask_bytes,
+                            o->mask_sha256, err);
     if (status != NOC_OK || H5Lexists(group, "regions", H5P_DEFAULT) <= 0)
         return status;
     status = read_voxels(group, path, "regions", with_voxels, size, &o->region_bytes, &o->regions, err);
@@ -204,7 +255,7 @@ static bool is_key(const char *key)
 }
 
 static noc_status read_study(hid_t file, const char *path, const char *key, bool with_voxels,
-                             noc_outcome **outcome, noc_error *err)
+                             bool with_probabilities, noc_outcome **outcome, noc_error *err)
 {
     char name[sizeof "/studies/" + NOC_STUDY_KEY];
     noc_outcome *o = NULL;
@@ -221,6 +272,8 @@ static noc_status read_study(hid_t file, const char *path, const char *key, bool
         a.status = noc_fail(err, NOC_EDATA, "%s: attribute key is that of another study", path);
     if (a.status == NOC_OK)
         a.status = get_voxels(a.object, path, with_voxels, o, err);
+    if (a.status == NOC_OK && with_probabilities)
+        a.status = get_probabilities(a.object, path, o, err);
     part_release(a.object);
     if (a.status == NOC_OK) {
         *outcome = o;
@@ -230,20 +283,19 @@ static noc_status read_study(hid_t file, const char *path, const char *key, bool
     return noc_within(err, a.status, "%s", key);
 }
 
-noc_status noc_part_read_study(const char *path, const char *key, noc_outcome **outcome, noc_error *err)
+noc_status noc_part_read_study(const char *path, const char *key, bool with_probabilities,
+                               noc_outcome **outcome, noc_error *err)
 {
     hid_t file = -1;
     int64_t bytes;
     noc_status status = open_part(path, &file, &bytes, err);
     if (status == NOC_OK)
-        status = read_study(file, path, key, true, outcome, err);
+        status = read_study(file, path, key, true, with_probabilities, outcome, err);
     part_release(file);
     return status;
 }
 
 /* ---- labels ---- */
-
-enum { MAX_LABELS = 65536 };
 
 /* Elements of an attribute; 0: it is not there. */
 static size_t attribute_count(hid_t object, const char *name)
@@ -453,7 +505,7 @@ static noc_status fill_study(hid_t file, const char *path, bool with_mask, noc_p
                              noc_error *err)
 {
     noc_outcome *o = NULL;
-    noc_status status = read_study(file, path, study->key, with_mask, &o, err);
+    noc_status status = read_study(file, path, study->key, with_mask, with_mask, &o, err);
     if (status != NOC_OK)
         return status;
     memcpy(study->source_sha256, o->source_sha256, sizeof study->source_sha256);

@@ -229,12 +229,13 @@ static void choose_chunk(const hsize_t dims[3], hsize_t voxel_bytes, hsize_t chu
     chunk[0] = smaller(dims[0], voxels / (chunk[2] * chunk[1]) + 1);
 }
 
-static hid_t create_voxels(hid_t group, const char *name, hid_t type, const hsize_t dims[3])
+/* rank 4: planes of dims[1] to dims[3]. */
+static hid_t create_voxels(hid_t group, const char *name, hid_t type, int rank, const hsize_t *dims)
 {
-    hsize_t chunk[3];
-    hid_t space = H5Screate_simple(3, dims, NULL), creation = H5Pcreate(H5P_DATASET_CREATE), dataset = -1;
-    choose_chunk(dims, H5Tget_size(type), chunk);
-    if (space >= 0 && creation >= 0 && H5Pset_chunk(creation, 3, chunk) >= 0 &&
+    hsize_t chunk[4] = {1};
+    hid_t space = H5Screate_simple(rank, dims, NULL), creation = H5Pcreate(H5P_DATASET_CREATE), dataset = -1;
+    choose_chunk(dims + rank - 3, H5Tget_size(type), chunk + rank - 3);
+    if (space >= 0 && creation >= 0 && H5Pset_chunk(creation, rank, chunk) >= 0 &&
         H5Pset_shuffle(creation) >= 0 && H5Pset_deflate(creation, 1) >= 0 &&
         H5Pset_obj_track_times(creation, false) >= 0)
         dataset = H5Dcreate2(group, name, type, space, H5P_DEFAULT, creation, H5P_DEFAULT);
@@ -262,7 +263,7 @@ static noc_status write_voxels(noc_part_writer *part, hid_t group, const char *n
 {
     const hsize_t dims[3] = {(hsize_t)grid->size[2], (hsize_t)grid->size[1], (hsize_t)grid->size[0]};
     hid_t type = voxel_bytes == 1 ? H5T_STD_U8LE : voxel_bytes == 2 ? H5T_STD_U16LE : H5T_STD_U32LE;
-    hid_t dataset = create_voxels(group, name, type, dims);
+    hid_t dataset = create_voxels(group, name, type, 3, dims);
     part_attributes a = {.object = dataset, .path = part->path, .err = err};
     if (dataset < 0)
         a.status = part_fail(err, NOC_EIO, part->path, "a mask cannot be made");
@@ -270,6 +271,74 @@ static noc_status write_voxels(noc_part_writer *part, hid_t group, const char *n
     noc_status status = settle(part, a.status, err);
     if (status == NOC_OK && (!write_data(part, dataset, type, voxels) || H5Dclose(dataset) < 0))
         status = part_fail(err, NOC_EIO, part->path, "a mask cannot be written");
+    return settle(part, status, err);
+}
+
+/* ---- probabilities ---- */
+
+/* What the planes are: names in their order. */
+static void put_classes(part_attributes *a, const noc_part_header *header, size_t count)
+{
+    const noc_manifest *m = header->manifest;
+    bool has_regions = header->output == NOC_OUTPUT_REGIONS;
+    char(*names)[NOC_METRIC_TEXT] = noc_alloc_zeroed(count, sizeof *names, a->err);
+    if (!names) {
+        a->status = NOC_ENOMEMORY;
+        return;
+    }
+    if (!has_regions)
+        snprintf(names[0], sizeof *names, "background");
+    for (int i = 0; i < m->label_count && !has_regions; i++)
+        if ((size_t)m->labels[i].index < count)
+            snprintf(names[m->labels[i].index], sizeof *names, "%s", m->labels[i].name);
+    for (int i = 0; i < m->region_count && has_regions && (size_t)i < count; i++)
+        snprintf(names[i], sizeof *names, "%s", m->regions[i].name);
+    part_put_text(a, "activation", has_regions ? "sigmoid" : "softmax");
+    part_put_texts(a, "axes", "c\0k\0j\0i", 2, 4);
+    part_put_texts(a, "classes", names[0], sizeof *names, count);
+    free(names);
+}
+
+/* [all] A plane at a time, so that no call has more to write than that of a mask of 16 bits. */
+static bool write_planes(const noc_part_writer *part, hid_t dataset, hid_t type, const hsize_t dims[4],
+                         const uint16_t *data)
+{
+    const uint16_t nothing[1] = {0};
+    hid_t memory = H5Screate_simple(3, dims + 1, NULL), file = H5Dget_space(dataset);
+    hsize_t from[4] = {0};
+    const hsize_t count[4] = {1, dims[1], dims[2], dims[3]}, voxels = dims[1] * dims[2] * dims[3];
+    bool is_written = memory >= 0 && file >= 0;
+    for (; is_written && from[0] < dims[0]; from[0]++) {
+        H5Sselect_hyperslab(file, H5S_SELECT_SET, from, NULL, count, NULL);
+        if (!data) {
+            H5Sselect_none(memory);
+            H5Sselect_none(file);
+        }
+        is_written = H5Dwrite(dataset, type, memory, file, part->transfer,
+                              data ? data + from[0] * voxels : nothing) >= 0;
+    }
+    part_release(memory);
+    part_release(file);
+    return is_written;
+}
+
+/* [all] */
+static noc_status write_probabilities(noc_part_writer *part, hid_t group, const noc_outcome *o,
+                                      const uint16_t *data, noc_error *err)
+{
+    const hsize_t dims[4] = {(hsize_t)o->plane_count, (hsize_t)o->grid.size[2], (hsize_t)o->grid.size[1],
+                             (hsize_t)o->grid.size[0]};
+    hid_t type = part_half_type(),
+          dataset = type < 0 ? -1 : create_voxels(group, "probabilities", type, 4, dims);
+    part_attributes a = {.object = dataset, .path = part->path, .err = err};
+    if (dataset < 0)
+        a.status = part_fail(err, NOC_EIO, part->path, "probabilities cannot be made");
+    else
+        put_classes(&a, &part->header, dims[0]);
+    noc_status status = settle(part, a.status, err);
+    if (status == NOC_OK && (!write_planes(part, dataset, type, dims, data) || H5Dclose(dataset) < 0))
+        status = part_fail(err, NOC_EIO, part->path, "probabilities cannot be written");
+    part_release(type);
     return settle(part, status, err);
 }
 
@@ -348,6 +417,8 @@ static void put_study(part_attributes *a, const noc_part_writer *part, const noc
     part_put_real(a, "seconds_score", o->seconds_score);
     if (o->suspect[0])
         part_put_text(a, "suspect", o->suspect);
+    if (o->plane_count > 0)
+        part_put_text(a, "probabilities_sha256", o->probabilities_sha256);
 }
 
 static noc_status add_rows(noc_part_writer *part, const noc_outcome *o, noc_error *err)
@@ -398,6 +469,8 @@ static noc_status write_entry(noc_part_writer *part, const noc_part_entry *entry
     if (status == NOC_OK && o->region_bytes > 0)
         status = write_voxels(part, a.object, "regions", o->region_bytes, &o->grid,
                               is_owner ? o->regions : NULL, err);
+    if (status == NOC_OK && o->plane_count > 0)
+        status = write_probabilities(part, a.object, o, is_owner ? o->probabilities : NULL, err);
     if (status == NOC_OK && H5Gclose(a.object) < 0)
         status = part_fail(err, NOC_EIO, part->path, "a study's group cannot be written");
     return status == NOC_OK ? NOC_OK : noc_within(err, status, "%s", o->key);

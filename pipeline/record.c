@@ -11,7 +11,8 @@ enum {
     MAGIC = 0x4e4f4352,
     VERSION = 1,
     HEADER = 24, /* magic u32, version u32, type u32, 0 u32, length u64 */
-    MAX_METRICS = 1 << 16
+    MAX_METRICS = 1 << 16,
+    MAX_PLANES = UINT16_MAX
 };
 
 void noc_record_put(noc_record *record, const void *data, size_t size)
@@ -272,17 +273,21 @@ void noc_record_put_outcome(noc_record *record, const noc_outcome *outcome, bool
     noc_record_put_f64(record, outcome->seconds_score);
     noc_record_put_block(record, outcome->metrics, (size_t)outcome->metric_count * sizeof *outcome->metrics);
     noc_record_put_text(record, outcome->suspect);
+    noc_record_put_text(record, outcome->probabilities_sha256);
     noc_record_put_u64(record, (uint64_t)outcome->mask_bytes);
     noc_record_put_u64(record, (uint64_t)outcome->region_bytes);
+    noc_record_put_u64(record, (uint64_t)outcome->plane_count);
     noc_record_put_block(record, outcome->mask, with_voxels ? voxels * (size_t)outcome->mask_bytes : 0);
     noc_record_put_block(record, outcome->regions, with_voxels ? voxels * (size_t)outcome->region_bytes : 0);
+    noc_record_put_block(record, outcome->probabilities,
+                         with_voxels && voxels > 0 ? noc_outcome_probability_bytes(outcome) : 0);
 }
 
-/* Bytes of `count` voxels of 1, 2 or 4 bytes each. */
-static bool has_bytes(size_t bytes, size_t count, int voxel_bytes)
+/* Bytes of `count` voxels of at most so many bytes each. */
+static bool has_bytes(size_t bytes, size_t count, int voxel_bytes, int most)
 {
     size_t wanted;
-    return voxel_bytes >= 0 && voxel_bytes <= 4 && noc_size_mul(count, (size_t)voxel_bytes, &wanted) &&
+    return voxel_bytes >= 0 && voxel_bytes <= most && noc_size_mul(count, (size_t)voxel_bytes, &wanted) &&
            bytes == wanted;
 }
 
@@ -299,15 +304,20 @@ static bool count_voxels(const noc_grid *grid, size_t *count)
 /* The voxels, when they came along, must be all, and as many as the grid says. */
 static void get_voxels(noc_record *record, noc_outcome *outcome)
 {
-    size_t voxels = 0, mask, regions;
+    size_t voxels = 0, mask, regions, probabilities;
     if (outcome->failure.status == NOC_OK && !count_voxels(&outcome->grid, &voxels))
         record->failed = true;
     outcome->mask_bytes = (int)noc_record_get_u64(record);
     outcome->region_bytes = (int)noc_record_get_u64(record);
+    uint64_t planes = noc_record_get_u64(record);
+    outcome->plane_count = planes > MAX_PLANES ? 0 : (int)planes;
     outcome->mask = noc_record_get_block(record, &mask);
     outcome->regions = noc_record_get_block(record, &regions);
-    if ((mask > 0 || regions > 0) &&
-        !(has_bytes(mask, voxels, outcome->mask_bytes) && has_bytes(regions, voxels, outcome->region_bytes)))
+    outcome->probabilities = noc_record_get_block(record, &probabilities);
+    if ((mask > 0 || regions > 0 || probabilities > 0) &&
+        !(has_bytes(mask, voxels, outcome->mask_bytes, 4) &&
+          has_bytes(regions, voxels, outcome->region_bytes, 4) &&
+          has_bytes(probabilities, voxels, 2 * outcome->plane_count, 2 * MAX_PLANES)))
         record->failed = true;
 }
 
@@ -347,6 +357,7 @@ noc_status noc_record_get_outcome(noc_record *record, noc_outcome **outcome, noc
     out->seconds_score = noc_record_get_f64(record);
     get_metrics(record, out);
     noc_record_get_fixed(record, out->suspect, sizeof out->suspect);
+    noc_record_get_fixed(record, out->probabilities_sha256, sizeof out->probabilities_sha256);
     get_voxels(record, out);
     if (!record->failed) {
         *outcome = out;

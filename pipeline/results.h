@@ -9,7 +9,7 @@
  *   /studies/<key>         key, mask_sha256, source, source_sha256, fingerprint, windows,
  *                          seconds_read, seconds_prepare, seconds_compute, seconds_score,
  *                          created (UTC), and what made it; suspect, only where the model's rules of
- *                          plausibility are broken: which
+ *                          plausibility are broken: which; probabilities_sha256, only where there are some
  *     in space             affine (4x4, (i,j,k,1) to mm), space ("RAS+"), spacing_mm
  *     as in the header     nifti_version, qform_code, sform_code, quatern, qoffset, qfac,
  *                          srow (3x4), pixdim, xyzt_units: a mask can leave without its scan
@@ -19,9 +19,12 @@
  *   /studies/<key>/mask    u8 or u16 (nk, nj, ni), whole planes a chunk, shuffle + deflate(1),
  *                          dimension labels k, j, i
  *   /studies/<key>/regions u8, u16 or u32, likewise, for a model of regions
- *   /metrics               one compound table, the columns of report --csv in their order, then
- *                          has_truth; without a truth counts are 0 and ratios NaN; attribute
- *                          empty_masks: the convention for ratios of empty masks
+ *   /studies/<key>/probabilities
+ *                          only of a run with --save-probabilities: float16 (classes, nk, nj, ni), whole
+ * planes of a class a chunk, shuffle + deflate(1); classes (names in order, background first, or regions),
+ * activation ("softmax", or "sigmoid" of regions), axes c, k, j, i /metrics               one compound table,
+ * the columns of report --csv in their order, then has_truth; without a truth counts are 0 and ratios NaN;
+ * attribute empty_masks: the convention for ratios of empty masks
  *
  * What made it: configuration (text), model, model_sha256, window, overlap, blend, precision,
  * attention_scale, device, isa, nocturne_version. */
@@ -72,14 +75,16 @@ void noc_part_abandon(noc_part_writer *part);
 
 /* ---- reading ---- */
 
-/* Everything the catalog needs of a closed part (adoption, verify). with_masks: every mask is read whole and
- * its SHA-256 taken and compared. NOC_EDATA when the file is damaged or no part, with what is wrong.
- * configuration may be NULL. */
+/* Everything the catalog needs of a closed part (adoption, verify). with_masks: masks and probabilities are
+ * read whole and their SHA-256 taken and compared. NOC_EDATA when the file is damaged or no part, with what
+ * is wrong. configuration may be NULL. */
 noc_status noc_part_read(const char *path, bool with_masks, noc_part_record *part,
                          noc_configuration *configuration, noc_error *err);
 
-/* One mask out of a part: as outcome (grid, mask, regions, sha). Free by noc_outcome_free. */
-noc_status noc_part_read_study(const char *path, const char *key, noc_outcome **outcome, noc_error *err);
+/* One mask out of a part: as outcome (grid, mask, regions, sha). with_probabilities: those too, if there are
+ * any. Free by noc_outcome_free. */
+noc_status noc_part_read_study(const char *path, const char *key, bool with_probabilities,
+                               noc_outcome **outcome, noc_error *err);
 
 /* What the numbers of a study's mask mean: *labels newly allocated, for noc_part_labels_free. */
 noc_status noc_part_read_labels(const char *path, const char *key, noc_label **labels, int *count,

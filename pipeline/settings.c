@@ -126,6 +126,10 @@ static const setting settings_table[] = {
      "... or at this age"},
     {"disk-reserve", 0, "disk_reserve", SIZE, AT(disk_reserve), 0, 0, NULL, "32MiB", "bytes", RUN,
      "stop before less than this is free on the results' disk"},
+    {"save-probabilities", 0, "save_probabilities", FLAG, AT(save_probabilities), 0, 0, NULL, "false", "",
+     RUN | INFER,
+     "softmax of the logits (regions: sigmoid) beside each mask, which stays as it is: a folder may hold "
+     "studies with and without; infer: OUT_probabilities.nii.gz"},
     {"dry-run", 0, NULL, FLAG, AT(is_dry_run), 0, 0, NULL, "false", "", RUN,
      "say how many studies, windows, hours and GB, and do nothing"},
     {"json", 0, NULL, FLAG, AT(json), 0, 0, NULL, "false", "", SETS | PLAN | BENCH | DOCTOR | INFER,
@@ -140,6 +144,10 @@ static const setting settings_table[] = {
      "KEY.nii.gz; with nnU-Net's dataset.json and summary.json; as derivatives of a BIDS data set"},
     {"force", 0, NULL, FLAG, AT(force), 0, 0, NULL, "false", "", EXPORT,
      "replace files that are there and differ"},
+    {"probabilities", 0, NULL, FLAG, AT(probabilities), 0, 0, NULL, "false", "", EXPORT,
+     "of studies run with --save-probabilities: probabilities/KEY.nii.gz, by BIDS ..._probseg.nii.gz, "
+     "float32, "
+     "the fourth axis the classes"},
     {"output", 'o', NULL, TEXT, AT(output), 0, 0, NULL, "", "path", EXPORT | INFER | FORWARD | PREPARE,
      "where the output goes"},
     {"input", 'i', NULL, TEXT, AT(input), 0, 0, NULL, "", "X.safetensors", FORWARD,
@@ -685,4 +693,5 @@ void noc_settings_engine(const noc_settings *settings, noc_engine_options *optio
     memcpy(options->window, settings->window, sizeof options->window);
     options->overlap = settings->overlap;
     options->blend = settings->blend;
+    options->with_probabilities = settings->save_probabilities;
 }

@@ -38,9 +38,10 @@ typedef struct noc_settings {
     double part_seconds;                           /* 60 */
     size_t disk_reserve;                           /* stop early below this much free space; 256 MiB */
     bool is_dry_run;
+    bool save_probabilities; /* infer too */
     /* other commands */
-    bool force;         /* export */
-    const char *layout; /* scan: "auto", "msd", "nnunet", "brats", "bids", "list", "folder" */
+    bool force, probabilities; /* export */
+    const char *layout;        /* scan: "auto", "msd", "nnunet", "brats", "bids", "list", "folder" */
     bool json, csv, watch, index, stages, sliding, profile;
     const char *input, *output, *format, *failure; /* failure: retry --type */
     int repeats;                                   /* bench; 0: default */

@@ -145,11 +145,8 @@ static int64_t open_bytes(const noc_writer *writer)
 
 static void free_entries(noc_part_entry *entries, int count)
 {
-    for (int i = 0; entries && i < count; i++) {
-        free(entries[i].outcome.mask);
-        free(entries[i].outcome.regions);
-        free(entries[i].outcome.metrics);
-    }
+    for (int i = 0; entries && i < count; i++)
+        noc_outcome_drop_results(&entries[i].outcome);
     free(entries);
 }
 

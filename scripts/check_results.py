@@ -5,7 +5,8 @@
 
 Every study of the catalog is done, with its mask in the one part that the catalog names and in no other, or
 failed with a type and a sentence; nothing is still running. The mask's bytes are those that its SHA-256 says,
-and the part's metrics are the catalog's. Each part of the catalog is there with its size, and no other is; no
+and the part's metrics are the catalog's. Probabilities, where a study has some, are those that their SHA-256 says,
+sum to 1 (of regions: lie between 0 and 1), and each label lies where they are largest. Each part of the catalog is there with its size, and no other is; no
 unfinished part is left, and at most N that were set aside (*.unknown). index.h5 leads to each mask that is
 done and to nothing else. With UNDISTURBED, the results folder of a run that nothing disturbed: the masks are
 the same to the byte and the metrics to the digit, and what is done there is done here.
@@ -22,6 +23,7 @@ import sqlite3
 import sys
 
 import h5py
+import numpy
 
 # kind: lost, doubled, differs (promises broken), or left (something that should not lie there)
 Finding = collections.namedtuple("Finding", "kind sentence")
@@ -44,17 +46,42 @@ def digest(mask):
     return hashlib.sha256(mask.tobytes()).hexdigest()
 
 
+def odd(study, mask):
+    """What is wrong with the probabilities of a study's group, or None."""
+    says = study.attrs.get("probabilities_sha256")
+    if says is None or "probabilities" not in study:
+        return None if says is None and "probabilities" not in study else "probabilities and their hash are not both there"
+    data = study["probabilities"]
+    values = data[()]
+    if values.dtype != numpy.float16 or values.shape[1:] != mask.shape or len(data.attrs["classes"]) != len(values):
+        return f"probabilities are {values.dtype} {values.shape}, the mask is {mask.shape}"
+    if digest(values) != text(says):
+        return f"probabilities have the hash {digest(values):.12}, the part says {text(says):.12}"
+    values = values.astype("f4")
+    if text(data.attrs["activation"]) == "sigmoid":
+        return None if ((values >= 0) & (values <= 1)).all() else "probabilities are not between 0 and 1"
+    if abs(values.sum(0) - 1).max() > len(values) * 2.5e-4:  # half a step of f16 below 1 each
+        return "probabilities do not sum to 1"
+    chosen = numpy.take_along_axis(values, mask[None].astype("i8"), 0)[0]
+    far = (values.max(0) - chosen)[mask > 0]  # what keep_largest took away is background
+    return None if far.max(initial=0) < 1e-3 else "the mask is not where probabilities are largest"
+
+
 class Part:
-    """A closed part: {key: (shape, type, bytes)} and {key: rows of metrics}. `damage` says why it cannot be read."""
+    """A closed part: {key: (shape, type, bytes)} and {key: rows of metrics}, {key: what is odd about probabilities} and
+    their hashes. `damage` says why it cannot be read."""
 
     def __init__(self, path):
         self.masks, self.metrics, self.hashes, self.damage = {}, {}, {}, None
+        self.oddities, self.probabilities = {}, {}
         try:
             with h5py.File(path, "r") as file:
                 for key, study in file["studies"].items():
                     mask = study["mask"][()]
                     self.masks[key] = (mask.shape, str(mask.dtype), mask.tobytes())
                     self.hashes[key] = (digest(mask), text(study.attrs["mask_sha256"]))
+                    self.oddities[key] = odd(study, mask)
+                    self.probabilities[key] = study.attrs.get("probabilities_sha256")
                 for row in file["metrics"][()]:
                     values = [row[name].item() for name in NUMBERS + RATIOS]
                     self.metrics.setdefault(text(row["key"]), []).append(
@@ -111,6 +138,8 @@ def of_study(study, catalog, parts):
     is_like, says = parts[number].hashes[key]
     if not is_like == says == sha256:
         yield Finding("differs", f"{key}: its mask has the hash {is_like:.12}, the part says {says:.12}, the catalog {sha256:.12}")
+    if parts[number].oddities[key]:
+        yield Finding("differs", f"{key}: its {parts[number].oddities[key]}")
     if sorted(parts[number].metrics.get(key, []), key=repr) != sorted(catalog.metrics.get(key, []), key=repr):
         yield Finding("differs", f"{key}: the metrics of part {number} are not those of the catalog")
 
@@ -159,9 +188,10 @@ def of_index(folder, catalog, parts):
 
 
 def of_comparison(catalog, parts, undisturbed):
-    wanted, metrics = {}, {}
+    wanted, metrics, probabilities = {}, {}, {}
     for part in undisturbed.values():
         wanted.update(part.masks)
+        probabilities.update(part.probabilities)
         metrics.update(part.metrics)
     for key, state, _, _, number, _ in catalog.studies:
         if state != "done":
@@ -172,6 +202,9 @@ def of_comparison(catalog, parts, undisturbed):
         elif number in parts and key in parts[number].masks:
             if parts[number].masks[key] != wanted[key]:
                 yield Finding("differs", f"{key}: its mask is not that of the undisturbed run")
+            here, there = parts[number].probabilities[key], probabilities[key]
+            if here is not None and there is not None and here != there:  # a run may have gone without
+                yield Finding("differs", f"{key}: its probabilities are not those of the undisturbed run")
             if parts[number].metrics.get(key) != metrics.get(key):
                 yield Finding("differs", f"{key}: its metrics are not those of the undisturbed run")
     for key in sorted(set(wanted) - {study[0] for study in catalog.studies}):

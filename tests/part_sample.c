@@ -111,6 +111,13 @@ void sample_entry(noc_output_kind output, int number, noc_part_entry *entry)
         o->regions = sample_voxels(&o->grid, o->region_bytes, 4, (unsigned)number);
     }
     noc_sha256_of(o->mask, noc_grid_voxels(&o->grid) * (size_t)o->mask_bytes, o->mask_sha256, NULL);
+    if (number % 3 == 1) {
+        noc_grid planes = o->grid;
+        o->plane_count = output == NOC_OUTPUT_LABELS ? 3 : 2;
+        planes.size[2] *= o->plane_count;
+        o->probabilities = sample_voxels(&planes, 2, 0x3c01, (unsigned)number);
+        noc_sha256_of(o->probabilities, noc_outcome_probability_bytes(o), o->probabilities_sha256, NULL);
+    }
     o->metric_count = 2;
     o->metrics = calloc(2, sizeof *o->metrics);
     for (int label = 1; o->metrics && label <= 2; label++)
@@ -126,9 +133,7 @@ void sample_entry(noc_output_kind output, int number, noc_part_entry *entry)
 
 void sample_entry_clear(noc_part_entry *entry)
 {
-    free(entry->outcome.mask);
-    free(entry->outcome.regions);
-    free(entry->outcome.metrics);
+    noc_outcome_drop_results(&entry->outcome);
     memset(entry, 0, sizeof *entry);
 }
 
@@ -286,5 +291,11 @@ bool sample_is_outcome(const noc_part_entry *entry, const noc_outcome *outcome)
         return differs(o->key, "the mask");
     if (o->region_bytes > 0 && memcmp(o->regions, outcome->regions, voxels * (size_t)o->region_bytes) != 0)
         return differs(o->key, "the regions");
+    if (o->plane_count != outcome->plane_count ||
+        strcmp(o->probabilities_sha256, outcome->probabilities_sha256) != 0 ||
+        !o->probabilities != !outcome->probabilities ||
+        (o->probabilities &&
+         memcmp(o->probabilities, outcome->probabilities, noc_outcome_probability_bytes(o)) != 0))
+        return differs(o->key, "the probabilities");
     return strcmp(o->mask_sha256, outcome->mask_sha256) == 0 || differs(o->key, "the SHA-256");
 }

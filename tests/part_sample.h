@@ -4,7 +4,9 @@
 
 #include "pipeline/results.h"
 
-enum { SAMPLE_STUDIES = 6 }; /* number 3 has 16-bit labels, number 4 is larger than a chunk */
+enum {
+    SAMPLE_STUDIES = 6
+}; /* number 3 has 16-bit labels, number 4 is larger than a chunk, 1 and 4 have probabilities */
 
 /* A model of labels, or of regions. */
 void sample_header(noc_output_kind output, noc_part_header *header);

@@ -19,7 +19,9 @@ static void make_entries(noc_output_kind output, int rank, int size)
         if (entries[i].owner != rank) {
             free(entries[i].outcome.mask);
             free(entries[i].outcome.regions);
+            free(entries[i].outcome.probabilities);
             entries[i].outcome.mask = entries[i].outcome.regions = NULL;
+            entries[i].outcome.probabilities = NULL;
         }
     }
 }
@@ -49,7 +51,7 @@ static bool is_right(const char *path, noc_output_kind output, int64_t bytes, no
         noc_outcome *read = NULL;
         sample_entry(output, i, &expected);
         is_so = sample_is_study(&expected, &part.studies[i]) &&
-                noc_part_read_study(path, expected.outcome.key, &read, err) == NOC_OK &&
+                noc_part_read_study(path, expected.outcome.key, true, &read, err) == NOC_OK &&
                 sample_is_outcome(&expected, read);
         noc_outcome_free(read);
         sample_entry_clear(&expected);

@@ -54,7 +54,7 @@ static const char *const sets[] = {"amx", "avx512", "avx2", "portable"};
 enum { SETS = sizeof sets / sizeof sets[0] };
 
 /* NULL where this machine lacks the instruction set. */
-static noc_engine *open_engine(const char *isa)
+static noc_engine *open_engine(const char *isa, bool with_probabilities)
 {
     noc_engine_options options = NOC_ENGINE_DEFAULTS;
     noc_engine *engine = NULL;
@@ -64,6 +64,7 @@ static noc_engine *open_engine(const char *isa)
     options.host.isa = isa;
     options.host.precision = isa && strcmp(isa, "amx") == 0 ? NOC_PRECISION_BF16 : NOC_PRECISION_F32;
     options.batch = BATCH;
+    options.with_probabilities = with_probabilities;
     options.overlap = 0.5;
     for (int a = 0; a < 3; a++)
         options.window[a] = 24;
@@ -108,10 +109,11 @@ static long run_all(noc_engine *engine, noc_segmentation *const segmentations[ST
     return after - before;
 }
 
-/* In one piece, in tiles, and as logits, one after another on the same engine. */
+/* In one piece, in tiles, and as logits, one after another on the same engine; without and with
+ * probabilities. */
 START_TEST(engine_loop)
 {
-    noc_engine *engine = open_engine(sets[_i]);
+    noc_engine *engine = open_engine(sets[_i / 2], _i % 2);
     noc_prepared *prepared[STUDIES];
     size_t tiled[STUDIES], voxels; /* bytes that are too few for one piece */
 
@@ -153,7 +155,7 @@ static void leave(void *argument, noc_job *job, noc_status status, const noc_err
 /* The steps of the worker's engine thread, up to the one in which the study leaves. */
 START_TEST(worker_loop)
 {
-    noc_engine *engine = open_engine(NULL);
+    noc_engine *engine = open_engine(NULL, true);
     const noc_job_rules rules = {.engine = engine, .manifest = model->manifest, .timeout_s = 10000};
     const noc_study study = {.key = "scan"};
     noc_active active;
@@ -187,7 +189,7 @@ int main(void)
 
     tcase_set_timeout(tests, 300);
     tcase_add_checked_fixture(tests, load_model, free_model);
-    tcase_add_loop_test(tests, engine_loop, 0, SETS);
+    tcase_add_loop_test(tests, engine_loop, 0, 2 * SETS);
     tcase_add_test(tests, worker_loop);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -10,8 +10,13 @@
 
 static noc_outcome sample_outcome(void)
 {
-    noc_outcome o = {
-        .study = 7, .lease = 99, .windows = 12, .mask_bytes = 1, .region_bytes = 2, .metric_count = 2};
+    noc_outcome o = {.study = 7,
+                     .lease = 99,
+                     .windows = 12,
+                     .mask_bytes = 1,
+                     .region_bytes = 2,
+                     .plane_count = 3,
+                     .metric_count = 2};
     strcpy(o.key, "case_7");
     strcpy(o.source_sha256, "aa;bb");
     strcpy(o.suspect, "one: absent, expected present");
@@ -21,17 +26,13 @@ static noc_outcome sample_outcome(void)
     o.grid.affine[1][3] = -17.5;
     o.mask = noc_alloc_zeroed(24, 1, NULL);
     o.regions = noc_alloc_zeroed(24, 2, NULL);
+    o.probabilities = noc_alloc_zeroed(24 * 3, sizeof *o.probabilities, NULL);
+    o.probabilities[71] = 0x3c00;
+    strcpy(o.probabilities_sha256, "ff");
     o.metrics = noc_alloc_zeroed(2, sizeof *o.metrics, NULL);
     ((unsigned char *)o.mask)[23] = 5;
     o.metrics[1].tp = 1234567890123u;
     return o;
-}
-
-static void clear(noc_outcome *o)
-{
-    free(o->mask);
-    free(o->regions);
-    free(o->metrics);
 }
 
 /* Writes the sample, and gives the block. */
@@ -42,7 +43,7 @@ static noc_record pack(bool with_voxels)
     noc_record_begin(&r, NOC_SAY_MASK);
     noc_record_put_outcome(&r, &o, with_voxels);
     ck_assert_int_eq(noc_record_end(&r, NULL), NOC_OK);
-    clear(&o);
+    noc_outcome_drop_results(&o);
     return r;
 }
 
@@ -62,10 +63,15 @@ START_TEST(an_outcome_comes_out_as_it_went_in)
     ck_assert(o->grid.affine[1][3] == -17.5);
     ck_assert_int_eq(o->metric_count, 2);
     ck_assert_uint_eq(o->metrics[1].tp, 1234567890123u);
-    if (_i)
+    ck_assert_int_eq(o->plane_count, 3);
+    ck_assert_str_eq(o->probabilities_sha256, "ff");
+    if (_i) {
         ck_assert_int_eq(((unsigned char *)o->mask)[23], 5);
-    else
+        ck_assert_uint_eq(o->probabilities[71], 0x3c00);
+    } else {
         ck_assert_ptr_null(o->mask);
+        ck_assert_ptr_null(o->probabilities);
+    }
     noc_outcome_free(o);
     noc_record_free(&block);
 }
@@ -122,7 +128,7 @@ START_TEST(a_mask_of_another_size_than_its_grid_is_refused)
     ck_assert_int_eq(noc_record_open(&r, block.data, block.size, &type, NULL), NOC_OK);
     ck_assert_int_eq(noc_record_get_outcome(&r, &out, NULL), NOC_EINTERNAL);
     noc_record_free(&block);
-    clear(&o);
+    noc_outcome_drop_results(&o);
 }
 END_TEST
 
@@ -181,8 +187,9 @@ START_TEST(a_spoilt_outcome_is_refused)
     noc_record r, block;
     noc_outcome o = sample_outcome(), spoilt = o, *out = NULL;
     uint32_t type;
-    if (_i == 0) /* half of the voxels */
-        spoilt.regions = NULL, spoilt.region_bytes = 0;
+    bool is_short = _i == 0 || _i == 3; /* no regions, no probabilities */
+    if (is_short)
+        spoilt.region_bytes = spoilt.plane_count = 0;
     else if (_i == 1) /* an endless text */
         memset(o.metrics[1].label, 'x', sizeof o.metrics[1].label);
     else if (_i == 2) /* what is neither true nor false */
@@ -190,14 +197,15 @@ START_TEST(a_spoilt_outcome_is_refused)
     noc_record_begin(&block, NOC_SAY_MASK);
     noc_record_put_outcome(&block, &spoilt, true);
     ck_assert_int_eq(noc_record_end(&block, NULL), NOC_OK);
-    if (_i == 0) { /* before the two blocks: their lengths, the mask, and the bytes of a region's voxel */
-        uint64_t bytes = 2;
-        memcpy(block.data + block.size - 24 - 8 - 8 - 8, &bytes, sizeof bytes);
+    if (is_short) { /* before the three blocks, the mask's alone not empty: bytes of a region's voxel, planes
+                     */
+        uint64_t said = 2;
+        memcpy(block.data + block.size - 24 - 3 * 8 - (_i == 0 ? 16 : 8), &said, sizeof said);
     }
     ck_assert_int_eq(noc_record_open(&r, block.data, block.size, &type, NULL), NOC_OK);
     ck_assert_int_eq(noc_record_get_outcome(&r, &out, NULL), NOC_EINTERNAL);
     noc_record_free(&block);
-    clear(&o);
+    noc_outcome_drop_results(&o);
 }
 END_TEST
 
@@ -235,7 +243,7 @@ int main(void)
     tcase_add_test(cases, a_mask_of_another_size_than_its_grid_is_refused);
     tcase_add_test(cases, a_study_comes_out_as_it_went_in);
     tcase_add_loop_test(cases, a_study_without_a_path_is_refused, 0, 2);
-    tcase_add_loop_test(cases, a_spoilt_outcome_is_refused, 0, 3);
+    tcase_add_loop_test(cases, a_spoilt_outcome_is_refused, 0, 4);
     tcase_add_test(cases, the_local_link_delivers_in_order);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);

@@ -73,7 +73,7 @@ static void check_part(const char *path, noc_output_kind output, const noc_part_
         noc_outcome *outcome = NULL;
         sample_entry(output, first + i, &entry);
         ck_assert(sample_is_study(&entry, &part->studies[i]));
-        ck_ok(noc_part_read_study(path, entry.outcome.key, &outcome, &err));
+        ck_ok(noc_part_read_study(path, entry.outcome.key, true, &outcome, &err));
         ck_assert(sample_is_outcome(&entry, outcome));
         noc_outcome_free(outcome);
         sample_entry_clear(&entry);
@@ -179,9 +179,10 @@ START_TEST(a_study_that_is_not_there_is_said_so)
 {
     noc_outcome *outcome = NULL;
     write_part(NOC_OUTPUT_LABELS, 1, 0, 2);
-    ck_assert_int_eq(noc_part_read_study(path_of("part-000001.h5"), "study_099", &outcome, &err), NOC_EDATA);
+    ck_assert_int_eq(noc_part_read_study(path_of("part-000001.h5"), "study_099", true, &outcome, &err),
+                     NOC_EDATA);
     ck_assert_ptr_nonnull(strstr(err.text, "study_099"));
-    ck_assert_int_eq(noc_part_read_study(path_of("part-000001.h5"), "../../metrics", &outcome, &err),
+    ck_assert_int_eq(noc_part_read_study(path_of("part-000001.h5"), "../../metrics", true, &outcome, &err),
                      NOC_EDATA);
     ck_assert_ptr_null(outcome);
 }
@@ -195,7 +196,7 @@ static void check_refused(const char *path)
     noc_outcome *outcome = NULL;
     ck_assert_int_eq(noc_part_read(path, true, &part, NULL, &err), NOC_EDATA);
     ck_assert_ptr_nonnull(strstr(err.text, path));
-    ck_assert_int_eq(noc_part_read_study(path, "study_000", &outcome, &err), NOC_EDATA);
+    ck_assert_int_eq(noc_part_read_study(path, "study_000", true, &outcome, &err), NOC_EDATA);
     ck_assert_ptr_null(outcome);
     ck_assert_ptr_null(part.studies);
 }

@@ -1,8 +1,10 @@
 /* Segmentations of the tiny network: blended logits against a plain loop over windows, and masks whose bits
- * do not depend on batch, threads, neighbours in a batch or the tiles that memory demands. The same of an
- * ensemble: two networks, the window flipped in every way. */
+ * do not depend on batch, threads, neighbours in a batch or the tiles that memory demands; probabilities
+ * likewise. The same of an ensemble: two networks, the window flipped in every way. */
+#include "engine/base/half.h"
 #include "engine/base/memory.h"
 #include "engine/engine_state.h"
+#include "engine/resample.h"
 
 #include <check.h>
 #include <math.h>
@@ -233,6 +235,12 @@ static noc_segmentation_result segment(noc_engine *engine, const noc_prepared *p
     return result;
 }
 
+static void free_result(noc_segmentation_result *result)
+{
+    free(result->voxels);
+    free(result->probabilities);
+}
+
 static float *blended(noc_engine *engine, const noc_prepared *prepared)
 {
     noc_segmentation *s = NULL;
@@ -459,6 +467,7 @@ START_TEST(batches_and_threads)
             options.host.precision = set == 0 ? NOC_PRECISION_BF16 : NOC_PRECISION_F32;
             options.host.threads = n % 2 + 1;
             options.batch = (const int[]){1, 3, 7}[n / 2];
+            options.with_probabilities = true;
             noc_engine *engine = open_engine(&options);
             if (!engine)
                 break;
@@ -472,7 +481,8 @@ START_TEST(batches_and_threads)
             }
             ck_assert_uint_eq(mask.bytes, of_set[set].bytes);
             ck_assert_mem_eq(mask.voxels, of_set[set].voxels, mask.bytes);
-            free(mask.voxels);
+            ck_assert(memcmp(mask.probabilities, of_set[set].probabilities, 2 * CLASSES * mask.bytes) == 0);
+            free_result(&mask);
         }
         if (set == 0)
             continue;
@@ -484,7 +494,7 @@ START_TEST(batches_and_threads)
     }
     ck_assert_ptr_nonnull(first_set);
     for (int set = 0; set < SETS; set++)
-        free(of_set[set].voxels);
+        free_result(&of_set[set]);
     noc_prepared_free(prepared);
     free(values);
 }
@@ -583,14 +593,16 @@ static noc_status noting_buffer_create(noc_device *device, size_t bytes, noc_buf
 START_TEST(cut_by_memory)
 {
     enum { STEPS = 60 };
-    const int64_t *size = cuts[_i].size, *seen = cuts[_i].seen;
-    const noc_step *step_of = cuts[_i].resample.order ? &cuts[_i].resample : NULL;
-    noc_engine_options options = options_of(cuts[_i].window[0], cuts[_i].window[1], cuts[_i].window[2]);
+    const int n = _i % CUTS;
+    const int64_t *size = cuts[n].size, *seen = cuts[n].seen;
+    const noc_step *step_of = cuts[n].resample.order ? &cuts[n].resample : NULL;
+    noc_engine_options options = options_of(cuts[n].window[0], cuts[n].window[1], cuts[n].window[2]);
     float *values = values_of(size, 2);
     if (step_of)
         set_step(step_of);
-    noc_prepared *prepared = prepared_of(size, values, cuts[_i].is_permuted, step_of);
-    const size_t voxels = (size_t)(size[0] * size[1] * size[2]);
+    noc_prepared *prepared = prepared_of(size, values, cuts[n].is_permuted, step_of);
+    const size_t voxels = (size_t)(size[0] * size[1] * size[2]), planes = _i < CUTS ? 0 : CLASSES,
+                 output = voxels * (1 + 2 * planes);
     int64_t got[3];
     size_t whole, bytes, last_bytes = SIZE_MAX;
     int64_t windows, least_windows, last;
@@ -599,7 +611,9 @@ START_TEST(cut_by_memory)
     noc_prepared_size(prepared, got);
     ck_assert_mem_eq(got, seen, sizeof got);
     options.batch = 2;
+    options.with_probabilities = planes > 0;
     noc_engine *engine = open_engine(&options);
+    ck_assert_int_eq(noc_engine_probabilities(engine), (int)planes);
     noc_device_ops ops = *engine->ops;
     ops.buffer_create = noting_buffer_create;
     engine->ops = &ops;
@@ -608,16 +622,20 @@ START_TEST(cut_by_memory)
     ck_assert(has_labels(&wanted, CLASSES));
     last = least_windows;
     for (int step = STEPS; step > 0; step--) {
-        const size_t memory = voxels + (whole - voxels) * (size_t)step / STEPS;
+        const size_t memory = output + (whole - output) * (size_t)step / STEPS;
         if (noc_segmentation_bytes(engine, seen, voxels, memory, &bytes, &err) != NOC_OK)
             break;
         ck_assert_uint_le(bytes, memory);
         if (bytes == last_bytes) /* the same tiles */
             continue;
         noc_segmentation_result mask = segment(engine, prepared, memory, &windows);
-        ck_assert_uint_le(buffer_bytes + mask.bytes, bytes);
+        ck_assert_uint_le(buffer_bytes + output, bytes);
         ck_assert_mem_eq(mask.voxels, wanted.voxels, mask.bytes);
-        free(mask.voxels);
+        if (planes > 0)
+            ck_assert(memcmp(mask.probabilities, wanted.probabilities, output - voxels) == 0);
+        else
+            ck_assert_ptr_null(mask.probabilities);
+        free_result(&mask);
         ck_assert_int_ge(windows, last);
         different += windows > last;
         last = windows;
@@ -626,10 +644,10 @@ START_TEST(cut_by_memory)
     ck_assert_int_ge(different, 2);
     ck_assert_int_gt(last, least_windows * 2); /* cut along both axes: along H alone windows at most double */
     noc_segmentation *s = NULL;
-    ck_assert_int_eq(noc_segmentation_create(engine, prepared, voxels + 1, &s, &err), NOC_ETOOLARGE);
+    ck_assert_int_eq(noc_segmentation_create(engine, prepared, output + 1, &s, &err), NOC_ETOOLARGE);
     ck_assert_ptr_nonnull(strstr(err.text, "even when cut into tiles"));
-    ck_assert_int_eq(noc_segmentation_bytes(engine, seen, voxels, voxels + 1, &bytes, &err), NOC_ETOOLARGE);
-    free(wanted.voxels);
+    ck_assert_int_eq(noc_segmentation_bytes(engine, seen, voxels, output + 1, &bytes, &err), NOC_ETOOLARGE);
+    free_result(&wanted);
     free(values);
     noc_prepared_free(prepared);
     engine->ops = &noc_cpu_ops;
@@ -799,6 +817,188 @@ START_TEST(regions)
 }
 END_TEST
 
+/* ---- probabilities ---- */
+
+static const char three_regions[] =
+    "output:\n  kind: regions\n  threshold: 0.5\n  regions:\n    - {name: A, truth_labels: [1]}\n"
+    "    - {name: B, truth_labels: [1, 2]}\n    - {name: C, truth_labels: [3]}\n  paint: []\n";
+
+/* What the logits of a voxel, `step` apart, say of class c. */
+static double probability_of(const double *logits, int64_t step, int c, bool has_regions)
+{
+    double sum = 0;
+    for (int k = 0; k < CLASSES; k++)
+        sum += exp(logits[k * step] - logits[c * step]);
+    return has_regions ? 1 / (1 + exp(-logits[c * step])) : 1 / sum;
+}
+
+/* A plane is in the mask's own order; the nearest f16 of a number below 1 is within 2^-12 of it, what is left
+ * is f32. The largest is the mask's class, where it is clear. logits: [K][voxels] of the scan. */
+static void check_probabilities(const noc_segmentation_result *got, const double *logits, int64_t voxels,
+                                const int64_t *place, bool has_regions)
+{
+    for (int64_t n = 0; n < voxels; n++) {
+        double p[CLASSES];
+        int largest = 0;
+        for (int c = 0; c < CLASSES; c++) {
+            p[c] = noc_half_value(got->probabilities[c * (int64_t)got->bytes + place[n]]);
+            double wanted = probability_of(logits + n, voxels, c, has_regions);
+            ck_assert_msg(fabs(p[c] - wanted) <= 0.000245 + 1e-5, "%g, wanted %g", p[c], wanted);
+            largest = p[c] > p[largest] ? c : largest;
+        }
+        int mask = ((uint8_t *)got->voxels)[place[n]];
+        for (int c = 0; has_regions && c < CLASSES; c++)
+            ck_assert(fabs(p[c] - 0.5) < 1e-3 || (mask >> c & 1) == (p[c] > 0.5));
+        ck_assert(has_regions || p[largest] - p[mask] < 1e-3);
+    }
+}
+
+/* Where voxel n of [D][H][W] lies in a scan stored R A S, or L I P as prepared_of has it. */
+static int64_t *places_of(const int64_t size[3], bool is_permuted)
+{
+    int64_t *place = malloc((size_t)(size[0] * size[1] * size[2]) * sizeof *place), n = 0;
+    for (int64_t d = 0; d < size[0]; d++)
+        for (int64_t h = 0; h < size[1]; h++)
+            for (int64_t w = 0; w < size[2]; w++, n++) {
+                int64_t i = size[2] - 1 - w, j = size[0] - 1 - d, k = size[1] - 1 - h;
+                place[n] = is_permuted ? (k * size[0] + j) * size[2] + i : n;
+            }
+    return place;
+}
+
+static double *doubles_of(float *values, int64_t count)
+{
+    double *made = malloc((size_t)count * sizeof *made);
+    for (int64_t n = 0; n < count; n++)
+        made[n] = (double)values[n];
+    free(values);
+    return made;
+}
+
+/* Of labels and of regions, stored as they are and turned; the mask's bits are those without. */
+START_TEST(probabilities_of_the_logits)
+{
+    const bool has_regions = _i >= LOOPS;
+    const int64_t *size = loops[_i % LOOPS].size, *window = loops[_i % LOOPS].window,
+                  voxels = size[0] * size[1] * size[2];
+    noc_engine_options options = options_of(window[0], window[1], window[2]);
+
+    if (has_regions)
+        load_folds(true, false, 0, three_regions);
+    options.overlap = loops[_i % LOOPS].overlap;
+    noc_engine *plain = open_engine(&options);
+    options.with_probabilities = true;
+    noc_engine *engine = open_engine(&options);
+    float *values = values_of(size, 5);
+    for (int is_permuted = 0; is_permuted < 2; is_permuted++) {
+        noc_prepared *prepared = prepared_of(size, values, is_permuted, NULL);
+        double *logits = doubles_of(blended(engine, prepared), voxels * CLASSES);
+        int64_t *place = places_of(size, is_permuted);
+        noc_segmentation_result mask = segment(plain, prepared, 0, NULL),
+                                got = segment(engine, prepared, 0, NULL);
+        ck_assert_ptr_null(mask.probabilities);
+        ck_assert_mem_eq(mask.voxels, got.voxels, mask.bytes);
+        check_probabilities(&got, logits, voxels, place, has_regions);
+        free_result(&mask);
+        free_result(&got);
+        free(place);
+        free(logits);
+        noc_prepared_free(prepared);
+    }
+    free(values);
+    noc_engine_close(engine);
+    noc_engine_close(plain);
+}
+END_TEST
+
+/* Logits [K] of a resampled volume at voxel `at` of the scan, by a plain trilinear. */
+static void logits_at(const noc_place *place, const float *logits, const int64_t at[3], double *out,
+                      int64_t out_step)
+{
+    const int64_t *size = place->resampled;
+    int64_t low[3], high[3];
+    double f[3];
+    for (int a = 0; a < 3; a++) {
+        double x = noc_resample_place(size[a], place->size[a], at[a]);
+        low[a] = x < 0 ? 0 : (int64_t)x;
+        high[a] = low[a] + 1 < size[a] ? low[a] + 1 : size[a] - 1;
+        f[a] = x < 0 || low[a] + 1 >= size[a] ? 0 : x - (double)low[a];
+    }
+    for (int c = 0; c < CLASSES; c++) {
+        double sum = 0;
+        for (int corner = 0; corner < 8; corner++) {
+            double weight = 1;
+            int64_t to = c;
+            for (int a = 0; a < 3; a++) {
+                bool is_high = corner >> a & 1;
+                weight *= is_high ? f[a] : 1 - f[a];
+                to = to * size[a] + (is_high ? high[a] : low[a]);
+            }
+            sum += weight * (double)logits[to];
+        }
+        out[c * out_step] = sum;
+    }
+}
+
+/* Those of the logits that have come back to the scan's grid. */
+START_TEST(probabilities_of_a_resampled_volume)
+{
+    const int64_t size[3] = {33, 71, 43}, voxels = size[0] * size[1] * size[2];
+    const noc_step resample = {NOC_STEP_RESAMPLE, .order = 3, .spacing_mm = {0.7, 1.4, 0.75}};
+    noc_engine_options options = options_of(24, 24, 24);
+    float *values = values_of(size, 2);
+
+    set_step(&resample);
+    options.with_probabilities = true;
+    noc_engine *engine = open_engine(&options);
+    noc_prepared *prepared = prepared_of(size, values, _i, &resample);
+    float *seen = blended(engine, prepared);
+    double *logits = malloc((size_t)(voxels * CLASSES) * sizeof *logits), *next = logits;
+    for (int64_t d = 0; d < size[0]; d++)
+        for (int64_t h = 0; h < size[1]; h++)
+            for (int64_t w = 0; w < size[2]; w++)
+                logits_at(noc_prepared_place(prepared), seen, (int64_t[]){d, h, w}, next++, voxels);
+    int64_t *place = places_of(size, _i);
+    noc_segmentation_result got = segment(engine, prepared, 0, NULL);
+    check_probabilities(&got, logits, voxels, place, false);
+    free_result(&got);
+    free(place);
+    free(logits);
+    free(seen);
+    free(values);
+    noc_prepared_free(prepared);
+    noc_engine_close(engine);
+}
+END_TEST
+
+/* Outside a crop all is class 0, or no region. */
+START_TEST(probabilities_outside_a_crop)
+{
+    const noc_step crop = {.kind = NOC_STEP_CROP, .start = {5, 0, 11}, .size = {33, 40, 36}};
+    noc_engine_options options = options_of(24, 32, 24);
+    float *values = values_of(study, 4);
+
+    options.with_probabilities = true;
+    if (_i == 1)
+        load_folds(true, false, 0, three_regions);
+    noc_engine *engine = open_engine(&options);
+    noc_prepared *prepared = prepared_of(study, values, false, &crop);
+    noc_segmentation_result got = segment(engine, prepared, 0, NULL);
+    const uint16_t *p = got.probabilities;
+    for (size_t d = 0, n = 0; d < (size_t)study[0]; d++)
+        for (int64_t h = 0; h < study[1]; h++)
+            for (int64_t w = 0; w < study[2]; w++, n++) {
+                bool is_inside = d >= 5 && d < 38 && h < 40 && w >= 11 && w < 47;
+                uint16_t one = _i == 0 ? 0x3c00 : 0, rest = p[got.bytes + n] | p[2 * got.bytes + n];
+                ck_assert(is_inside ? rest != 0 : p[n] == one && rest == 0);
+            }
+    free_result(&got);
+    free(values);
+    noc_prepared_free(prepared);
+    noc_engine_close(engine);
+}
+END_TEST
+
 /* Bits of any width are painted alike. */
 START_TEST(painting)
 {
@@ -949,10 +1149,13 @@ int main(void)
     tcase_add_loop_test(tests, batches_and_threads, 0, 2);
     tcase_add_test(tests, windows_of_the_host_in_a_batch);
     tcase_add_test(tests, studies_share_batches);
-    tcase_add_loop_test(tests, cut_by_memory, 0, CUTS);
+    tcase_add_loop_test(tests, cut_by_memory, 0, 2 * CUTS);
     tcase_add_test(tests, a_failed_batch_run_again);
     tcase_add_test(tests, a_crop);
     tcase_add_loop_test(tests, regions, 0, 3);
+    tcase_add_loop_test(tests, probabilities_of_the_logits, 0, 2 * LOOPS);
+    tcase_add_loop_test(tests, probabilities_of_a_resampled_volume, 0, 2);
+    tcase_add_loop_test(tests, probabilities_outside_a_crop, 0, 2);
     tcase_add_test(tests, painting);
     suite_add_tcase(suite, tests);
     TCase *alone = tcase_create("networks and flips");

@@ -25,6 +25,7 @@ struct noc_engine {
     noc_model model;
     noc_manifest manifest;
     int batch;
+    int planes; /* of probabilities */
     double window_s;
     int mixed_batches, runs; /* read after the worker is gone */
     int most_studies_in_batch;
@@ -55,6 +56,11 @@ size_t noc_engine_bytes(const noc_engine *engine)
 int noc_engine_batch(const noc_engine *engine)
 {
     return engine->batch;
+}
+
+int noc_engine_probabilities(const noc_engine *engine)
+{
+    return engine->planes;
 }
 
 noc_status noc_segmentation_bytes(const noc_engine *engine, const int64_t size[3], size_t grid_voxels,
@@ -99,14 +105,18 @@ noc_status noc_segmentation_create(noc_engine *engine, const noc_prepared *prepa
     s->result.element_bytes = 1;
     s->result.bytes = noc_grid_voxels(noc_prepared_grid(prepared));
     s->result.voxels = malloc(s->result.bytes);
+    if (engine->planes > 0)
+        s->result.probabilities = calloc(s->result.bytes * (size_t)engine->planes, sizeof(uint16_t));
     *segmentation = s;
     return NOC_OK;
 }
 
 void noc_segmentation_free(noc_segmentation *segmentation)
 {
-    if (segmentation)
+    if (segmentation) {
         free(segmentation->result.voxels);
+        free(segmentation->result.probabilities);
+    }
     free(segmentation);
 }
 
@@ -175,6 +185,7 @@ void noc_segmentation_take(noc_segmentation *segmentation, noc_segmentation_resu
 {
     *result = segmentation->result;
     segmentation->result.voxels = NULL;
+    segmentation->result.probabilities = NULL;
 }
 
 void noc_regions_paint(const noc_manifest *manifest, const void *bits, int element_bytes, size_t count,
@@ -684,6 +695,31 @@ START_TEST(looking_for_the_largest_component_takes_room)
 }
 END_TEST
 
+/* Twice (1 + 2 * 2) bytes of 4 Mi voxels, since what is sent is a copy: 40 MiB. */
+START_TEST(probabilities_count)
+{
+    const noc_status expected[2] = {NOC_ETOOLARGE, NOC_OK};
+    char hex[65];
+    engine.planes = 2;
+    noc_worker *worker = create_with((noc_worker_options){.memory = noc_memory_resident() + 39 * mib});
+    submit(worker, 0, FINE, large());
+    take_and_free(worker, 1, expected);
+    noc_worker_free(worker);
+
+    noc_outcome *o;
+    worker = create_with((noc_worker_options){.memory = noc_memory_resident() + 42 * mib});
+    submit(worker, 0, FINE, large());
+    take_all(worker, 1, &o);
+    ck_assert_int_eq(o->failure.status, NOC_OK);
+    ck_assert_int_eq(o->plane_count, 2);
+    ck_assert_uint_eq(noc_outcome_probability_bytes(o), 16 * mib);
+    noc_sha256_of(o->probabilities, 16 * mib, hex, NULL);
+    ck_assert_str_eq(o->probabilities_sha256, hex);
+    noc_outcome_free(o);
+    noc_worker_free(worker);
+}
+END_TEST
+
 START_TEST(outcomes_count_until_they_are_freed)
 {
     noc_outcome *outcomes[2];
@@ -805,6 +841,7 @@ int main(void)
     tcase_add_test(tests, a_study_that_needs_tiles_runs_alone);
     tcase_add_test(tests, what_cannot_be_cut_is_too_large);
     tcase_add_test(tests, looking_for_the_largest_component_takes_room);
+    tcase_add_test(tests, probabilities_count);
     tcase_add_test(tests, outcomes_count_until_they_are_freed);
     tcase_add_test(tests, the_admission_lets_in_what_fits);
     tcase_add_test(tests, the_admission_can_be_cancelled);

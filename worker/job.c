@@ -52,6 +52,7 @@ void noc_job_drop_volumes(noc_job *job)
     job->prepared = NULL;
     noc_image_clear(&job->truth);
     free(job->result.voxels);
+    free(job->result.probabilities);
     memset(&job->result, 0, sizeof job->result);
 }
 

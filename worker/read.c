@@ -100,11 +100,14 @@ static noc_status read_headers(const noc_study *study, const noc_job_rules *rule
 }
 
 /* Bytes of a voxel of all that a segmentation's result becomes. */
-static size_t result_bytes(const noc_manifest *manifest)
+static size_t result_bytes(const noc_job_rules *rules)
 {
-    if (manifest->output == NOC_OUTPUT_REGIONS)
-        return 1 + (manifest->region_count > 16 ? 4 : manifest->region_count > 8 ? 2 : 1);
-    return manifest->network.num_classes > 256 ? 2 : 1;
+    const noc_manifest *m = rules->manifest;
+    size_t probabilities = (size_t)noc_engine_probabilities(rules->engine) * sizeof(uint16_t);
+
+    if (m->output == NOC_OUTPUT_REGIONS)
+        return probabilities + 1 + (m->region_count > 16 ? 4 : m->region_count > 8 ? 2 : 1);
+    return probabilities + (m->network.num_classes > 256 ? 2 : 1);
 }
 
 /* Beside the result, while it becomes an outcome. */
@@ -152,18 +155,20 @@ noc_status noc_job_estimate(noc_job *job, const noc_job_rules *rules, size_t *by
 
     if (status != NOC_OK)
         return status;
-    all = result_bytes(rules->manifest);
+    all = result_bytes(rules);
     job->bytes_when_segmented =
         noc_size_sum(noc_size_sum(n.voxels * all, n.truth), finishing_bytes(rules->manifest, n.grid.size));
     job->bytes_when_finished = n.voxels * all * 2; /* and a copy on its way to a writer */
     size_t most = noc_size_sum(noc_size_sum(n.stored, n.truth), n.raw);
     size_t preparing = noc_size_sum(n.prepare.most, n.truth);
     most = most > job->bytes_when_segmented ? most : job->bytes_when_segmented;
+    most = most > job->bytes_when_finished ? most : job->bytes_when_finished;
     most = most > preparing ? most : preparing;
     if (most > rules->budget)
-        return noc_fail(err, NOC_ETOOLARGE,
-                        "needs %zu MiB to be read and prepared, the memory limit leaves %zu MiB to studies",
-                        mib(most), rules->budget >> 20);
+        return noc_fail(
+            err, NOC_ETOOLARGE,
+            "needs %zu MiB to be read, prepared and passed on, the memory limit leaves %zu MiB to studies",
+            mib(most), rules->budget >> 20);
     status = choose_tiles(job, rules, &n, &segmenting, err);
     if (status != NOC_OK)
         return status;

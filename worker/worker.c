@@ -146,16 +146,6 @@ bool noc_worker_is_at_work(noc_worker *worker)
 
 /* ---- the end of a job ---- */
 
-static void drop_results(noc_outcome *outcome)
-{
-    free(outcome->mask);
-    free(outcome->regions);
-    free(outcome->metrics);
-    outcome->mask = outcome->regions = NULL;
-    outcome->metrics = NULL;
-    outcome->mask_bytes = outcome->region_bytes = outcome->metric_count = 0;
-}
-
 /* Passes what the job has been admitted with to its outcome, as far as that still needs it. */
 static void settle_account(noc_worker *w, noc_job *job)
 {
@@ -182,7 +172,7 @@ static void set_failure(noc_outcome *outcome, noc_status status, const noc_error
 static void post(noc_worker *w, noc_job *job, noc_status status, const noc_error *failure)
 {
     if (status != NOC_OK) {
-        drop_results(job->outcome);
+        noc_outcome_drop_results(job->outcome);
         set_failure(job->outcome, status, failure);
     }
     noc_job_drop_volumes(job);

@@ -24,14 +24,17 @@ typedef struct noc_worker_options {
 typedef struct noc_outcome {
     int64_t study; /* id */
     char key[NOC_STUDY_KEY];
-    uint64_t lease;       /* as submitted */
-    noc_error failure;    /* status NOC_OK: segmented; everything below is then valid (the seconds always) */
-    noc_grid grid;        /* of the input file */
-    int mask_bytes;       /* a voxel: 1 or 2 */
-    void *mask;           /* labels (painted, for a region model), input voxel order; owned */
-    int region_bytes;     /* 0 unless a region model: 1, 2 or 4 */
-    void *regions;        /* owned */
-    char mask_sha256[65]; /* of mask's bytes (little-endian) */
+    uint64_t lease;    /* as submitted */
+    noc_error failure; /* status NOC_OK: segmented; everything below is then valid (the seconds always) */
+    noc_grid grid;     /* of the input file */
+    int mask_bytes;    /* a voxel: 1 or 2 */
+    void *mask;        /* labels (painted, for a region model), input voxel order; owned */
+    int region_bytes;  /* 0 unless a region model: 1, 2 or 4 */
+    void *regions;     /* owned */
+    int plane_count;   /* of probabilities: classes or regions; 0: not asked for */
+    uint16_t *probabilities;       /* f16, planes of the mask's order behind each other; owned */
+    char mask_sha256[65];          /* of mask's bytes (little-endian) */
+    char probabilities_sha256[65]; /* likewise; "": none */
     char source_sha256[NOC_STUDY_CHANNELS * 65]; /* of each channel file, joined by ';' */
     char fingerprint[512];                       /* the study's, as submitted ("" when longer) */
     noc_metric *metrics; /* one a label or region of the model, in manifest order; owned */
@@ -45,6 +48,9 @@ typedef struct noc_outcome {
 } noc_outcome;
 
 void noc_outcome_free(noc_outcome *outcome);
+/* Voxels and metrics alone; what it was admitted with stays on the account. */
+void noc_outcome_drop_results(noc_outcome *outcome);
+size_t noc_outcome_probability_bytes(const noc_outcome *outcome);
 
 typedef struct noc_worker_stats {
     double seconds;         /* since create */

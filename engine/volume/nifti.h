@@ -41,6 +41,11 @@ noc_status noc_nifti_read(const char *path, const noc_nifti_options *options, no
 noc_status noc_nifti_pack_labels(const char *path, const noc_grid *grid, noc_voxel_type type,
                                  const void *voxels, const char *descrip, void **packed, size_t *size,
                                  noc_error *err);
+/* Likewise of probabilities in f16, planes of the grid's order behind each other: f32, the planes as fourth
+ * axis, no intent. */
+noc_status noc_nifti_pack_probabilities(const char *path, const noc_grid *grid, int planes,
+                                        const uint16_t *probabilities, const char *descrip, void **packed,
+                                        size_t *size, noc_error *err);
 /* And writes it: temporary file, fsync, rename, fsync of the folder. NOC_ECANTCREATE, NOC_EIO. */
 noc_status noc_nifti_write_labels(const char *path, const noc_grid *grid, noc_voxel_type type,
                                   const void *voxels, const char *descrip, noc_error *err);
