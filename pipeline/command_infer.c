@@ -146,6 +146,12 @@ static noc_status print(const noc_settings *settings, const noc_manifest *manife
                      o->mask_sha256, seconds, o->seconds_compute, (long long)o->windows);
         add_labels(&text, true, manifest, o);
         noc_text_add(&text, "]");
+        if (o->probabilities) {
+            char *path = probabilities_path(settings->output, NULL);
+            noc_text_add(&text, ",\"probabilities\":");
+            noc_text_add_json(&text, path);
+            free(path);
+        }
         if (o->suspect[0]) {
             noc_text_add(&text, ",\"suspect\":");
             noc_text_add_json(&text, o->suspect);

@@ -61,6 +61,9 @@ scan=$root/demo/archive/imagesTr/hippocampus_020.nii.gz
 exits "infer" 0 "$NOC" infer -m "$model" -o m.nii.gz --save-probabilities "$scan" --device cpu
 ok "infer: the mask of run" cmp m.nii.gz masks/hippocampus_020.nii.gz
 ok "infer: the probabilities of run" cmp m_probabilities.nii.gz masks/probabilities/hippocampus_020.nii.gz
+exits "infer --json" 0 "$NOC" infer -m "$model" -o m.nii --json --save-probabilities "$scan" --device cpu
+says "infer --json: where they are" '"probabilities":"m_probabilities.nii"'
+ok "infer --json: they are there" test -s m_probabilities.nii
 exits "infer without" 0 "$NOC" infer -m "$model" -o n.nii "$scan" --device cpu
 ok "infer without: the mask alone" test ! -e n_probabilities.nii
 
