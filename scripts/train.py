@@ -84,7 +84,7 @@ def check(path, part, given):
             raise Problem(f"{path}: there is no {name}")
         words, is_right = KEYS[part][key]
         if not is_right(value):
-            raise Problem(f"{path}: {name} {json.dumps(value)}: {words} is expected")
+            raise Problem(f"{path}: {name} {json.dumps(value, default=str)}: {words} is expected")
 
 
 def read_config(path):
