@@ -619,6 +619,9 @@ START_TEST(cut_by_memory)
     engine->ops = &ops;
     ck_assert_int_eq(noc_segmentation_bytes(engine, seen, voxels, 0, &whole, &err), NOC_OK);
     noc_segmentation_result wanted = segment(engine, prepared, 0, &least_windows);
+    if (planes > 0) /* with a slab of eight rows of logits */
+        ck_assert_uint_ge(whole,
+                          buffer_bytes + output + 8 * planes * (size_t)(seen[1] * seen[2]) * sizeof(float));
     ck_assert(has_labels(&wanted, CLASSES));
     last = least_windows;
     for (int step = STEPS; step > 0; step--) {
