@@ -39,8 +39,9 @@ PREFIX ?= /usr/local
 CFLAGS ?= -O2 -g
 WERROR ?= -Werror
 PROVE ?= prove
-# Two at a time, but of the program tests, which start several processes each, one.
-PROVE_FLAGS ?= -j2 --rules 'seq=tests/*' --rules 'par=**'
+# Two at a time: one of the program tests, which start several processes each, beside those of the emulated GPU, which only
+# compute, or a Check program.
+PROVE_FLAGS ?= -j2 --rules 'seq=tests/{cuda,kernels}.t' --rules 'seq=tests/*' --rules 'par=**'
 Q := $(if $(V),,@)
 say = $(if $(V),,@echo "  $(1) $(2)")
 
