@@ -20,11 +20,13 @@
  *                          dimension labels k, j, i
  *   /studies/<key>/regions u8, u16 or u32, likewise, for a model of regions
  *   /studies/<key>/probabilities
- *                          only of a run with --save-probabilities: float16 (classes, nk, nj, ni), whole
- * planes of a class a chunk, shuffle + deflate(1); classes (names in order, background first, or regions),
- * activation ("softmax", or "sigmoid" of regions), axes c, k, j, i /metrics               one compound table,
- * the columns of report --csv in their order, then has_truth; without a truth counts are 0 and ratios NaN;
- * attribute empty_masks: the convention for ratios of empty masks
+ *                          only of a run with --save-probabilities: float16 (classes, nk, nj, ni),
+ *                          whole planes of a class a chunk, shuffle + deflate(1); classes (names in
+ *                          order, background first, or regions), activation ("softmax", or "sigmoid"
+ *                          of regions), axes c, k, j, i
+ *   /metrics               one compound table, the columns of report --csv in their order, then
+ *                          has_truth; without a truth counts are 0 and ratios NaN; attribute
+ *                          empty_masks: the convention for ratios of empty masks
  *
  * What made it: configuration (text), model, model_sha256, window, overlap, blend, precision,
  * attention_scale, device, isa, nocturne_version. */

@@ -146,8 +146,7 @@ static const setting settings_table[] = {
      "replace files that are there and differ"},
     {"probabilities", 0, NULL, FLAG, AT(probabilities), 0, 0, NULL, "false", "", EXPORT,
      "of studies run with --save-probabilities: probabilities/KEY.nii.gz, by BIDS ..._probseg.nii.gz, "
-     "float32, "
-     "the fourth axis the classes"},
+     "float32, the fourth axis the classes"},
     {"output", 'o', NULL, TEXT, AT(output), 0, 0, NULL, "", "path", EXPORT | INFER | FORWARD | PREPARE,
      "where the output goes"},
     {"input", 'i', NULL, TEXT, AT(input), 0, 0, NULL, "", "X.safetensors", FORWARD,

@@ -87,8 +87,8 @@ extern const noc_cuda_step_kind noc_cuda_fused_attention_step, noc_cuda_mixffn_s
 /* All, in the order of their turns; NULL behind the last. */
 extern const noc_cuda_step_kind *const noc_cuda_step_kinds[];
 
-/* What computes ops from this one on: the first kind that matches; NULL: none. */
-const noc_cuda_step_kind *noc_cuda_kind_at(const noc_network *network, int first);
+/* What computes ops from this one on, and how many: the first kind that matches; NULL: none. */
+const noc_cuda_step_kind *noc_cuda_kind_at(const noc_network *network, int first, int *count);
 
 /* Of an op, on the device. */
 typedef struct noc_cuda_weights {

@@ -168,22 +168,21 @@ noc_status noc_cuda_copy_product(noc_network *network, const noc_op *op, noc_cud
 
 /* ---- life ---- */
 
-const noc_cuda_step_kind *noc_cuda_kind_at(const noc_network *network, int first)
+const noc_cuda_step_kind *noc_cuda_kind_at(const noc_network *network, int first, int *count)
 {
     const noc_cuda_step_kind *const *kind = noc_cuda_step_kinds;
-    while (*kind && (*kind)->match(network, first) == 0)
+    while (*kind && (*count = (*kind)->match(network, first)) == 0)
         kind++;
     return *kind;
 }
 
 static noc_status add_step(noc_network *network, int first, int *count, noc_error *err)
 {
-    const noc_cuda_step_kind *kind = noc_cuda_kind_at(network, first);
+    const noc_cuda_step_kind *kind = noc_cuda_kind_at(network, first, count);
     if (!kind)
         return noc_fail(err, NOC_EINTERNAL, "the CUDA device does not know op kind %d",
                         (int)network->plan->ops[first].kind);
     noc_cuda_step *step = &network->steps[network->step_count++];
-    *count = kind->match(network, first);
     *step = (noc_cuda_step){.kind = kind, .ops = &network->plan->ops[first], .op_count = *count};
     return kind->prepare(network, step, err);
 }

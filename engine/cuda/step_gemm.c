@@ -44,8 +44,9 @@ static bool is_alone(const noc_network *network, int at)
 static bool pairs(const noc_network *network, int at)
 {
     const noc_op *op = &network->plan->ops[at];
+    int count;
     if (!noc_cuda_is_fusible(network, at + 1, NOC_OP_LINEAR) || noc_op_reads(&op[1], op->output) ||
-        noc_cuda_kind_at(network, at + 1) != &noc_cuda_gemm_step)
+        noc_cuda_kind_at(network, at + 1, &count) != &noc_cuda_gemm_step)
         return false;
     noc_cuda_gemm a = noc_cuda_gemm_of(network, op, noc_cuda_norm_before(network, op)),
                   b = noc_cuda_gemm_of(network, &op[1], noc_cuda_norm_before(network, &op[1]));
